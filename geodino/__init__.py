@@ -1,0 +1,26 @@
+"""geodino: from satellite and aerial tiles to a foundation model, and from that model to maps."""
+
+from typing import TYPE_CHECKING, Any
+
+from geodino import torchvision_hook
+
+if TYPE_CHECKING:
+    from geodino.api import evaluate, load, pretrain
+
+__version__ = "0.1.0"
+
+__all__ = ["evaluate", "load", "pretrain"]
+
+torchvision_hook.install()
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from geodino import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'geodino' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
