@@ -1,0 +1,34 @@
+"""Where shared reference data lies, and the process-wide settings of the tests."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import geodino  # noqa: F401  (installs the torchvision hook before anything imports timm)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_per_test_process():
+    """Small tensors: more threads only make two test processes fight for two cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real pixels beside the checkout; the test is skipped where it is absent."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip("needs the real tiles of ../shared/data, which are not part of the project")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_golden() -> Path:
+    """The folder of reference numbers beside the checkout; skipped where it is absent."""
+    folder = SHARED / "golden"
+    if not folder.is_dir():
+        pytest.skip("needs the reference numbers of ../shared/golden, not part of the project")
+    return folder
