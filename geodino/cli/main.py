@@ -1,0 +1,201 @@
+"""The command line: arguments in, one job out. Nothing heavy is imported before a job runs."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geodino.errors import GeodinoError
+
+app = typer.Typer(
+    name="geodino",
+    help="From satellite and aerial tiles to a foundation model, and from that model to maps.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+recipes_app = typer.Typer(help="Recipes that travel with the package.", no_args_is_help=True)
+app.add_typer(recipes_app, name="recipes")
+
+Recipe = Annotated[
+    str | None,
+    typer.Option(help="Name or YAML file; left out, one is chosen from the data and the device."),
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="key.path=value, repeatable.", metavar="KEY=VALUE")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random (train.seed).")]
+
+
+@app.command()
+def pretrain(
+    tiles: Annotated[str, typer.Option(help="Folder, glob, raster or tile index.")],
+    out: Annotated[Path, typer.Option(help="Run folder.")],
+    recipe: Recipe = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    devices: Annotated[int, typer.Option(help="Devices on this machine.", min=1)] = 1,
+    *,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="An unreadable tile stops the run.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Validate, print the run card, stop.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Pretrain a backbone on a folder of tiles, without labels."""
+    from geodino.runs.pretrain import PretrainJob, pretrain
+
+    job = PretrainJob(
+        tiles=tiles,
+        out=out,
+        recipe=recipe,
+        overrides=tuple(overrides or ()),
+        seed=seed,
+        device=device,
+        devices=devices,
+        resume=resume,
+        strict=strict,
+        dry_run=dry_run,
+        quiet=quiet or as_json,
+    )
+    _report(pretrain(job), as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="Run or model folder.")],
+    suite: Annotated[Path, typer.Option(help="Image folder, one folder a class.")],
+    out: Annotated[Path, typer.Option(help="Where results are written.")],
+    probe: Annotated[str, typer.Option(help="Probes, with commas: knn, linear.")] = "knn,linear",
+    seed: Annotated[int, typer.Option(help="Seed of the floors and the bootstrap.")] = 0,
+    device: Device = "auto",
+    *,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a model with probes on frozen features, beside its floors."""
+    from geodino.runs.evaluate import EvaluateJob, evaluate
+
+    job = EvaluateJob(
+        model=model,
+        suite=suite,
+        out=out,
+        probes=tuple(p.strip() for p in probe.split(",") if p.strip()),
+        seed=seed,
+        device=device,
+        quiet=quiet or as_json,
+    )
+    _report(evaluate(job), as_json=as_json)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    to: Annotated[str, typer.Option(help="Format: timm.")] = "timm",
+    out: Annotated[
+        Path | None, typer.Option(help="Target folder; left out, RUN/model is refreshed.")
+    ] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Export the newest checkpoint of a run as a model folder."""
+    from geodino.runs.export import export_run
+
+    _report(export_run(run, to=to, out=out), as_json=as_json)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("demo-run"),
+    tiles: Annotated[str | None, typer.Option(help="Your own tiles instead of made ones.")] = None,
+    device: Device = "auto",
+    *,
+    as_json: Json = False,
+) -> None:
+    """Pretrain for a minute on generated tiles, to see that everything works."""
+    from geodino.runs.demo import demo
+
+    _report(demo(out=out, tiles=tiles, device=device), as_json=as_json)
+
+
+@app.command()
+def doctor(*, as_json: Json = False) -> None:
+    """Look at this machine: versions, devices, GDAL drivers, permissions."""
+    from geodino.runs.doctor import examine
+
+    _report(examine(), as_json=as_json)
+
+
+@recipes_app.command("list")
+def list_recipes(*, as_json: Json = False) -> None:
+    """List the recipes and what each is for."""
+    from geodino.runs.recipe import load_recipe, recipe_names
+
+    _report({name: load_recipe(name).description for name in recipe_names()}, as_json=as_json)
+
+
+@recipes_app.command("show")
+def show_recipe(
+    name: Annotated[str, typer.Argument(help="Recipe name or YAML file.")],
+    overrides: Overrides = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Print a recipe, complete, with every default."""
+    from geodino.runs.recipe import dump, load_recipe
+
+    config = load_recipe(name, overrides or ())
+    if as_json:
+        _report(config.model_dump(mode="json"), as_json=True)
+    else:
+        print(dump(config), end="")
+
+
+@recipes_app.command("explain")
+def explain_recipe(
+    key: Annotated[str | None, typer.Argument(help="Only keys that hold this text.")] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Explain every key a recipe may hold: its default and its meaning."""
+    from geodino.runs.recipe import explain
+
+    rows = [row for row in explain() if key is None or key in row[0]]
+    if as_json:
+        _report([{"key": k, "default": d, "meaning": m} for k, d, m in rows], as_json=True)
+        return
+    for name, default, meaning in rows:
+        print(f"{name} = {default}\n    {meaning}")
+
+
+def _report(result: object, *, as_json: bool) -> None:
+    """Print a job's result: as JSON, or as ``name: value`` lines."""
+    if as_json:
+        import json
+
+        print(json.dumps(result, indent=1, default=str))
+    elif isinstance(result, dict):
+        width = max((len(str(name)) for name in result), default=0)
+        for name, value in result.items():
+            print(f"{name!s:<{width}}  {value}")
+    elif result is not None:
+        print(result)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one message and exit code 2."""
+    try:
+        app()
+    except GeodinoError as error:
+        print(f"geodino: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,93 @@
+"""What a user may say about the source of tiles: bands, validity, chips, reading."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from geodino.config import Config
+
+
+class StatisticsConfig(Config):
+    """How much of an archive the statistics are computed on."""
+
+    max_pixels: int = Field(default=2**27, ge=1)
+    """Pixels to read at most. A larger archive is represented by a seeded choice of its
+    windows, and the result says so. 2**27 = 134 million pixels = 2,048 tiles of 256 x 256."""
+
+    seed: int = 0
+    """Which choice of windows is read where the archive is larger than ``max_pixels``. Separate
+    from the seed of the run, so that repeats of a run share their input contract."""
+
+
+class DataConfig(Config):
+    """What is read from the tiles, and how."""
+
+    bands: tuple[str | int, ...] | None = None
+    """Bands to use, in this order: names, or numbers in the file (the first is 1). ``null`` takes
+    all data bands. A selection by name may join files that store their bands differently."""
+
+    band_names: tuple[str, ...] | None = None
+    """Names of the files' data bands, in file order, where the files do not carry them. STAC
+    common names (``red``, ``nir``, ``swir16``) also say what a band is."""
+
+    alpha: Literal["auto", "mask", "band"] = "auto"
+    """What a band tagged alpha is: a ``mask``, a data ``band`` with a wrong tag (NIR in some NAIP
+    deliveries), or decided from the pixels: a mask if at least 99 % of its values are 0 or its
+    maximum in every inspected file."""
+
+    nodata: Literal["auto", "tag", "ignore"] | float = "auto"
+    """Stored value that marks missing pixels: the files' ``tag``, none (``ignore``), a number, or
+    decided from the pixels: an integer tag of a file with several bands is believed if at least
+    half of the pixels it touches have it in all bands at once. Otherwise it hides true values
+    (white roofs under a tag of 255)."""
+
+    valid: Literal["all", "any"] = "all"
+    """Whether a pixel may be used where ``all`` of its bands are valid, or ``any``. With ``any``,
+    invalid bands of such a pixel are read as the band's mean."""
+
+    min_valid: float = Field(default=0.5, ge=0, le=1)
+    """Share of a crop that must be valid; other places are drawn where it is less."""
+
+    chip: Literal["auto"] | int = "auto"
+    """Side of the source window that a sample is cut from, pixels. ``auto``: what the views ask
+    for, or less where most tiles are smaller."""
+
+    super_window: int = Field(default=1024, ge=1)
+    """Side of the part of a tile that is decoded at once, pixels; rounded to whole blocks."""
+
+    chips_per_super_window: int = Field(default=16, ge=1)
+    """Chips cut at most from one decoded super-window before it is dropped. More chips cost less
+    decoding but put more neighbours of each other into nearby batches."""
+
+    memory_mb: int = Field(default=2048, ge=1)
+    """Memory for decoded super-windows that wait to be used, MiB. A source that fits into it is
+    decoded once and kept."""
+
+    threads: Literal["auto"] | int = "auto"
+    """Threads that read. ``auto``: one per core this process may use, at most 16."""
+
+    prefetch: int = Field(default=4, ge=1)
+    """Batches prepared ahead of the step that uses them."""
+
+    max_open: int = Field(default=64, ge=1)
+    """Files that each thread keeps open."""
+
+    strict: bool = False
+    """Whether an unreadable file ends the run. Otherwise such files are reported and counted."""
+
+    statistics: StatisticsConfig = Field(default_factory=StatisticsConfig)
+    """Mean, standard deviation and percentiles over valid pixels."""
+
+    @field_validator("chip", "threads")
+    @classmethod
+    def _at_least_one(cls, value: str | int) -> str | int:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("must be 'auto' or at least 1")
+        return value
+
+    @field_validator("bands", "band_names")
+    @classmethod
+    def _no_band_twice(cls, value: tuple[str | int, ...] | None) -> tuple[str | int, ...] | None:
+        if value is not None and (not value or len(set(value)) < len(value)):
+            raise ValueError("must name at least one band, and none twice")
+        return value

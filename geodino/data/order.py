@@ -1,0 +1,351 @@
+"""The order of samples: from a step of a run to chips of tiles, without state.
+
+A *super-window* is a part of a tile, aligned to the blocks of the file, that is decoded once and
+cut into several *chips*. An epoch visits every super-window once, in an order of its own, and
+cuts from each the same number of chips as in any other epoch. The chips of one super-window are
+spread evenly over the ``depth`` visits that follow, so that samples of ``depth`` super-windows
+are always mixed, one new super-window is needed per few samples at any time, and no more than
+about ``depth`` are ever held in memory. Everything is a function of (seed, sample number):
+any step can be computed first, on any number of ranks.
+
+Inside a step samples lie in the order of *lanes*, fixed sixteenths of the super-windows: the rows
+of a rank come from the same lanes in every step, hence ranks seldom decode the same super-window.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodino import seeds
+from geodino.data.index import Tile, TileIndex
+from geodino.errors import SourceError
+from geodino.geo.windows import Window
+
+_LANES = 16
+_WIDEST = 4
+"""A super-window may be this many times longer than asked where the file's blocks demand it."""
+
+_DECODED_WHOLE = frozenset({"JPEG", "PNG", "WEBP", "GIF"})
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OrderConfig:
+    """What the order depends on beside the tiles."""
+
+    seed: int
+    batch: int
+    """Samples of a global batch."""
+    chip: int
+    """Edge of a chip, pixels."""
+    super_window: int
+    """Edge of a super-window that suits the blocks perfectly, pixels."""
+    chips_per_window: int
+    """At most this many chips are cut from ``super_window ** 2`` pixels."""
+    budget_bytes: int
+    """Memory for decoded super-windows. A source that fits into it is kept whole."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shapes:
+    """Sizes of all tiles, one row a tile, in pixels."""
+
+    height: Ints
+    width: Ints
+    block_height: Ints
+    """Rows that decode together; the tile's height where the whole file does."""
+    block_width: Ints
+    pixel_bytes: Ints
+    """Bytes of one decoded pixel in all bands."""
+
+
+def shapes_of(index: TileIndex) -> Shapes:
+    """Return the sizes of the tiles of an index, in its order."""
+    rows = [(t.height, t.width, *_block(t), len(t.bands)) for t in index.tiles]
+    height, width, block_height, block_width, bands = (
+        np.array(rows, dtype=np.int64).reshape(-1, 5).T
+    )
+    dtype = np.dtype(index.dtype)
+    # 64-bit floats are kept as 32-bit ones.
+    stored = 4 if dtype == np.float64 else dtype.itemsize
+    return Shapes(
+        height=height,
+        width=width,
+        block_height=block_height,
+        block_width=block_width,
+        pixel_bytes=bands * stored,
+    )
+
+
+def _block(tile: Tile) -> tuple[int, int]:
+    """Return what decodes together: GDAL reports rows for formats that only decode from the top."""
+    return (tile.height, tile.width) if tile.info.driver in _DECODED_WHOLE else tile.block
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Samples of one step: row ``i`` is global sample ``first + i``; all arrays are (samples,)."""
+
+    first: int
+    epoch: Ints
+    position: Ints
+    """Which visit of the epoch."""
+    window: Ints
+    """Number of the super-window."""
+    last: NDArray[np.bool_]
+    """True where this is the last chip of the visit in the whole order."""
+
+    def rows(self, start: int, stop: int) -> "Draws":
+        """Return the rows ``start`` to ``stop - 1``."""
+        part = slice(start, stop)
+        return Draws(
+            self.first + start,
+            self.epoch[part],
+            self.position[part],
+            self.window[part],
+            self.last[part],
+        )
+
+
+class Order:
+    """Which chip every sample of a run is.
+
+    Args:
+        shapes: the tiles. Those smaller than a chip are left out and counted in ``too_small``.
+        config: seed and sizes.
+
+    Raises:
+        SourceError: every tile is smaller than the chip.
+    """
+
+    def __init__(self, shapes: Shapes, config: OrderConfig) -> None:
+        self.config = config
+        fits = np.minimum(shapes.height, shapes.width) >= config.chip
+        self.too_small = int((~fits).sum())
+        if not fits.any():
+            raise SourceError(_nothing_fits(shapes, config.chip))
+        self._tiles = np.flatnonzero(fits)
+        pixels = (shapes.height * shapes.width)[fits]
+        # One byte more per pixel for its validity.
+        self.source_bytes = int((pixels * (shapes.pixel_bytes[fits] + 1)).sum())
+        self.resident = self.source_bytes <= config.budget_bytes
+        """True where the whole source is kept: every tile is then one super-window."""
+        self._down, self._across = _axes(shapes, fits, config, whole=self.resident)
+        per_tile = self._down.count * self._across.count
+        self._start = np.concatenate([[0], np.cumsum(per_tile)])
+        self.windows = int(self._start[-1])
+        """Super-windows of the source."""
+        self._chips = self._chips_of_windows(per_tile)
+        self.samples_per_epoch = int(self._chips.sum())
+        self.depth = self.windows if self.resident else min(self.windows, self._affordable())
+        """Super-windows that are mixed with each other at any time."""
+        lane = seeds.permuted(np.arange(self.windows), self.windows, config.seed, "lane")
+        self._lane = (lane * _LANES // self.windows).astype(np.int8)
+        self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
+
+    def step(self, step: int) -> Draws:
+        """Return the samples of the global batch of a step."""
+        first, stop = step * self.config.batch, (step + 1) * self.config.batch
+        parts = []
+        number = first
+        while number < stop:
+            epoch, offset = divmod(number, self.samples_per_epoch)
+            part = self._epoch(epoch).samples(offset, stop - number)
+            parts.append(part)
+            number += len(part[0])
+        epoch_, position, window, last = (np.concatenate(c) for c in zip(*parts, strict=True))
+        # Stable: inside a lane samples stay in the order of the mixture.
+        rows = np.argsort(self._lane[window], kind="stable")
+        return Draws(first, epoch_[rows], position[rows], window[rows], last[rows] != 0)
+
+    def place(self, epoch: int, window: int) -> tuple[int, Window]:
+        """Return the tile's number and the place of a super-window in it, in one epoch.
+
+        Inner borders move from epoch to epoch by whole blocks: a chip cannot lie across a border,
+        so borders that stayed would leave the pixels beside them unseen for ever.
+        """
+        row = int(np.searchsorted(self._start, window, side="right")) - 1
+        tile, local = int(self._tiles[row]), window - int(self._start[row])
+        down, across = divmod(local, int(self._across.count[row]))
+        key = (self.config.seed, "borders", epoch, tile)
+        top, bottom = self._down.span(row, down, (*key, "down"))
+        left, right = self._across.span(row, across, (*key, "across"))
+        return tile, Window(top, left, bottom - top, right - left)
+
+    def replacement(self, epoch: int, position: int, attempt: int) -> int:
+        """Return the super-window to use where that of a visit is dead; ``attempt`` from 1."""
+        key = (self.config.seed, "replacement", epoch, position, attempt)
+        return seeds.integer(*key) % self.windows
+
+    def corner(self, sample: int, attempt: int, height: int, width: int) -> tuple[int, int]:
+        """Return top and left of a sample's chip in a super-window of height x width pixels."""
+        drawn = seeds.integer(self.config.seed, "chip", sample, attempt)
+        high, low = drawn >> 32, drawn & 0xFFFFFFFF
+        chip = self.config.chip
+        return high * (height - chip + 1) >> 32, low * (width - chip + 1) >> 32
+
+    def pick(self, sample: int, among: int) -> int:
+        """Return one of ``range(among)``, for a sample whose drawn places were all too empty."""
+        return seeds.integer(self.config.seed, "pick", sample) % among
+
+    def _epoch(self, number: int) -> "_Epoch":
+        found = self._epochs.get(number)
+        if found is None:
+            found = _Epoch(number, self._chips, self.depth, self.config.seed)
+            self._epochs[number] = found
+            if len(self._epochs) > 2:
+                self._epochs.popitem(last=False)
+        return found
+
+    def _chips_of_windows(self, per_tile: Ints) -> Ints:
+        tile = np.repeat(np.arange(len(per_tile)), per_tile)
+        local = np.arange(self.windows) - self._start[tile]
+        across = self._across.count[tile]
+        area = self._down.extent(tile, local // across) * self._across.extent(tile, local % across)
+        config = self.config
+        chips = np.rint(area / config.chip**2)
+        if not self.resident:
+            most = config.chips_per_window * np.maximum(area / config.super_window**2, 1.0)
+            chips = np.minimum(chips, np.floor(most))
+        return np.maximum(chips, 1).astype(np.int64)
+
+    def _affordable(self) -> int:
+        """Super-windows of mean size that fit the memory; fewer than four would not mix at all."""
+        return max(4, self.config.budget_bytes * self.windows // self.source_bytes)
+
+
+class _Epoch:
+    """One epoch: its permutation of super-windows, and when each of their chips has its turn.
+
+    A visit at position ``p`` gives its chips ``i = 0 .. k-1`` at the times ``p + i * depth / k``.
+    Times are cut into chunks of ``depth``: a chunk holds early chips of its own visits and late
+    chips of the visits of the chunk before, in the order of their times, jittered by less than
+    the distance of two chips.
+    """
+
+    def __init__(self, number: int, chips: Ints, depth: int, seed: int) -> None:
+        self._number, self._depth, self._seed = number, depth, seed
+        windows = len(chips)
+        key = (seed, "epoch", number)
+        self._window = seeds.permuted(np.arange(windows), windows, *key)
+        self._chips = chips[self._window]
+        offset = np.arange(windows) % depth
+        # How many i have offset + i * depth / k < depth: those of the visit's own chunk.
+        self._early = -((offset - depth) * self._chips // depth)
+        starts = np.arange(0, windows, depth)
+        early = np.add.reduceat(self._early, starts)
+        late = np.add.reduceat(self._chips - self._early, starts)
+        self._first = np.concatenate([[0], np.cumsum(np.append(early, 0) + np.append(0, late))])
+        self._chunks: OrderedDict[int, tuple[Ints, NDArray[np.bool_]]] = OrderedDict()
+
+    def samples(self, offset: int, most: int) -> tuple[Ints, Ints, Ints, NDArray[np.bool_]]:
+        """Return epoch, position, window, last of up to ``most`` samples from ``offset`` on."""
+        number = int(np.searchsorted(self._first, offset, side="right")) - 1
+        position, last = self._chunk(number)
+        start = offset - int(self._first[number])
+        position, last = position[start : start + most], last[start : start + most]
+        return np.full(len(position), self._number), position, self._window[position], last
+
+    def _chunk(self, number: int) -> tuple[Ints, NDArray[np.bool_]]:
+        found = self._chunks.get(number)
+        if found is None:
+            late, early = self._visits(number - 1), self._visits(number)
+            parts = [part[:, part[3] == is_early] for part, is_early in ((late, 0), (early, 1))]
+            position, time, last, _ = np.concatenate(parts, axis=1)
+            turn = np.argsort(time, kind="stable")
+            found = position[turn].astype(np.int64), last[turn] != 0
+            self._chunks[number] = found
+            if len(self._chunks) > 2:
+                self._chunks.popitem(last=False)
+        return found
+
+    def _visits(self, chunk: int) -> NDArray[np.float64]:
+        """Return rows (position, time, is the visit's last chip, is early) of a chunk's visits."""
+        start = max(chunk, 0) * self._depth
+        stop = min((chunk + 1) * self._depth, len(self._chips))
+        chips = self._chips[start:stop]
+        total = int(chips.sum())
+        visit = np.repeat(np.arange(len(chips)), chips)
+        index = np.arange(total) - np.repeat(np.cumsum(chips) - chips, chips)
+        jitter = seeds.rng(self._seed, "turn", self._number, chunk).random(total)
+        time = visit + (index + jitter) * (self._depth / chips[visit])
+        early = index < self._early[start:stop][visit]
+        return np.stack([visit + start, time + start, index == chips[visit] - 1, early])
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """How one axis of every tile is cut: ``count`` parts of ``step``, the last of another size."""
+
+    length: Ints
+    step: Ints
+    unit: Ints
+    """Borders lie on multiples of this."""
+    count: Ints
+    chip: int
+
+    def extent(self, tile: Ints, part: Ints) -> Ints:
+        """Return the size of parts before borders are moved."""
+        inner = (self.count[tile] - 1) * self.step[tile]
+        is_last = part == self.count[tile] - 1
+        return np.where(is_last, self.length[tile] - inner, self.step[tile])
+
+    def span(self, tile: int, part: int, key: tuple[int | str, ...]) -> tuple[int, int]:
+        """Return start and stop of a part, its borders moved together by the key's draw."""
+        length, step = int(self.length[tile]), int(self.step[tile])
+        unit, count = int(self.unit[tile]), int(self.count[tile])
+        if count == 1:
+            return 0, length
+        rest = length - (count - 1) * step
+        back = min(step - self.chip, step // 2) // unit
+        forth = min(rest - self.chip, step // 2) // unit
+        moved = (seeds.integer(*key) % (back + forth + 1) - back) * unit
+        start = part * step + moved if part else 0
+        stop = (part + 1) * step + moved if part < count - 1 else length
+        return start, stop
+
+
+def _axes(
+    shapes: Shapes, fits: NDArray[np.bool_], config: OrderConfig, *, whole: bool
+) -> tuple[_Axis, _Axis]:
+    """Choose the cuts of all tiles along the rows (first) and the columns (second)."""
+    height, width = shapes.height[fits], shapes.width[fits]
+    wanted = np.full(len(height), config.super_window, dtype=np.int64)
+    if whole:
+        one = np.ones_like(height)
+        return (
+            _Axis(height, height, one, one, config.chip),
+            _Axis(width, width, one, one, config.chip),
+        )
+    across = _axis(width, shapes.block_width[fits], wanted, config)
+    # Wide strips: fewer rows, for about the same number of pixels.
+    rows = np.where(across.step > wanted, wanted**2 // across.step, wanted)
+    return _axis(height, shapes.block_height[fits], rows, config), across
+
+
+def _axis(length: Ints, block: Ints, wanted: Ints, config: OrderConfig) -> _Axis:
+    most = _WIDEST * config.super_window
+    wanted = np.maximum(wanted, config.chip)
+    unit = np.where(block <= np.minimum(most, length), block, 1)
+    blocks = np.maximum(np.rint(wanted / unit).astype(np.int64), -(-config.chip // unit))
+    step = np.minimum(blocks * unit, length)
+    # Blocks as long as the tile decode whole anyway, so as much of them is used as memory allows.
+    step = np.where(block >= np.minimum(length, most), np.minimum(length, most), step)
+    count = np.maximum(np.rint(length / step).astype(np.int64), 1)
+    count -= (count > 1) & (length - (count - 1) * step < config.chip)
+    return _Axis(length, step, unit, count, config.chip)
+
+
+def _nothing_fits(shapes: Shapes, chip: int) -> str:
+    if not len(shapes.height):
+        return "The source has no readable tile, so there is nothing to cut chips from."
+    largest = int(np.argmax(np.minimum(shapes.height, shapes.width)))
+    height, width = int(shapes.height[largest]), int(shapes.width[largest])
+    return (
+        f"The chip of {chip} x {chip} px is larger than every tile: the largest of "
+        f"{len(shapes.height)} has {height} x {width} px (height x width). "
+        f"Choose a smaller one, such as --set data.chip={min(height, width)}."
+    )

@@ -1,0 +1,43 @@
+"""Work done by threads, its results taken in the order of its input."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_AHEAD = 4
+"""Items in flight per thread: enough to keep threads busy, few enough to bound memory."""
+
+
+def in_order(fn: Callable[[T], R], items: Iterable[T], *, threads: int) -> Generator[R, None, None]:
+    """Yield ``fn(item)`` for every item, in order, computed by threads a few items ahead.
+
+    The first exception is raised where its result would come; later work is dropped. Closing the
+    generator waits for the work in hand.
+    """
+    iterator = iter(items)
+    with ThreadPoolExecutor(threads, thread_name_prefix="geodino-read") as executor:
+        waiting: deque[Future[R]] = deque(
+            executor.submit(fn, item) for item in islice(iterator, _AHEAD * threads)
+        )
+        try:
+            while waiting:
+                result = waiting.popleft().result()
+                for item in islice(iterator, 1):
+                    waiting.append(executor.submit(fn, item))
+                yield result
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+def thread_count(threads: int | str) -> int:
+    """Return ``threads``, or for ``auto`` one per core this process may use, at most 16."""
+    if isinstance(threads, int):
+        return threads
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(16, cores or 1)

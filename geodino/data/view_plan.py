@@ -1,0 +1,413 @@
+"""What is random in the crops of a batch: drawn on the host, from one key per sample.
+
+The device that makes the crops only computes. A sample gets the same crops whatever batch, rank
+or thread it is in, and again after a resume.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from geodino import seeds
+from geodino.config import Config
+from geodino.data.resample import Interpolation
+
+GLOBALS: Final = 2
+"""Global crops per sample; the method knows no other number."""
+
+_TRIES: Final = 10
+_PER_BOX: Final = 2 * _TRIES + 2
+_PER_CROP: Final = _PER_BOX + 16
+
+BLUR_P: Final[dict[str, tuple[float, float, float]]] = {
+    "paper": (1.0, 0.1, 0.5),
+    "release": (0.0, 0.9, 0.5),
+    "none": (0.0, 0.0, 0.0),
+}
+"""Probability of blur for the first global, the second global and the local crops."""
+
+Range = tuple[float, float]
+Share = Field(default=0.0, ge=0.0, le=1.0)
+
+
+class ViewsConfig(Config):
+    """The crops of a sample and their distortions; the defaults are DINOv3's (arXiv 2508.10104).
+
+    Colour changes apply where the bands hold red, green and blue; they see values clipped to the
+    contract's low and high (0 and 255, or the 1st and 99th percentile).
+    """
+
+    global_size: int = Field(default=256, ge=8)
+    """Side of the two global crops, pixels."""
+
+    local_size: int = Field(default=112, ge=8)
+    """Side of the local crops, pixels."""
+
+    local_count: int = Field(default=8, ge=0)
+    """Local crops per sample."""
+
+    global_scale: Range = (0.32, 1.0)
+    """Smallest and largest area of a global crop, as a share of the chip."""
+
+    local_scale: Range = (0.05, 0.32)
+    """The same for the local crops."""
+
+    aspect: Range = (3 / 4, 4 / 3)
+    """Smallest and largest width over height of a crop before it is made square."""
+
+    interpolation: Interpolation = "bicubic"
+    """How crops are resized; always antialiased."""
+
+    min_valid: float = Field(default=0.5, ge=0.0, le=1.0)
+    """A crop with a smaller share of valid pixels is drawn again, up to ten times; then the best
+    of them is taken."""
+
+    flip_horizontal: float = Share
+    """Probability of a left-right flip."""
+
+    flip_vertical: float = Share
+    """Probability of an up-down flip."""
+
+    turns: bool = False
+    """Turn each crop by 0, 90, 180 or 270 degrees. Turns and flips erase the direction of the
+    sun, which is a cue for height."""
+
+    colour_p: float = Field(default=0.8, ge=0.0, le=1.0)
+    """Probability that brightness, contrast, saturation and hue change, in random order."""
+
+    brightness: float = Field(default=0.4, ge=0.0, le=1.0)
+    """Brightness is multiplied by a number within 1 +- this."""
+
+    contrast: float = Field(default=0.4, ge=0.0, le=1.0)
+    """Distance to the crop's mean grey is multiplied by a number within 1 +- this."""
+
+    saturation: float = Field(default=0.2, ge=0.0, le=1.0)
+    """Distance to the pixel's grey is multiplied by a number within 1 +- this."""
+
+    hue: float = Field(default=0.1, ge=0.0, le=0.5)
+    """Hue is turned by up to this share of the circle, either way."""
+
+    grayscale_p: float = Field(default=0.2, ge=0.0, le=1.0)
+    """Probability that red, green and blue all become grey."""
+
+    solarise_p: float = Field(default=0.2, ge=0.0, le=1.0)
+    """Probability that the upper half of the range is inverted; second global crop only."""
+
+    blur: Literal["paper", "release", "none"] = "paper"
+    """How often global 1, global 2 and the local crops are blurred: ``paper`` 1.0, 0.1, 0.5;
+    ``release`` 0, 0.9, 0.5, with which Meta's released models were trained by an inverted
+    argument; ``none`` never."""
+
+    blur_kernel: int = Field(default=9, ge=3)
+    """Width of the Gaussian's window, pixels, odd."""
+
+    blur_sigma: Range = (0.1, 2.0)
+    """Standard deviation of the Gaussian, pixels."""
+
+    jitter_p: float = Field(default=0.8, ge=0.0, le=1.0)
+    """Probability that ``gain`` and ``offset`` apply to a crop."""
+
+    gain: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Distance to the band's mean is multiplied by a number within 1 +- this, per band. About the
+    mean, because stored zero means nothing in decibels or with an offset."""
+
+    offset: float = Field(default=0.0, ge=0.0)
+    """A number within +- this is added per band, in standard deviations of the band."""
+
+    jitter_bands: Literal["other", "all"] = "other"
+    """Which bands ``gain`` and ``offset`` change: those that colour changes leave alone, or all."""
+
+    @model_validator(mode="after")
+    def _ranges_are_in_order(self) -> "ViewsConfig":
+        for name in ("global_scale", "local_scale", "aspect", "blur_sigma"):
+            low, high = getattr(self, name)
+            if not 0.0 < low <= high:
+                raise ValueError(f"{name} must be two numbers above 0, the smaller first")
+        if max(self.global_scale[1], self.local_scale[1]) > 1.0:
+            raise ValueError("global_scale and local_scale are shares of the chip, 1 at most")
+        if self.blur_kernel % 2 == 0:
+            raise ValueError("blur_kernel must be odd")
+        if self.blur != "none" and min(self.global_size, self.local_size) <= self.blur_kernel // 2:
+            raise ValueError("blur_kernel must be smaller than twice the crop size")
+        return self
+
+    @property
+    def crops(self) -> int:
+        """Crops per sample, global and local."""
+        return GLOBALS + self.local_count
+
+    @property
+    def jitters_bands(self) -> bool:
+        """Whether any band's gain or offset can change."""
+        return self.jitter_p > 0 and (self.gain > 0 or self.offset > 0)
+
+    @property
+    def changes_colour(self) -> bool:
+        """Whether anything is asked that needs red, green and blue."""
+        strengths = (self.brightness, self.contrast, self.saturation, self.hue)
+        jitters = self.colour_p > 0 and any(strengths)
+        return jitters or self.grayscale_p > 0 or self.solarise_p > 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ViewPlan:
+    """The draws for a batch of samples: crops first (two global, then local), samples second."""
+
+    boxes: Int64[Tensor, "crops b 4"]
+    """Top, left, height and width in the chip, pixels."""
+
+    mirrored: Bool[Tensor, "crops b 2"]
+    """Whether rows and whether columns run backwards; before ``transposed``."""
+
+    transposed: Bool[Tensor, "crops b"]
+    """Whether rows and columns change places: with ``mirrored``, all turns and flips."""
+
+    mixes: Float32[Tensor, "crops b 7 3"]
+    """Seven changes ``clip(a x + b grey(x) + c mean(grey))`` as rows (a, b, c), three before the
+    change of hue, three after it, grayscale last; (1, 0, 0) changes nothing."""
+
+    hue: Float32[Tensor, "crops b"]
+    """Turn of the hue circle, in turns."""
+
+    solarised: Bool[Tensor, "crops b"]
+    """Whether the upper half of the range is inverted."""
+
+    sigma: Float32[Tensor, "crops b"]
+    """Standard deviation of the blur, pixels; 0 for none."""
+
+    gain: Float32[Tensor, "crops b bands"] | None
+    """Factor per band; None where the config changes no gain and no offset."""
+
+    offset: Float32[Tensor, "crops b bands"] | None
+    """Addend per band, in standard deviations."""
+
+    complete: Bool[Tensor, " b"]
+    """Whether all pixels of a chip are valid."""
+
+    all_complete: bool
+    """The same for the whole batch, known on the host."""
+
+    def to(self, device: torch.device | str) -> "ViewPlan":
+        """Copy to ``device`` without waiting."""
+        tensors = {
+            name: value.to(device, non_blocking=True)
+            for name in self.__slots__
+            if isinstance(value := getattr(self, name), Tensor)
+        }
+        return replace(self, **tensors)
+
+
+def draw_views(
+    config: ViewsConfig,
+    *,
+    seed: int,
+    first: int,
+    valid: NDArray[np.bool_],
+    rgb: bool,
+    bands: int | None = None,
+) -> ViewPlan:
+    """Draw the crops of ``b`` samples, each from the key ``(seed, "views", first + i)``.
+
+    Boxes follow torchvision's RandomResizedCrop: area uniform, aspect log-uniform, rounded to
+    whole pixels, ten tries, then the largest central crop of an allowed aspect.
+
+    Args:
+        config: which crops and distortions.
+        seed: the run's seed.
+        first: global number of the first sample.
+        valid: (b, height, width), True where a pixel may be used.
+        rgb: whether the bands hold red, green and blue; else colour stays as it is.
+        bands: number of bands; needed where the config changes gain or offset.
+
+    Raises:
+        ValueError: ``bands`` is missing though gain or offset are asked for.
+    """
+    if config.jitters_bands and bands is None:
+        raise ValueError("gain and offset are drawn per band: say how many bands there are")
+    jitters = 1 + 2 * bands if config.jitters_bands and bands is not None else 0
+    samples, height, width = valid.shape
+    whole = valid.reshape(samples, -1).all(axis=1)
+    u = np.empty((samples, config.crops, _PER_CROP + jitters))
+    spare: dict[int, NDArray[np.float64]] = {}
+    for i in range(samples):
+        rng = seeds.rng(seed, "views", first + i)
+        rng.random(out=u[i])
+        if not whole[i] and config.min_valid > 0:
+            spare[i] = rng.random((_TRIES, config.crops, _PER_BOX))
+    boxes = _boxes(config, u[:, :, :_PER_BOX], height, width)
+    for i, more in spare.items():
+        _avoid_invalid(config, boxes[i], _boxes(config, more, height, width), valid[i])
+    rest = u[:, :, _PER_BOX:].swapaxes(0, 1)
+    mirrored, transposed = _symmetries(config, rest[..., 0:3])
+    mixes, hue = jitter_program(
+        *_colour_factors(config, rest[..., 3:8], rgb=rgb),
+        order=np.argsort(rest[..., 8:12], axis=-1),
+        grey=(rest[..., 12] < config.grayscale_p) & rgb,
+    )
+    low, high = config.blur_sigma
+    blurred = rest[..., 14] < _per_crop(config, BLUR_P[config.blur])
+    gain, offset = _band_jitter(config, rest[..., 16:])
+    return ViewPlan(
+        boxes=torch.from_numpy(np.ascontiguousarray(boxes.swapaxes(0, 1))),
+        mirrored=torch.from_numpy(mirrored),
+        transposed=torch.from_numpy(transposed),
+        mixes=_float(mixes),
+        hue=_float(hue),
+        solarised=torch.from_numpy(
+            (rest[..., 13] < _per_crop(config, (0.0, config.solarise_p, 0.0))) & rgb
+        ),
+        sigma=_float(blurred * (low + (high - low) * rest[..., 15])),
+        gain=gain,
+        offset=offset,
+        complete=torch.from_numpy(whole),
+        all_complete=bool(whole.all()),
+    )
+
+
+def jitter_program(
+    factors: NDArray[np.float64],
+    hue: NDArray[np.float64],
+    *,
+    order: NDArray[np.int64],
+    grey: NDArray[np.bool_],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Write brightness, contrast and saturation in their drawn order as ``mixes`` of a plan.
+
+    With m the mean of grey: brightness f is (f, 0, 0), contrast (f, 0, 1 - f) and saturation
+    (f, 1 - f, 0), so one form serves all three and only hue needs a step of its own.
+
+    Args:
+        factors: (..., 3) brightness, contrast, saturation; 1 changes nothing.
+        hue: (...) turns; 0 changes nothing.
+        order: (..., 4) a permutation: which of the four (hue is 3) is done at each position.
+        grey: (...) whether the result becomes grey.
+
+    Returns:
+        ``mixes`` (..., 7, 3) and ``hue`` unchanged.
+    """
+    place = np.argsort(order, axis=-1)  # place[..., k]: when change k is done
+    slot = place[..., :3] + np.where(place[..., :3] > place[..., 3:], 2, 0)
+    mixes = np.zeros((*hue.shape, 7, 3))
+    mixes[..., 0] = 1.0
+    changes = np.zeros((*hue.shape, 3, 3))
+    changes[..., 0] = factors
+    changes[..., 1, 2] = 1.0 - factors[..., 1]
+    changes[..., 2, 1] = 1.0 - factors[..., 2]
+    np.put_along_axis(mixes, slot[..., None], changes, axis=-2)
+    mixes[grey, 6] = (0.0, 1.0, 0.0)
+    return mixes, hue
+
+
+def _boxes(
+    config: ViewsConfig, u: NDArray[np.float64], height: int, width: int
+) -> NDArray[np.int64]:
+    """Boxes (n, crops, 4) from uniforms (n, crops, 22): the first try that fits."""
+    scales = _per_crop(config, (config.global_scale, config.global_scale, config.local_scale))
+    low, high = scales[:, :1], scales[:, 1:]
+    area = height * width * (low + (high - low) * u[..., :_TRIES])
+    log_low, log_high = np.log(config.aspect)
+    aspect = np.exp(log_low + (log_high - log_low) * u[..., _TRIES : 2 * _TRIES])
+    h = np.rint(np.sqrt(area / aspect)).astype(np.int64)
+    w = np.rint(np.sqrt(area * aspect)).astype(np.int64)
+    fits = (h > 0) & (h <= height) & (w > 0) & (w <= width)
+    pick = np.argmax(fits, axis=-1)[..., None]
+    h, w = (np.take_along_axis(x, pick, axis=-1)[..., 0] for x in (h, w))
+    top = (u[..., -2] * (height - h + 1)).astype(np.int64)
+    left = (u[..., -1] * (width - w + 1)).astype(np.int64)
+    none_fits = ~fits.any(axis=-1)
+    boxes = np.stack([top, left, h, w], axis=-1)
+    boxes[none_fits] = _central_box(config.aspect, height, width)
+    return boxes
+
+
+def _central_box(aspect: Range, height: int, width: int) -> tuple[int, int, int, int]:
+    """The largest central crop of an allowed aspect, where ten tries found none that fits."""
+    h, w = height, width
+    if width / height < aspect[0]:
+        h = round(width / aspect[0])
+    elif width / height > aspect[1]:
+        w = round(height * aspect[1])
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def _avoid_invalid(
+    config: ViewsConfig,
+    boxes: NDArray[np.int64],
+    others: NDArray[np.int64],
+    valid: NDArray[np.bool_],
+) -> None:
+    """Replace, in place, boxes with too few valid pixels by the first of their ``others`` (tries,
+    crops, 4) that has enough, else by the best.
+
+    Counting inside a few boxes costs less than an integral image of the chip.
+    """
+    for crop, box in enumerate(boxes):
+        best = _valid_share(valid, box)
+        for other in others[:, crop]:
+            if best >= config.min_valid:
+                break
+            share = _valid_share(valid, other)
+            if share > best:
+                best, boxes[crop] = share, other
+
+
+def _valid_share(valid: NDArray[np.bool_], box: NDArray[np.int64]) -> float:
+    top, left, height, width = box.tolist()
+    inside = valid[top : top + height, left : left + width]
+    return float(np.count_nonzero(inside) / (height * width))
+
+
+def _symmetries(
+    config: ViewsConfig, u: NDArray[np.float64]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Flips, then quarter turns counter-clockwise, as mirrored rows and columns + transposition.
+
+    A quarter turn is a left-right mirror and a transposition, three quarters an up-down mirror and
+    a transposition, two quarters both mirrors.
+    """
+    flips = u[..., :2] < (config.flip_vertical, config.flip_horizontal)
+    turns = (4 * u[..., 2]).astype(np.int64) * config.turns
+    rows, columns = turns >= 2, (turns == 1) | (turns == 2)
+    return flips ^ np.stack([rows, columns], axis=-1), turns % 2 == 1
+
+
+def _colour_factors(
+    config: ViewsConfig, u: NDArray[np.float64], *, rgb: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Brightness, contrast, saturation (..., 3) and hue (...) from uniforms (..., 5)."""
+    on = (u[..., :1] < config.colour_p) & rgb
+    spread = np.array([config.brightness, config.contrast, config.saturation, config.hue])
+    drawn = on * spread * (2.0 * u[..., 1:] - 1.0)
+    return 1.0 + drawn[..., :3], drawn[..., 3]
+
+
+def _band_jitter(
+    config: ViewsConfig, u: NDArray[np.float64]
+) -> tuple[Float32[Tensor, "crops b bands"] | None, Float32[Tensor, "crops b bands"] | None]:
+    """Gain and offset per band from uniforms (crops, b, 1 + 2 bands)."""
+    if not config.jitters_bands:
+        return None, None
+    on = u[..., :1] < config.jitter_p
+    drawn = on * (2.0 * u[..., 1:] - 1.0)
+    bands = drawn.shape[-1] // 2
+    return _float(1.0 + config.gain * drawn[..., :bands]), _float(
+        config.offset * drawn[..., bands:]
+    )
+
+
+def _per_crop(config: ViewsConfig, values: Sequence[float | Range]) -> NDArray[np.float64]:
+    """Spread values for global 1, global 2 and the local crops over (crops, 1) or (crops, 2)."""
+    spread = np.array([*values[:2], *[values[2]] * config.local_count])
+    return spread.reshape(config.crops, -1)
+
+
+def _float(values: NDArray[np.float64]) -> Float32[Tensor, "..."]:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))

@@ -1,0 +1,257 @@
+"""From chips to crops, on the device, in the batch: resize, turn, recolour, blur, normalise.
+
+The order is the paper's: crop and resize, flips and turns, colour changes, grayscale, blur,
+solarisation, normalisation. Everything random comes in a :class:`ViewPlan`; everything weighs by
+validity, so no value under an invalid pixel changes a bit of any crop.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor, nn
+
+from geodino.data import photometric
+from geodino.data.resample import keep, resized_crops
+from geodino.data.view_plan import GLOBALS, ViewPlan, ViewsConfig, draw_views
+from geodino.errors import ContractError
+from geodino.geo.bands import rgb_indices
+from geodino.geo.contract import InputContract
+
+__all__ = ["MultiCrop", "ViewPlan", "Views", "ViewsConfig", "draw_views"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Views:
+    """The crops of a batch, normalised; invalid pixels are 0. Crop-major: all first crops, then
+    all second ones.
+    """
+
+    globals: Float[Tensor, "b2 c g g"]
+    """Two global crops of every sample."""
+
+    locals: Float[Tensor, "bn c l l"]
+    """The local crops of every sample."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Rows:
+    """The draws of some crops, one row each."""
+
+    transposed: Bool[Tensor, " n"]
+    mixes: Float[Tensor, "n 7 3"]
+    hue: Float[Tensor, " n"]
+    solarised: Bool[Tensor, " n"]
+    sigma: Float[Tensor, " n"]
+    gain: Float[Tensor, "n bands"] | None
+    offset: Float[Tensor, "n bands"] | None
+    complete: Bool[Tensor, " n"]
+
+    @classmethod
+    def of(cls, plan: ViewPlan, crops: slice) -> Self:
+        """Lay out the rows of some crops of a plan, crop-major."""
+        values = {
+            name: None if (value := getattr(plan, name)) is None else value[crops].flatten(0, 1)
+            for name in ("transposed", "mixes", "hue", "solarised", "sigma", "gain", "offset")
+        }
+        count = plan.boxes[crops].shape[0]
+        return cls(complete=plan.complete.repeat(count), **values)
+
+    def __getitem__(self, rows: slice) -> Self:
+        return replace(
+            self,
+            **{
+                name: value[rows]
+                for name in self.__slots__
+                if (value := getattr(self, name)) is not None
+            },
+        )
+
+
+class MultiCrop(nn.Module):
+    """Makes the global and local crops of a batch of chips."""
+
+    mean: Tensor
+    std: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, config: ViewsConfig, contract: InputContract) -> None:
+        super().__init__()
+        self.config = config
+        self.rgb = rgb_indices(contract.bands)
+        self.colours = config.changes_colour and self.rgb is not None
+        """Whether red, green and blue are brought to 0..1 for changes of colour."""
+        for name in ("mean", "std", "low", "high"):
+            values = torch.tensor(getattr(contract, name), dtype=torch.float32)
+            self.register_buffer(name, values, persistent=False)
+        floor, span = torch.zeros_like(self.mean), torch.ones_like(self.mean)
+        jittered = torch.ones_like(self.mean, dtype=torch.bool)
+        if self.rgb is not None:
+            colour = list(self.rgb)
+            jittered[colour] = config.jitter_bands == "all"
+            if self.colours:
+                floor[colour] = self.low[colour]
+                span[colour] = (self.high - self.low)[colour].clamp_min(1e-6)
+        self.register_buffer("_floor", floor, persistent=False)
+        self.register_buffer("_span", span, persistent=False)
+        self.register_buffer("_jittered", jittered, persistent=False)
+
+    def describe(self) -> str:
+        """Say in a sentence or two what happens to a crop, and what is asked but cannot be."""
+        config = self.config
+        sizes = (
+            f"2 crops of {config.global_size} px and {config.local_count} of {config.local_size} px"
+        )
+        names = {
+            "flips": config.flip_horizontal > 0 or config.flip_vertical > 0,
+            "quarter turns": config.turns,
+            "colour changes": self.colours,
+            f"blur ({config.blur})": config.blur != "none",
+            "gain and offset jitter": config.jitters_bands and bool(self._jittered.any()),
+        }
+        on = [name for name, used in names.items() if used]
+        text = f"{sizes}; {', '.join(on) if on else 'no distortions'}."
+        if config.changes_colour and self.rgb is None:
+            text += (
+                " Colour changes, grayscale and solarisation are inactive: the bands do not "
+                "include red, green and blue."
+            )
+        return text
+
+    def forward(
+        self, pixels: Shaped[Tensor, "b c h w"], valid: Bool[Tensor, "b h w"], plan: ViewPlan
+    ) -> Views:
+        """Make the crops that ``plan`` asks for, float32, normalised, 0 where invalid.
+
+        Args:
+            pixels: chips in their stored type; nothing under an invalid pixel is looked at.
+            valid: where pixels may be used.
+            plan: the draws, on the device of ``pixels``.
+
+        Raises:
+            ContractError: the chips do not have the contract's bands.
+        """
+        if pixels.shape[1] != len(self.mean):
+            raise ContractError(
+                f"The chips have {pixels.shape[1]} band(s), the input contract {len(self.mean)}. "
+                "Read the bands the contract names."
+            )
+        config = self.config
+        # Lower precision belongs to the network: here it would shift values by up to 1 in 256.
+        with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
+            return Views(
+                globals=self._crops(pixels, valid, plan, slice(0, GLOBALS), config.global_size),
+                locals=self._crops(pixels, valid, plan, slice(GLOBALS, None), config.local_size),
+            )
+
+    def _crops(
+        self,
+        pixels: Shaped[Tensor, "b c h w"],
+        valid: Bool[Tensor, "b h w"],
+        plan: ViewPlan,
+        crops: slice,
+        size: int,
+    ) -> Float[Tensor, "m c size size"]:
+        boxes, mirrored = plan.boxes[crops], plan.mirrored[crops]
+        draws = _Rows.of(plan, crops)
+        out = torch.empty(
+            boxes.shape[0] * len(pixels), pixels.shape[1], size, size, device=pixels.device
+        )
+        for rows, resized in resized_crops(
+            pixels,
+            None if plan.all_complete else valid,
+            boxes,
+            mirrored,
+            size=size,
+            interpolation=self.config.interpolation,
+        ):
+            self._finish(resized, draws[rows], out[rows])
+        return out
+
+    def _finish(
+        self, resized: Float[Tensor, "n c1 h w"], draws: _Rows, x: Float[Tensor, "n c h w"]
+    ) -> None:
+        """Write into ``x`` the crops that are left to distort and normalise once resized.
+
+        With one channel more than ``x``, ``resized`` holds ``pixels * valid`` and ``valid``.
+        """
+        if self.config.turns:
+            resized = _transpose(resized, draws.transposed)
+        channels = x.shape[1]
+        x.copy_(resized[:, :channels])
+        valid = None
+        if resized.shape[1] > channels:
+            valid = _weigh(x, resized[:, channels:], draws.complete)
+        counts = None if valid is None else valid.to(x.dtype)
+        if self.colours:
+            x.sub_(self._floor[:, None, None]).div_(self._span[:, None, None])
+            self._change_colour(x, draws, counts)
+        if self.config.blur != "none":
+            photometric.blur(x, draws.sigma, counts, kernel=self.config.blur_kernel)
+        if self.colours and self.config.solarise_p > 0:
+            self._on_rgb(x, draws.solarised, lambda rgb, _: photometric.solarise(rgb))
+        self._normalise(x, draws)
+        if valid is not None:
+            keep(x, valid)
+
+    def _change_colour(
+        self, x: Float[Tensor, "n c h w"], draws: _Rows, valid: Float[Tensor, "n 1 h w"] | None
+    ) -> None:
+        def change(rgb: Tensor, rows: photometric.Rows) -> None:
+            rgb.clamp_(0.0, 1.0)
+            weights = None if valid is None else valid[rows]
+            photometric.change_colour(rgb, draws.mixes[rows], draws.hue[rows], weights)
+
+        on = photometric.changes(draws.mixes).any(dim=1) | (draws.hue != 0)
+        self._on_rgb(x, on, change)
+
+    def _on_rgb(
+        self,
+        x: Float[Tensor, "n c h w"],
+        on: Bool[Tensor, " n"],
+        operation: Callable[[Tensor, photometric.Rows], None],
+    ) -> None:
+        """Run an operation on red, green and blue of the crops where ``on``."""
+        assert self.rgb is not None
+        r, g, b = self.rgb
+        if (g, b) == (r + 1, r + 2):
+            photometric.on_rows(x[:, r : r + 3], on, operation)
+            return
+        rgb = torch.stack([x[:, r], x[:, g], x[:, b]], dim=1)
+        photometric.on_rows(rgb, on, operation)
+        for channel, band in enumerate(self.rgb):
+            x[:, band] = rgb[:, channel]
+
+    def _normalise(self, x: Float[Tensor, "n c h w"], draws: _Rows) -> None:
+        scale, shift = self._span / self.std, (self._floor - self.mean) / self.std
+        if draws.gain is not None and draws.offset is not None:
+            gain = torch.where(self._jittered, draws.gain, 1.0)
+            scale, shift = scale * gain, shift * gain + draws.offset * self._jittered
+        x.mul_(scale[..., None, None]).add_(shift[..., None, None])
+
+
+def _transpose(x: Float[Tensor, "n c h h"], on: Bool[Tensor, " n"]) -> Float[Tensor, "n c h h"]:
+    """Exchange rows and columns of the crops where ``on``."""
+    if x.device.type == "cpu" and len(x) == 1:
+        return x.transpose(2, 3) if bool(on) else x
+    return torch.where(on[:, None, None, None], x.transpose(2, 3), x)
+
+
+def _weigh(
+    x: Float[Tensor, "n c h w"], share: Float[Tensor, "n 1 h w"], complete: Bool[Tensor, " n"]
+) -> Bool[Tensor, "n 1 h w"]:
+    """Divide ``x`` = resized ``pixels * valid`` by the resized ``valid``, in place.
+
+    A pixel is valid where more than half of its weight is, and 0 elsewhere. Crops of ``complete``
+    chips stay exactly as they are.
+
+    Returns:
+        Where pixels are valid.
+    """
+    share = share.masked_fill(complete[:, None, None, None], 1.0)
+    valid = share > 0.5
+    keep(x.mul_(share.clamp_min_(0.5).reciprocal_()), valid)
+    return valid

@@ -1,0 +1,238 @@
+"""Reading pixels: handles that stay open, and windows with their validity.
+
+Every format goes through GDAL, JPEG and PNG included. Arrays are (bands, height, width); masks
+are True where a pixel may be used. Band numbers are GDAL's: the first is 1.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Bool, Shaped
+from rasterio.env import get_gdal_config, set_gdal_config
+from rasterio.errors import RasterioError
+from rasterio.windows import Window as GdalWindow
+
+from geodino.errors import SourceError
+from geodino.geo.validity import ReadRule, can_hold, differs, finite
+from geodino.geo.windows import Window
+from geodino.io.metadata import (
+    MaskKind,
+    RasterInfo,
+    alpha_band,
+    cause,
+    describe,
+    mask_kind,
+    open_raster,
+)
+
+__all__ = ["HandlePool", "RasterInfo", "describe", "read"]
+
+_CACHE_BYTES = 64 << 20
+
+
+class _SmallCache:
+    """Keeps GDAL's block cache small until the last of its holders ends."""
+
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+    _holders: ClassVar[set[int]] = set()
+    _before: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        with self._lock:
+            if not self._holders:
+                type(self)._before = get_gdal_config("GDAL_CACHEMAX")
+                set_gdal_config("GDAL_CACHEMAX", _CACHE_BYTES)
+            self._holders.add(id(self))
+
+    def end(self) -> None:
+        with self._lock:
+            if id(self) in self._holders:
+                self._holders.remove(id(self))
+                if not self._holders:
+                    set_gdal_config("GDAL_CACHEMAX", self._before)
+
+
+class HandlePool:
+    """Open rasters, kept per thread and dropped least recently used first.
+
+    GDAL datasets must not be shared by threads, and opening one costs about a millisecond, so
+    every thread keeps its own. Use as a context manager, or call :meth:`close` when the threads
+    that read are done.
+
+    While a pool is open, GDAL's block cache (one for the process) is small: a super-window is
+    decoded once, so a large cache only holds blocks that nobody asks for again.
+
+    Args:
+        max_open: most files a thread keeps open.
+    """
+
+    def __init__(self, max_open: int = 64) -> None:
+        self.max_open = max_open
+        self._local = threading.local()
+        self._all: list[OrderedDict[str, _Handle]] = []
+        self._lock = threading.Lock()
+        self._small_cache = _SmallCache()
+
+    def get(self, path: str | Path) -> "_Handle":
+        """Return this thread's handle of ``path``, opening it if needed.
+
+        Raises:
+            SourceError: the file vanished or cannot be opened.
+        """
+        handles = self._handles()
+        name = str(path)
+        handle = handles.get(name)
+        if handle is None:
+            handle = handles[name] = _Handle.open(name)
+            if len(handles) > self.max_open:
+                _, oldest = handles.popitem(last=False)
+                oldest.dataset.close()
+        else:
+            handles.move_to_end(name)
+        return handle
+
+    def _handles(self) -> "OrderedDict[str, _Handle]":
+        handles: OrderedDict[str, _Handle] | None = getattr(self._local, "handles", None)
+        if handles is None:
+            handles = self._local.handles = OrderedDict()
+            with self._lock:
+                self._all.append(handles)
+        return handles
+
+    def close(self) -> None:
+        """Close the handles of all threads; none of them may be reading."""
+        with self._lock:
+            for handles in self._all:
+                while handles:
+                    handles.popitem()[1].dataset.close()
+            self._small_cache.end()
+
+    def __enter__(self) -> "HandlePool":  # noqa: PYI034 (beartype cannot check Self)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def read(
+    pool: HandlePool,
+    path: str | Path,
+    window: Window | None = None,
+    *,
+    bands: Sequence[int] | None = None,
+    rule: ReadRule,
+) -> tuple[Shaped[np.ndarray, "c h w"], Bool[np.ndarray, "c h w"]]:
+    """Read a window of a raster, decoding each block once.
+
+    Args:
+        pool: where open handles are kept.
+        path: the raster.
+        window: which pixels; None reads all of them.
+        bands: band numbers, the first is 1, in the wanted order; None reads all data bands.
+        rule: what of the file's tags is believed.
+
+    Returns:
+        Pixels as stored, and where each band of them may be used. The masks may be a read-only
+        view shared by the bands (see :func:`geodino.geo.validity.combine`).
+
+    Raises:
+        SourceError: naming the file, if it vanished or a block of it is damaged.
+    """
+    handle = pool.get(path)
+    dataset = handle.dataset
+    alpha = handle.alpha if rule.alpha == "mask" else None
+    if bands is None:
+        bands = [i for i in range(1, dataset.count + 1) if i != alpha]
+    where = None if window is None else _gdal_window(window)
+    # The alpha band comes with the others: in pixel-interleaved files it is decoded anyway.
+    wanted = [*bands, alpha] if alpha is not None and alpha not in bands else list(bands)
+    try:
+        pixels = dataset.read(wanted, window=where)
+        mask = _stored_mask(handle, bands, where, rule)
+    except RasterioError as error:
+        raise SourceError(
+            f"{path} is damaged: its pixels{_place(window)} cannot be decoded ({cause(error)}). "
+            "Copy the file again, or remove it."
+        ) from error
+    if window is not None and pixels.shape[1:] != (window.height, window.width):
+        raise ValueError(f"{window} reaches out of {path} ({dataset.height} x {dataset.width})")
+    shared = None if alpha is None else pixels[wanted.index(alpha)] > 0
+    pixels = pixels[: len(bands)]
+    if mask is not None and mask.ndim == 2:
+        shared = mask if shared is None else shared & mask
+        mask = None
+    for tested in (_nodata_mask(handle, pixels, bands, rule), finite(pixels)):
+        if tested is not None:
+            mask = tested if mask is None else mask & tested
+    if mask is None:
+        return pixels, np.broadcast_to(True if shared is None else shared, pixels.shape)
+    return pixels, mask if shared is None else mask & shared
+
+
+@dataclass(frozen=True, slots=True)
+class _Handle:
+    """An open dataset with what reading asks of its metadata, asked once."""
+
+    dataset: Any
+    alpha: int | None
+    mask: MaskKind
+    nodata: tuple[float | None, ...]
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def open(cls, name: str) -> "_Handle":
+        dataset = open_raster(name)
+        return cls(
+            dataset,
+            alpha=alpha_band([color.name for color in dataset.colorinterp]),
+            mask=mask_kind(dataset),
+            nodata=tuple(dataset.nodatavals),
+            dtype=np.dtype(dataset.dtypes[0]),
+        )
+
+
+def _stored_mask(
+    handle: _Handle, bands: Sequence[int], where: GdalWindow | None, rule: ReadRule
+) -> Any:
+    """Read the mask beside the pixels: [h, w] where the bands share it, else [c, h, w]."""
+    if handle.mask == "none" or (handle.mask == "nodata_values" and rule.nodata != "tag"):
+        return None
+    if handle.mask == "per_band":
+        return handle.dataset.read_masks(list(bands), window=where) > 0
+    return handle.dataset.read_masks(bands[0], window=where) > 0
+
+
+def _nodata_mask(
+    handle: _Handle, pixels: Shaped[np.ndarray, "c h w"], bands: Sequence[int], rule: ReadRule
+) -> Bool[np.ndarray, "c h w"] | None:
+    """Compare with nodata in numpy: asking GDAL for its mask would decode the pixels again."""
+    if isinstance(rule.nodata, str):
+        # As in GDAL, a mask beside the pixels stands above the tag.
+        if rule.nodata == "ignore" or handle.mask != "none":
+            return None
+        values = [handle.nodata[i - 1] for i in bands]
+    else:
+        values = [rule.nodata] * len(bands)
+    if not any(v is not None and can_hold(handle.dtype, v) for v in values):
+        return None
+    if len(set(values)) == 1 and values[0] is not None:
+        return differs(pixels, values[0])
+    return np.stack([differs(band, value) for band, value in zip(pixels, values, strict=True)])
+
+
+def _gdal_window(window: Window) -> GdalWindow:
+    return GdalWindow(window.left, window.top, window.width, window.height)
+
+
+def _place(window: Window | None) -> str:
+    if window is None:
+        return ""
+    return (
+        f" in rows {window.top} to {window.bottom - 1}, "
+        f"columns {window.left} to {window.right - 1},"
+    )

@@ -1,0 +1,39 @@
+"""The teacher is an exponential moving average of the student."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class EmaUpdate:
+    """``teacher <- m teacher + (1 - m) student`` over flat lists, in a few kernels.
+
+    Buffers are constants here (normalisation, RoPE) and are not averaged.
+
+    Args:
+        student: the module that learns.
+        teacher: a module with the same parameters.
+    """
+
+    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
+        source = dict(student.named_parameters())
+        target = dict(teacher.named_parameters())
+        if source.keys() != target.keys():
+            raise ValueError("student and teacher differ in their parameters")
+        self._source = [source[name] for name in target]
+        self._target = list(target.values())
+
+    @torch.no_grad()
+    def __call__(self, momentum: float, skipped: Float[Tensor, ""]) -> None:
+        """Move the teacher by ``1 - momentum`` towards the student, or not at all if skipped.
+
+        Args:
+            momentum: m, the share of the teacher that stays.
+            skipped: 1.0 where the optimiser skipped its step; then the teacher stays put.
+        """
+        target: list[Any] = [p.data for p in self._target]
+        difference = torch._foreach_sub([p.data for p in self._source], target)
+        torch._foreach_mul_(difference, (1.0 - momentum) * (1.0 - skipped))
+        torch._foreach_add_(target, difference)

@@ -1,0 +1,133 @@
+"""Killed at any moment and resumed, a run ends bit for bit as one that was never stopped."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from geodino.errors import CheckpointError, RunError
+from geodino.files import read_lines
+from geodino.runs.pretrain import PretrainJob, pretrain
+
+TIMES = {"time", "images_per_s", "data_wait"}
+
+
+def start(tiles: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "geodino", "pretrain", "--tiles", str(tiles), "--recipe",
+               "debug", "--out", str(out), "--device", "cpu", *more]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    return output
+
+
+def numbers(run: Path) -> list[dict[str, object]]:
+    rows = read_lines(run / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+
+
+def same(a: Path, b: Path) -> None:
+    for name in ("model.safetensors", "heads.safetensors"):
+        assert (a / "model" / name).read_bytes() == (b / "model" / name).read_bytes()
+    order = lambda row: (row["step"], "loss/total" not in row)  # noqa: E731
+    assert sorted(numbers(a), key=order) == sorted(numbers(b), key=order)
+
+
+def test_kill_9_and_resume_equals_the_uninterrupted_run_bit_for_bit(debug_run, tiles, tmp_path):
+    out = tmp_path / "killed"
+    process = start(tiles, out)
+    wait_for(out / "checkpoints" / "step-00000010.ckpt", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (out / "model").exists()
+    output = finished(start(tiles, out, "--resume"))
+    assert "Going on from step 1" in output  # 10 or 15, whichever was saved when it died
+    same(debug_run, out)
+
+
+def test_sigterm_saves_the_state_and_the_resumed_run_ends_the_same(debug_run, tiles, tmp_path):
+    out = tmp_path / "stopped"
+    process = start(tiles, out)
+    wait_for(out / "checkpoints" / "step-00000005.ckpt", process)
+    process.send_signal(signal.SIGTERM)
+    output = finished(process)
+    if "Stopped by SIGTERM" in output:  # else the last step was already done
+        assert not (out / "model").exists()
+        finished(start(tiles, out, "--resume"))
+    same(debug_run, out)
+
+
+def copy_of(run: Path, target: Path) -> Path:
+    shutil.copytree(run, target)
+    return target
+
+
+def resume(tiles: Path, out: Path, **more: object) -> None:
+    pretrain(PretrainJob(tiles=str(tiles), out=out, resume=True, quiet=True, **more))
+
+
+def test_resuming_a_finished_run_changes_nothing(debug_run, tiles, tmp_path):
+    out = copy_of(debug_run, tmp_path / "run")
+    resume(tiles, out)
+    same(debug_run, out)
+
+
+def test_resuming_with_another_recipe_names_the_differences(debug_run, tiles, tmp_path):
+    out = copy_of(debug_run, tmp_path / "run")
+    with pytest.raises(RunError, match=r"another recipe.*train\.seed: 0 -> 1"):
+        resume(tiles, out, recipe="debug", seed=1)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(debug_run, tiles, tmp_path):
+    out = copy_of(debug_run, tmp_path / "run")
+    path = out / "checkpoints" / "last.ckpt"
+    state = torch.load(path, weights_only=True)
+    state["geodino"]["recipe"] = "0" * 64
+    path.unlink()
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match="a checkpoint of another recipe"):
+        resume(tiles, out)
+
+
+def test_a_truncated_checkpoint_is_one_clear_sentence(debug_run, tiles, tmp_path):
+    out = copy_of(debug_run, tmp_path / "run")
+    path = out / "checkpoints" / "last.ckpt"
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match=r"last\.ckpt is damaged .* older step-"):
+        resume(tiles, out)
+
+
+def test_there_is_nothing_to_resume_in_an_empty_place(tiles, tmp_path):
+    with pytest.raises(RunError, match="holds no run to resume"):
+        resume(tiles, tmp_path / "nothing")
+
+
+def test_tiles_that_changed_since_are_noticed(debug_run, tiles, tmp_path):
+    moved = copy_of(tiles, tmp_path / "tiles")
+    out = tmp_path / "run"
+    small = ("phases.pretrain.steps=5",)
+    pretrain(PretrainJob(tiles=str(moved), out=out, recipe="debug", overrides=small, quiet=True))
+    first = min(moved.glob("*.tif"))
+    first.write_bytes(first.read_bytes()[:-1] + b"\x07")
+    with pytest.raises(RunError, match="tiles of .* changed"):
+        resume(moved, out)
