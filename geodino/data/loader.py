@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,7 +88,7 @@ class _SuperWindow:
 _Entry = _SuperWindow | Future[_SuperWindow]
 
 
-class Loader:
+class Loader(AbstractContextManager["Loader"]):
     """Makes the batches of one rank, from any step on.
 
     Args:
@@ -125,16 +126,14 @@ class Loader:
         self._read_window = read_window
         self._plan_of = plan_of
         self._on_bad = on_bad
-        self._kept: dict[int, _SuperWindow | None] = {}
+        # Of a source that fits into memory: super-windows decoded, or being decoded now.
+        self._kept: dict[int, Future[_SuperWindow | None]] = {}
         self._lock = threading.Lock()
         self._decoders = ThreadPoolExecutor(config.threads, thread_name_prefix="geodino-decode")
         # Batches are put together by threads of their own: they wait for those that decode.
         self._makers = ThreadPoolExecutor(
             min(2, config.prefetch), thread_name_prefix="geodino-batch"
         )
-
-    def __enter__(self) -> "Loader":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -181,7 +180,8 @@ class Loader:
         for visit, window in zip(visits, mine.window.tolist(), strict=True):
             if visit not in entries:
                 kept = self._kept.get(window)
-                entries[visit] = kept or self._decoders.submit(self._visit, *visit, window)
+                ready = kept.result() if kept is not None and kept.done() else None
+                entries[visit] = ready or self._decoders.submit(self._visit, *visit, window)
         used = [entries[visit] for visit in visits]
         # The batch keeps what it uses; a visit whose last chip has been handed out ends here.
         ended = zip(
@@ -245,12 +245,11 @@ class Loader:
         for attempt in range(REPLACEMENTS + 1):
             if attempt:
                 window = self.order.replacement(epoch, position, attempt)
-            if window in self._kept:
-                found = self._kept[window]
+            tile, place = self.order.place(epoch, window)
+            if self.order.resident:
+                found = self._decode_once(window, tile, place)
             else:
-                found = self._decode(*self.order.place(epoch, window))
-                if self.order.resident:
-                    self._kept[window] = found
+                found = self._decode(tile, place)
             if found is not None:
                 return found
         with self._lock:
@@ -262,6 +261,18 @@ class Loader:
             f"other, hold none that is valid.{reason} Look at the source with `geodino inspect`; "
             "a wrong nodata tag or alpha band can be overruled by data.nodata and data.alpha."
         )
+
+    def _decode_once(self, window: int, tile: int, place: Window) -> _SuperWindow | None:
+        """Decode what is kept from then on; a thread that comes too early waits for the first."""
+        mine: Future[_SuperWindow | None] = Future()
+        kept = self._kept.setdefault(window, mine)
+        if kept is mine:
+            try:
+                mine.set_result(self._decode(tile, place))
+            except BaseException as error:
+                mine.set_exception(error)
+                raise
+        return kept.result()
 
     def _decode(self, tile: int, place: Window) -> _SuperWindow | None:
         """Read a super-window with invalid pixels at 0; None where nothing in it can be used."""

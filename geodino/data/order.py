@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodino import seeds
-from geodino.data.index import Tile, TileIndex
+from geodino.data.tiles import Tile, TileIndex
 from geodino.errors import SourceError
 from geodino.geo.windows import Window
 

@@ -1,7 +1,7 @@
 """Changes of colour, blur and solarisation, for many crops at once, each with its own strength.
 
 The operations are torchvision's, on values from 0 to 1, but batched, without branches per pixel,
-and blind to invalid pixels. Everything here works in place on crops nobody else holds.
+and blind to invalid pixels. All work in place, on crops nobody else holds.
 
 On the CPU an operation visits only the crops it is on for; on a GPU it visits all and keeps the
 others by selection, so that no size depends on the draws and nothing waits for the host.
@@ -10,24 +10,27 @@ others by selection, so that no size depends on the draws and nothing waits for 
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 LUMA = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R BT.601), as in torchvision."""
 
-_BLOCK = 32
-"""Output rows per matrix product of a blur on the CPU: each needs 32 + kernel - 1 input rows."""
-
 Rows = slice | list[int]
-"""Which rows an operation works on."""
+"""Which crops an operation works on."""
 
 Switch = Tensor | list[bool]
-"""Per crop, on or off: on the host for the CPU, a tensor for devices that nothing may wait for."""
+"""Per crop, on or off: a list for the CPU, a tensor for devices that nothing may wait for."""
+
+_NO_MIX = [1.0, 0.0, 0.0]
+
+_BLOCK = 32
+"""Output columns of one matrix product of a blur on the CPU."""
 
 
 def switch(on: Bool[Tensor, " n"]) -> Switch:
-    """Bring a switch to the host where that costs nothing."""
+    """Bring a switch to the host where nothing has to wait for that."""
     return on.tolist() if on.device.type == "cpu" else on
 
 
@@ -62,11 +65,27 @@ def change_colour(
         hue: turns of the hue circle.
         valid: 1 where a pixel counts in a mean, else 0; None where all do.
     """
-    for slot in range(3):
-        mix(x, mixes[:, slot], valid)
-    on_rows(x, hue != 0, lambda some, rows: turn_hue(some, hue[rows]))
-    for slot in range(3, 7):
-        mix(x, mixes[:, slot], valid)
+    steps = [*range(3), "hue", *range(3, 7)]
+    on_cpu = x.device.type == "cpu"
+    on = [[one != _NO_MIX for one in row] for row in mixes.tolist()] if on_cpu else []
+    for step in steps:
+        if isinstance(step, str):
+            on_rows(x, switch(hue != 0), lambda some, rows: turn_hue(some, hue[rows]))
+        elif on_cpu:
+            weights = mixes[:, step]
+            on_rows(
+                x,
+                [row[step] for row in on],
+                lambda some, rows, w=weights: mix(some, w[rows], _some(valid, rows)),
+            )
+        else:
+            mix(x, mixes[:, step], valid)  # (1, 0, 0) leaves a crop exactly as it is
+
+
+def changes(mixes: Float[Tensor, "*n 3"]) -> Bool[Tensor, "*n"]:
+    """Whether a mix (a, b, c) is anything but (1, 0, 0)."""
+    a, b, c = mixes.unbind(dim=-1)
+    return (a != 1.0) | (b != 0.0) | (c != 0.0)
 
 
 def mix(
@@ -75,20 +94,15 @@ def mix(
     valid: Float[Tensor, "n 1 h w"] | None,
 ) -> None:
     """Compute ``clip(a x + b grey + c mean(grey), 0, 1)``, one (a, b, c) per crop."""
-    if x.device.type != "cpu":
-        _mix(x, weights, valid)  # (1, 0, 0) leaves a crop exactly as it is
-        return
-    on_rows(
-        x,
-        changes(weights),
-        lambda some, rows: _mix(some, weights[rows], None if valid is None else valid[rows]),
-    )
-
-
-def changes(mixes: Float[Tensor, "*n 3"]) -> Bool[Tensor, "*n"]:
-    """Whether a mix (a, b, c) is anything but (1, 0, 0)."""
-    a, b, c = mixes.unbind(dim=-1)
-    return (a != 1.0) | (b != 0.0) | (c != 0.0)
+    of_pixel, of_grey, of_mean = weights.view(-1, 3, 1, 1, 1).unbind(dim=1)
+    wanted = weights.any(dim=0).tolist() if x.device.type == "cpu" else (True, True, True)
+    mean = _mean_grey(x, valid).mul_(of_mean) if wanted[2] else None
+    grey = _grey(x).mul_(of_grey) if wanted[1] else None
+    x.mul_(of_pixel)
+    for part in (grey, mean):
+        if part is not None:
+            x.add_(part)
+    x.clamp_(0.0, 1.0)
 
 
 def turn_hue(x: Float[Tensor, "n 3 h w"], turns: Float[Tensor, " n"]) -> None:
@@ -98,7 +112,7 @@ def turn_hue(x: Float[Tensor, "n 3 h w"], turns: Float[Tensor, " n"]) -> None:
     maximum 1, hue in sixths of the circle is ``+-(1 - r + g + b)``, positive where g >= b, and a
     channel whose own hue is h0 comes back as ``clip(||hue - h0| - 3| - 1, 0, 1)``.
     """
-    r, g, b = x.unbind(dim=1)
+    r, g, b = x.split(1, dim=1)
     low = torch.minimum(r, g)
     high = torch.maximum(r, g)
     torch.minimum(low, b, out=low)
@@ -107,12 +121,11 @@ def turn_hue(x: Float[Tensor, "n 3 h w"], turns: Float[Tensor, " n"]) -> None:
     hue = torch.add(g, b, out=high)
     hue.sub_(r).sub_(low).add_(chroma).div_(chroma.clamp_min(1e-20))
     hue.copysign_(g - b)
-    low.sub_(chroma)
-    for channel, own in zip((r, g, b), (0.0, 2.0, -2.0), strict=True):
-        # Within +-3, so that the sum stays within the +-6 where the formula holds.
-        shift = torch.remainder(6.0 * turns - own + 3.0, 6.0) - 3.0
-        torch.add(hue, shift[:, None, None], out=channel)
-        channel.abs_().sub_(3.0).abs_().clamp_(1.0, 2.0).mul_(chroma).add_(low)
+    # Own hues 0, 2 and -2; within +-3, so that the sum stays within the +-6 the formula needs.
+    own = 4 * torch.arange(3, device=x.device) + 3
+    shift = torch.remainder(6.0 * turns[:, None] + own, 6.0) - 3.0
+    torch.add(hue, shift.view(-1, 3, 1, 1), out=x)
+    x.abs_().sub_(3.0).abs_().clamp_(1.0, 2.0).mul_(chroma).add_(low.sub_(chroma))
 
 
 def solarise(x: Float[Tensor, "n 3 h w"]) -> None:
@@ -133,13 +146,18 @@ def blur(
 
     With ``valid`` (1 or 0), a pixel becomes the weighted mean of the valid ones around it.
     """
-    on_rows(
-        x,
-        sigma > 0,
-        lambda some, rows: _blur(
-            some, sigma[rows], None if valid is None else valid[rows], kernel=kernel
-        ),
-    )
+
+    def operation(some: Tensor, rows: Rows) -> None:
+        weights = gaussian(sigma[rows], kernel)
+        inside = _some(valid, rows)
+        if inside is None:
+            some.copy_(_filter(some, weights))
+            return
+        both = _filter(torch.cat([some * inside, inside], dim=1), weights)
+        # A valid pixel sees at least itself, with the largest weight of the kernel.
+        torch.div(both[:, :-1], both[:, -1:].clamp_min(1e-6), out=some)
+
+    on_rows(x, switch(sigma > 0), operation)
 
 
 def gaussian(sigma: Float[Tensor, " n"], kernel: int) -> Float[Tensor, "n kernel"]:
@@ -149,24 +167,10 @@ def gaussian(sigma: Float[Tensor, " n"], kernel: int) -> Float[Tensor, "n kernel
     return torch.softmax(-0.5 * (distance / sigma.clamp_min(1e-3)[:, None]) ** 2, dim=1)
 
 
-def _mix(
-    x: Float[Tensor, "n 3 h w"],
-    weights: Float[Tensor, "n 3"],
-    valid: Float[Tensor, "n 1 h w"] | None,
-) -> None:
-    of_pixel, of_grey, of_mean = weights.unbind(dim=1)
-    on_cpu = x.device.type == "cpu"
-    grey = mean = None
-    if not on_cpu or bool(of_mean.any()):
-        mean = of_mean * _mean_grey(x, valid)
-    if not on_cpu or bool(of_grey.any()):
-        grey = _grey(x).mul_(of_grey[:, None, None, None])
-    x.mul_(of_pixel[:, None, None, None])
-    if grey is not None:
-        x.add_(grey)
-    if mean is not None:
-        x.add_(mean[:, None, None, None])
-    x.clamp_(0.0, 1.0)
+def _some(
+    valid: Float[Tensor, "n 1 h w"] | None, rows: Rows
+) -> Float[Tensor, "m 1 h w"] | None:
+    return None if valid is None else valid[rows]
 
 
 def _grey(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
@@ -176,70 +180,66 @@ def _grey(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
 
 def _mean_grey(
     x: Float[Tensor, "n 3 h w"], valid: Float[Tensor, "n 1 h w"] | None
-) -> Float[Tensor, " n"]:
+) -> Float[Tensor, "n 1 1 1"]:
     if valid is None:
-        means = x.mean(dim=(2, 3))
-    else:
-        means = (x * valid).sum(dim=(2, 3)) / valid.sum(dim=(2, 3)).clamp_min(1.0)
-    r, g, b = means.unbind(dim=1)
-    return LUMA[0] * r + LUMA[1] * g + LUMA[2] * b
+        return _grey(x.mean(dim=(2, 3), keepdim=True))
+    count = valid.sum(dim=(2, 3), keepdim=True).clamp_min(1.0)
+    return _grey((x * valid).sum(dim=(2, 3), keepdim=True) / count)
 
 
-def _blur(
-    x: Float[Tensor, "n c h w"],
-    sigma: Float[Tensor, " n"],
-    valid: Float[Tensor, "n 1 h w"] | None,
-    *,
-    kernel: int,
-) -> None:
-    _, channels, height, width = x.shape
-    weights = gaussian(sigma, kernel)
-    rows = _mirrored_band(weights, height)
-    columns = rows if height == width else _mirrored_band(weights, width)
-    if valid is None:
-        _separable(x, rows, columns, reach=kernel // 2, out=x)
-        return
-    both = torch.cat([x * valid, valid], dim=1)
-    _separable(both, rows, columns, reach=kernel // 2, out=both)
-    # A valid pixel sees at least itself, with the largest weight of the kernel.
-    torch.div(both[:, :channels], both[:, channels:].clamp_min(1e-6), out=x)
-
-
-def _mirrored_band(weights: Float[Tensor, "n kernel"], size: int) -> Float[Tensor, "n size size"]:
-    """Matrix of a filter whose input continues mirrored past its ends, the end itself once."""
-    n, kernel = weights.shape
-    offsets = torch.arange(kernel, device=weights.device) - kernel // 2
-    index = torch.arange(size, device=weights.device)[:, None] + offsets
-    index = (size - 1) - ((size - 1) - index.abs()).abs()
-    band = torch.zeros(n, size, size, device=weights.device)
-    return band.scatter_add_(2, index.expand(n, -1, -1), weights[:, None].expand(-1, size, -1))
-
-
-def _separable(
-    x: Float[Tensor, "n c h w"],
-    rows: Float[Tensor, "n h h"],
-    columns: Float[Tensor, "n w w"],
-    *,
-    reach: int,
-    out: Float[Tensor, "n c h w"],
-) -> None:
-    """Apply a banded matrix to the rows and one to the columns of every channel."""
+def _filter(
+    x: Float[Tensor, "n c h w"], weights: Float[Tensor, "n kernel"]
+) -> Float[Tensor, "n c h w"]:
+    """Filter rows, then columns, the input going on mirrored past its ends (the end once)."""
     n, c, h, w = x.shape
+    rows, columns = _band(weights, h), _band(weights, w)
     if x.device.type != "cpu":
         wide = torch.bmm(x.reshape(n, c * h, w), columns.transpose(1, 2)).view(n, c, h, w)
-        torch.matmul(rows[:, None], wide, out=out)
-        return
-    # Most of a band matrix is zero: products of blocks along its diagonal do the same work.
-    for i in range(n):
-        flat, wide = x[i].reshape(c * h, w), x.new_empty(c * h, w)
-        for start in range(0, w, _BLOCK):
-            low, high, end = max(0, start - reach), start + _BLOCK + reach, start + _BLOCK
-            block = columns[i, start:end, low:high].t()
-            torch.mm(flat[:, low:high], block, out=wide[:, start:end])
-        for channel in range(c):
-            plane = wide[channel * h : (channel + 1) * h]
-            for start in range(0, h, _BLOCK):
-                low, high, end = max(0, start - reach), start + _BLOCK + reach, start + _BLOCK
-                torch.mm(
-                    rows[i, start:end, low:high], plane[low:high], out=out[i, channel, start:end]
-                )
+        return torch.matmul(rows[:, None], wide)
+    tall = torch.stack([_filter_rows(one, kernel) for one, kernel in zip(x, weights, strict=True)])
+    reach = weights.shape[1] // 2
+    return torch.stack(
+        [_filter_columns(one, band, reach) for one, band in zip(tall, columns, strict=True)]
+    )
+
+
+def _filter_rows(
+    x: Float[Tensor, "c h w"], weights: Float[Tensor, " kernel"]
+) -> Float[Tensor, "c h w"]:
+    c, h, w = x.shape
+    index = (_mirrored(h, len(weights), x.device) + h * torch.arange(c)[:, None, None]).flatten(0, 1)
+    tall = F.embedding_bag(
+        index,
+        x.reshape(c * h, w),
+        mode="sum",
+        per_sample_weights=weights.expand(index.shape).contiguous(),
+    )
+    return tall.view(c, h, w)
+
+
+def _filter_columns(
+    x: Float[Tensor, "c h w"], band: Float[Tensor, "w w"], reach: int
+) -> Float[Tensor, "c h w"]:
+    """Multiply by a band matrix in blocks along its diagonal: most of it is zero."""
+    c, h, w = x.shape
+    flat, out = x.view(c * h, w), x.new_empty(c * h, w)
+    for start in range(0, w, _BLOCK):
+        low, high = max(0, start - reach), start + _BLOCK + reach
+        block = slice(start, start + _BLOCK)
+        torch.mm(flat[:, low:high], band[block, low:high].t(), out=out[:, block])
+    return out.view(c, h, w)
+
+
+def _band(weights: Float[Tensor, "n kernel"], size: int) -> Float[Tensor, "n size size"]:
+    """Matrices of a filter over ``size`` positions."""
+    n, kernel = weights.shape
+    index = _mirrored(size, kernel, weights.device).expand(n, size, kernel)
+    band = torch.zeros(n, size, size, device=weights.device)
+    return band.scatter_add_(2, index, weights[:, None].expand(n, size, kernel))
+
+
+def _mirrored(size: int, kernel: int, device: torch.device) -> Int64[Tensor, "size kernel"]:
+    """Positions under a kernel at each position, mirrored at both ends."""
+    offsets = torch.arange(kernel, device=device) - kernel // 2
+    index = torch.arange(size, device=device)[:, None] + offsets
+    return (size - 1) - ((size - 1) - index.abs()).abs()

@@ -146,9 +146,8 @@ def resized_crops(
         for start in range(0, b, step):
             some = slice(start, min(start + step, b))
             part = slice(crop * b + some.start, crop * b + some.stop)
-            shrink = shrink_rows if on_cpu else _shrink_rows_by_products
-            thin = shrink(chips[some], rows[part])
-            yield part, _shrink_columns(thin, columns[part])
+            resize = _by_bags if on_cpu else _by_products
+            yield part, resize(chips[some], rows[part], columns[part])
 
 
 def shrink_rows(chips: Float[Tensor, "n c h w"], rows: Taps) -> Float[Tensor, "n c out w"]:
@@ -211,17 +210,23 @@ def _from_boxes(
         yield some, crop.view(1, -1, size, size)
 
 
-def _shrink_rows_by_products(
-    chips: Float[Tensor, "n c h w"], rows: Taps
-) -> Float[Tensor, "n c out w"]:
-    return torch.matmul(rows.dense(chips.shape[2])[:, None], chips)
+def _by_bags(
+    chips: Float[Tensor, "n c h w"], rows: Taps, columns: Taps
+) -> Float[Tensor, "n c out out"]:
+    n, c, _, w = chips.shape
+    thin = shrink_rows(chips, rows).view(n, -1, w)
+    return torch.bmm(thin, columns.dense(w).transpose(1, 2)).view(n, c, -1, columns.index.shape[1])
 
 
-def _shrink_columns(
-    thin: Float[Tensor, "n c h w"], columns: Taps
-) -> Float[Tensor, "n c h out"]:
-    n, c, h, w = thin.shape
-    return torch.bmm(thin.view(n, c * h, w), columns.dense(w).transpose(1, 2)).view(n, c, h, -1)
+def _by_products(
+    chips: Float[Tensor, "n c h w"], rows: Taps, columns: Taps
+) -> Float[Tensor, "n c out out"]:
+    n, c, h, w = chips.shape
+    out = rows.index.shape[1]
+    # Columns come first and go last, so that neither product needs a matrix per channel.
+    thin = torch.bmm(columns.dense(w), chips.reshape(n, c * h, w).transpose(1, 2))
+    small = torch.bmm(thin.view(n, out * c, h), rows.dense(h).transpose(1, 2))
+    return small.view(n, out, c, out).permute(0, 2, 3, 1).contiguous()
 
 
 def _floats(

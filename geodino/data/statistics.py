@@ -250,6 +250,7 @@ def _statistics(
     shares = valid / max(read_pixels, 1)
     constant = moments.low == moments.high
     names = [band.name for band in index.bands]
+    quantiles = counts.quantiles(*(p / 100 for p in PERCENTILES))
     return Statistics(
         mean=_floats(moments.mean),
         # Normalisation divides by it; the differences it would divide are all 0.
@@ -257,8 +258,8 @@ def _statistics(
         low=_floats(moments.low),
         high=_floats(moments.high),
         percentiles={
-            p: _floats(np.clip(counts.quantile(p / 100), moments.low, moments.high))
-            for p in PERCENTILES
+            p: _floats(np.clip(values, moments.low, moments.high))
+            for p, values in zip(PERCENTILES, quantiles, strict=True)
         },
         percentile_error=0.0 if counts.is_exact else FLOAT_ERROR,
         pixels=tuple(int(n) for n in moments.count),
@@ -329,12 +330,12 @@ def contract(index: TileIndex, statistics: Statistics, config: DataConfig) -> In
             "of_tiles": len(index.tiles),
             "pixels_read": statistics.pixels_read,
             "of_pixels": statistics.pixels_of,
-            "pixels_used": statistics.pixels,
-            "valid_share": statistics.valid_share,
+            "pixels_used": list(statistics.pixels),
+            "valid_share": list(statistics.valid_share),
             "valid_all": statistics.valid_all,
             "valid_any": statistics.valid_any,
             "percentile_error": statistics.percentile_error,
-            "constant_bands": statistics.constant,
+            "constant_bands": list(statistics.constant),
             "seed": None if statistics.is_complete else config.statistics.seed,
         },
     )

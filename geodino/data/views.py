@@ -77,6 +77,11 @@ class MultiCrop(nn.Module):
     std: Tensor
     low: Tensor
     high: Tensor
+    _floor: Tensor
+    _scale: Tensor
+    _to_std: Tensor
+    _to_mean: Tensor
+    _jittered: Tensor
 
     def __init__(self, config: ViewsConfig, contract: InputContract) -> None:
         super().__init__()
@@ -95,9 +100,15 @@ class MultiCrop(nn.Module):
             if self.colours:
                 floor[colour] = self.low[colour]
                 span[colour] = (self.high - self.low)[colour].clamp_min(1e-6)
-        self.register_buffer("_floor", floor, persistent=False)
-        self.register_buffer("_span", span, persistent=False)
-        self.register_buffer("_jittered", jittered, persistent=False)
+        derived = {
+            "_floor": floor,
+            "_scale": 1.0 / span,
+            "_to_std": span / self.std,
+            "_to_mean": (floor - self.mean) / self.std,
+            "_jittered": jittered,
+        }
+        for name, values in derived.items():
+            self.register_buffer(name, values, persistent=False)
 
     def describe(self) -> str:
         """Say in a sentence or two what happens to a crop, and what is asked but cannot be."""
@@ -172,30 +183,30 @@ class MultiCrop(nn.Module):
         return out
 
     def _finish(
-        self, resized: Float[Tensor, "n c1 h w"], draws: _Rows, x: Float[Tensor, "n c h w"]
+        self, resized: Float[Tensor, "n c1 h w"], draws: _Rows, out: Float[Tensor, "n c h w"]
     ) -> None:
-        """Write into ``x`` the crops that are left to distort and normalise once resized.
+        """Distort and normalise resized crops, into ``out``.
 
-        With one channel more than ``x``, ``resized`` holds ``pixels * valid`` and ``valid``.
+        With one channel more than ``out``, ``resized`` holds ``pixels * valid`` and ``valid``.
         """
         if self.config.turns:
             resized = _transpose(resized, draws.transposed)
-        channels = x.shape[1]
-        x.copy_(resized[:, :channels])
+        x = resized[:, : out.shape[1]]
         valid = None
-        if resized.shape[1] > channels:
-            valid = _weigh(x, resized[:, channels:], draws.complete)
+        if x.shape != resized.shape:
+            valid = _weigh(x, resized[:, out.shape[1] :], draws.complete)
         counts = None if valid is None else valid.to(x.dtype)
         if self.colours:
-            x.sub_(self._floor[:, None, None]).div_(self._span[:, None, None])
+            x.sub_(self._floor[:, None, None]).mul_(self._scale[:, None, None])
             self._change_colour(x, draws, counts)
         if self.config.blur != "none":
             photometric.blur(x, draws.sigma, counts, kernel=self.config.blur_kernel)
         if self.colours and self.config.solarise_p > 0:
-            self._on_rgb(x, draws.solarised, lambda rgb, _: photometric.solarise(rgb))
-        self._normalise(x, draws)
+            on = photometric.switch(draws.solarised)
+            self._on_rgb(x, on, lambda rgb, _: photometric.solarise(rgb))
+        self._normalise(x, draws, out)
         if valid is not None:
-            keep(x, valid)
+            keep(out, valid)
 
     def _change_colour(
         self, x: Float[Tensor, "n c h w"], draws: _Rows, valid: Float[Tensor, "n 1 h w"] | None
@@ -206,12 +217,12 @@ class MultiCrop(nn.Module):
             photometric.change_colour(rgb, draws.mixes[rows], draws.hue[rows], weights)
 
         on = photometric.changes(draws.mixes).any(dim=1) | (draws.hue != 0)
-        self._on_rgb(x, on, change)
+        self._on_rgb(x, photometric.switch(on), change)
 
     def _on_rgb(
         self,
         x: Float[Tensor, "n c h w"],
-        on: Bool[Tensor, " n"],
+        on: photometric.Switch,
         operation: Callable[[Tensor, photometric.Rows], None],
     ) -> None:
         """Run an operation on red, green and blue of the crops where ``on``."""
@@ -225,18 +236,20 @@ class MultiCrop(nn.Module):
         for channel, band in enumerate(self.rgb):
             x[:, band] = rgb[:, channel]
 
-    def _normalise(self, x: Float[Tensor, "n c h w"], draws: _Rows) -> None:
-        scale, shift = self._span / self.std, (self._floor - self.mean) / self.std
+    def _normalise(
+        self, x: Float[Tensor, "n c h w"], draws: _Rows, out: Float[Tensor, "n c h w"]
+    ) -> None:
+        scale, shift = self._to_std, self._to_mean
         if draws.gain is not None and draws.offset is not None:
             gain = torch.where(self._jittered, draws.gain, 1.0)
             scale, shift = scale * gain, shift * gain + draws.offset * self._jittered
-        x.mul_(scale[..., None, None]).add_(shift[..., None, None])
+        torch.mul(x, scale[..., None, None], out=out).add_(shift[..., None, None])
 
 
 def _transpose(x: Float[Tensor, "n c h h"], on: Bool[Tensor, " n"]) -> Float[Tensor, "n c h h"]:
     """Exchange rows and columns of the crops where ``on``."""
     if x.device.type == "cpu" and len(x) == 1:
-        return x.transpose(2, 3) if bool(on) else x
+        return x.transpose(2, 3).contiguous() if bool(on) else x
     return torch.where(on[:, None, None, None], x.transpose(2, 3), x)
 
 

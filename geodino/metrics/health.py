@@ -97,12 +97,13 @@ def effective_rank(tokens: Float[Tensor, "n d"], *, centre: bool = False) -> Flo
     sigma = torch.linalg.svdvals(matrix)
     total = sigma.sum()
     share = sigma / total.clamp_min(torch.finfo(sigma.dtype).tiny)
-    return torch.special.entr(share).sum().exp().where(total > 0, total)
+    rank: Tensor = torch.special.entr(share).sum().exp()
+    return rank.where(total > 0, total)
 
 
 def outlier_share(tokens: Float[Tensor, "n d"], *, factor: float = 3.0) -> Float[Tensor, ""]:
     """Share of tokens whose norm is above ``factor`` times the median norm."""
-    norms = _at_least_float32(tokens).norm(dim=-1)
+    norms: Tensor = _at_least_float32(tokens).norm(dim=-1)
     # The lower of the two middle norms for an even count, as torch defines the median.
     return (norms > factor * norms.median()).to(norms.dtype).mean()
 

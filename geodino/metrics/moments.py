@@ -140,23 +140,22 @@ class ValueCounts:
             np.where(count > 0, values[last], -np.inf),
         )
 
-    def quantile(self, q: float) -> NDArray[np.float64]:
-        """Return a quantile of each band, as ``numpy.quantile`` interpolates it; NaN if empty.
+    def quantiles(self, *q: float) -> NDArray[np.float64]:
+        """Return quantiles (each 0 to 1) of each band, [len(q), bands]; NaN for an empty band.
 
-        Args:
-            q: 0 to 1.
+        Between two values they are interpolated as ``numpy.quantile`` does.
         """
-        total = self.total
-        place = q * np.maximum(total - 1, 0)
-        below, above = np.floor(place), np.ceil(place)
-        ends = np.cumsum(self.counts, axis=1)
-        low, high = (
-            self._values(np.array([np.searchsorted(e, p, side="right") for e, p in rows]))
-            for rows in (zip(ends, below, strict=True), zip(ends, above, strict=True))
-        )
-        found: NDArray[np.float64] = np.where(
-            total > 0, low + (high - low) * (place - below), np.nan
-        )
+        found = np.full((len(q), len(self.counts)), np.nan)
+        for band, row in enumerate(self.counts):
+            ends = np.cumsum(row)
+            if ends[-1] == 0:
+                continue
+            place = np.array(q) * (ends[-1] - 1)
+            low, high = (
+                self._values(np.searchsorted(ends, rank, side="right"))
+                for rank in (np.floor(place), np.ceil(place))
+            )
+            found[:, band] = low + (high - low) * (place - np.floor(place))
         return found
 
     def _least(self) -> int:
@@ -172,8 +171,7 @@ class ValueCounts:
         return ordered >> np.uint32(_SHIFT)
 
     def _values(self, codes: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the value of each code, or of its bin's end nearest 0; the last for those beyond."""
-        codes = np.minimum(codes, self.counts.shape[1] - 1)
+        """Return the value of each code, or of its bin's end nearest 0."""
         if self.is_exact:
             return (codes + self._least()).astype(np.float64)
         negative = codes < 1 << (31 - _SHIFT)

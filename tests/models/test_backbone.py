@@ -134,7 +134,11 @@ def from_transformers(model):
         if key.startswith("model.layer."):
             _, _, number, inner = key.split(".", 3)
             prefix = f"trunk.blocks.{number}."
-        if inner.startswith("attention.") and inner.endswith("_proj.weight") and "o_proj" not in key:
+        if (
+            inner.startswith("attention.")
+            and inner.endswith("_proj.weight")
+            and "o_proj" not in key
+        ):
             stem = f"model.layer.{number}.attention"
             ours[f"{prefix}attn.qkv.weight"] = torch.cat(
                 [theirs[f"{stem}.{x}_proj.weight"] for x in "qkv"]

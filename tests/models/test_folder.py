@@ -26,6 +26,7 @@ import logging, warnings
 warnings.simplefilter("error")
 logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
 import timm
+torch.set_num_threads(1)
 from safetensors.torch import load_file, save_file
 out = {}
 for folder in sys.argv[1:]:
@@ -107,11 +108,9 @@ def test_plain_timm_opens_the_folder_and_computes_the_same(
     assert done.stderr == ""  # not even a warning of timm's
     for name, (tokens, contract, _) in models.items():
         found = load_file(tmp_path / name / "timm.safetensors")
-        torch.testing.assert_close(found["cls"], tokens.cls, atol=1e-6, rtol=0)
+        torch.testing.assert_close(found["cls"], tokens.cls, atol=1e-6, rtol=1e-6)
         if not name.startswith("convnext"):
-            torch.testing.assert_close(
-                found["features"][:, 5:], tokens.patches, atol=1e-6, rtol=0
-            )
+            torch.testing.assert_close(found["features"][:, 5:], tokens.patches, atol=1e-6, rtol=0)
         scale = 255 if contract.dtype == "uint8" else 1
         torch.testing.assert_close(found["mean"] * scale, torch.tensor(contract.mean))
         torch.testing.assert_close(found["std"] * scale, torch.tensor(contract.std))

@@ -1,0 +1,222 @@
+"""Noise and cells as functions of place: the same seed and place give the same value anywhere.
+
+Everything is hashed from integer lattice coordinates and computed with additions, products,
+quotients, square roots and comparisons of single elements. IEEE 754 fixes those to the last bit,
+so a scene is the same on every machine; sines, powers, sums and matrix products are not used,
+because their last bit depends on the width of the vector unit.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64, UInt64
+
+from geodino import seeds
+
+_ROW = np.uint64(0xD6E8FEB86659FD93)
+_COLUMN = np.uint64(0xA0761D6478BD642F)
+_CHANNEL = 0x9E3779B97F4A7C15
+
+Map = Float32[np.ndarray, "h w"]
+Hashes = UInt64[np.ndarray, "*s"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frame:
+    """A window of the endless world, in pixels of one size."""
+
+    top: int
+    """First row."""
+
+    left: int
+    """First column."""
+
+    height: int
+    """Rows."""
+
+    width: int
+    """Columns."""
+
+    gsd_m: float
+    """Side of a pixel, metres."""
+
+    @property
+    def y_m(self) -> Float64[np.ndarray, " h"]:
+        """Distance of the pixel centres south of the world's origin, metres."""
+        return (self.top + np.arange(self.height) + 0.5) * self.gsd_m
+
+    @property
+    def x_m(self) -> Float64[np.ndarray, " w"]:
+        """Distance of the pixel centres east of the world's origin, metres."""
+        return (self.left + np.arange(self.width) + 0.5) * self.gsd_m
+
+    def padded(self, pixels: int) -> "Frame":
+        """Return the frame with ``pixels`` more on every side."""
+        return replace(
+            self,
+            top=self.top - pixels,
+            left=self.left - pixels,
+            height=self.height + 2 * pixels,
+            width=self.width + 2 * pixels,
+        )
+
+
+def mix(z: Hashes) -> Hashes:
+    """Scramble 64-bit integers (the finaliser of splitmix64; Steele, Lea and Flood 2014)."""
+    with np.errstate(over="ignore"):
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def hashed(
+    key: int | Hashes, rows: Int64[np.ndarray, "*s"], columns: Int64[np.ndarray, "*s"]
+) -> Hashes:
+    """Hash integer places under a key; negative coordinates are fine."""
+    with np.errstate(over="ignore"):
+        z = mix(np.asarray(key, dtype=np.uint64) ^ (rows.astype(np.uint64) * _ROW))
+        return mix(z ^ (columns.astype(np.uint64) * _COLUMN))
+
+
+def uniform(hashes: Hashes, channel: int) -> Float32[np.ndarray, "*s"]:
+    """Turn hashes into numbers in [0, 1); each channel is another independent draw."""
+    shift = np.uint64((channel * _CHANNEL) % 2**64)
+    with np.errstate(over="ignore"):
+        z = mix(hashes + shift)
+    return (z >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
+
+
+def quarters(hashes: Hashes) -> tuple[Float32[np.ndarray, "*s"], ...]:
+    """Four numbers in [0, 1) with 16 bits each from one hash; cheaper than four channels."""
+    return tuple(
+        ((hashes >> np.uint64(16 * i)) & np.uint64(0xFFFF)).astype(np.float32)
+        * np.float32(2.0**-16)
+        for i in range(4)
+    )
+
+
+def smooth_noise(frame: Frame, *key: seeds.Key, wavelength_m: float) -> Map:
+    """Gradient noise (Perlin 1985, "An image synthesizer") scaled to about unit deviation.
+
+    Random gradients on a square lattice, blended by ``6t^5 - 15t^4 + 10t^3``. The blend is done
+    along the columns first and the rows after, so it costs a few passes over the image.
+    """
+    row, fy = _lattice(frame.y_m, wavelength_m)
+    column, fx = _lattice(frame.x_m, wavelength_m)
+    rows, columns = np.arange(row[0], row[-1] + 2), np.arange(column[0], column[-1] + 2)
+    hashes = _grid(key, rows, columns)
+    gy, gx = 2 * uniform(hashes, 0) - 1, 2 * uniform(hashes, 1) - 1
+    c, r, sx, sy = column - column[0], row - row[0], _fade(fx), _fade(fy)[:, None]
+    # Along the columns: the part that grows with x, and the factor of y, for each lattice row.
+    along = gx[:, c] * fx * (1 - sx) + gx[:, c + 1] * (fx - 1) * sx
+    factor = gy[:, c] * (1 - sx) + gy[:, c + 1] * sx
+    fy = fy[:, None]
+    above = along[r] + factor[r] * fy
+    below = along[r + 1] + factor[r + 1] * (fy - 1)
+    return (above + (below - above) * sy) * np.float32(5.66)
+
+
+def fractal(
+    frame: Frame, *key: seeds.Key, wavelength_m: float, octaves: int, gain: float = 0.5
+) -> Map:
+    """Sum of smooth noises, each with half the wavelength and ``gain`` times the amplitude.
+
+    Octaves finer than two pixels are left out: they would only alias.
+    """
+    total = np.zeros((frame.height, frame.width), dtype=np.float32)
+    amplitude, power = np.float32(1.0), 0.0
+    for octave in range(octaves):
+        wavelength = wavelength_m / 2**octave
+        if wavelength < 2 * frame.gsd_m:
+            break
+        total += amplitude * smooth_noise(frame, *key, octave, wavelength_m=wavelength)
+        power += float(amplitude) ** 2
+        amplitude *= np.float32(gain)
+    return total / np.float32(max(power, 1e-12) ** 0.5)
+
+
+def grain(frame: Frame, *key: seeds.Key) -> Map:
+    """White noise of unit deviation, one draw per pixel: the sum of four uniform numbers."""
+    hashes = _grid(key, frame.top + np.arange(frame.height), frame.left + np.arange(frame.width))
+    a, b, c, d = quarters(hashes)
+    return (a + b + c + d - np.float32(2.0)) * np.float32(3.0**0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The nearest and second nearest of points scattered over a square lattice (Worley 1996)."""
+
+    hashes: UInt64[np.ndarray, " n"]
+    """One per lattice point near the frame."""
+
+    nearest: Int64[np.ndarray, "h w"]
+    """Index into ``hashes`` of the cell a pixel is in."""
+
+    second: Int64[np.ndarray, "h w"]
+    """Index of the cell beyond the nearest border."""
+
+    border_m: Map
+    """Distance to that border (the bisector of the two points), metres."""
+
+    @classmethod
+    def of(
+        cls, y_m: Float64[np.ndarray, "h w"], x_m: Float64[np.ndarray, "h w"], *key: seeds.Key,
+        size_m: float, jitter: float = 0.9,
+    ) -> Self:  # fmt: skip
+        """Find the cells of places; ``jitter`` 0 makes squares, 1 scatters the points fully."""
+        row, fy = _lattice(y_m, size_m)
+        column, fx = _lattice(x_m, size_m)
+        top, left = int(row.min()) - 1, int(column.min()) - 1
+        rows = np.arange(top, int(row.max()) + 2)
+        columns = np.arange(left, int(column.max()) + 2)
+        hashes = _grid(key, rows, columns).ravel()
+        shift = np.float32((1 - jitter) / 2)
+        py = shift + np.float32(jitter) * uniform(hashes, 0)
+        px = shift + np.float32(jitter) * uniform(hashes, 1)
+        middle = (row - top) * len(columns) + (column - left)
+        first = np.full(fy.shape, np.inf, dtype=np.float32)
+        then = first.copy()
+        nearest = np.zeros(fy.shape, dtype=np.int64)
+        second = nearest.copy()
+        for dy in (-1, 0, 1):
+            for dx in (-1, 0, 1):
+                index = middle + (dy * len(columns) + dx)
+                square = _square(py[index] + (dy - fy)) + _square(px[index] + (dx - fx))
+                wins = square < first
+                second = np.where(wins, nearest, np.where(square < then, index, second))
+                then = np.where(wins, first, np.minimum(then, square))
+                nearest = np.where(wins, index, nearest)
+                first = np.minimum(first, square)
+        apart_y = (second // len(columns) - nearest // len(columns)) + py[second] - py[nearest]
+        apart_x = (second % len(columns) - nearest % len(columns)) + px[second] - px[nearest]
+        apart = np.sqrt(_square(apart_y) + _square(apart_x)).astype(np.float32)
+        border = (then - first) / (2 * apart) * np.float32(size_m)
+        return cls(hashes, nearest, second, border.astype(np.float32))
+
+    def draw(self, channel: int) -> Map:
+        """One number in [0, 1) per cell, as a map."""
+        return uniform(self.hashes, channel)[self.nearest]
+
+
+def _grid(
+    key: tuple[seeds.Key, ...], rows: Int64[np.ndarray, " r"], columns: Int64[np.ndarray, " c"]
+) -> UInt64[np.ndarray, "r c"]:
+    return hashed(seeds.integer(*key), rows[:, None], columns[None, :])
+
+
+def _lattice(
+    place_m: Float64[np.ndarray, "*s"], size_m: float
+) -> tuple[Int64[np.ndarray, "*s"], Float32[np.ndarray, "*s"]]:
+    """Lattice cell of each place, and how far into it the place lies (0 to 1)."""
+    position = place_m / size_m
+    cell = np.floor(position)
+    return cell.astype(np.int64), (position - cell).astype(np.float32)
+
+
+def _fade(t: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
+    return t * t * t * (t * (t * 6 - 15) + 10)
+
+
+def _square(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values * values)
