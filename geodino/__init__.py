@@ -1,5 +1,6 @@
 """geodino: from satellite and aerial tiles to a foundation model, and from that model to maps."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from geodino import torchvision_hook
@@ -16,9 +17,8 @@ torchvision_hook.install()
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from geodino import api
-
-        return getattr(api, name)
+        # By name: everything imports this package, so a plain import would tie all floors to `api`.
+        return getattr(import_module("geodino.api"), name)
     raise AttributeError(f"module 'geodino' has no attribute {name!r}")
 
 

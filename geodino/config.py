@@ -1,12 +1,15 @@
 """The base of every config: strict, frozen, documented under each field, honest about mistakes."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Self, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from geodino.errors import RecipeError, suggest
+
+C = TypeVar("C", bound="Config")
+"""A config class. Not ``Self``: the shape checker of the tests decorates methods one by one."""
 
 
 class Config(BaseModel):
@@ -25,7 +28,7 @@ class Config(BaseModel):
     )
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], *, source: str) -> Self:
+    def parse(cls: type[C], values: Mapping[str, Any], *, source: str) -> C:
         """Validate ``values``; every mistake comes in one message with its cure.
 
         Raises:

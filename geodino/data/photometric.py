@@ -26,7 +26,7 @@ Switch = Tensor | list[bool]
 _NO_MIX = [1.0, 0.0, 0.0]
 
 _BLOCK = 32
-"""Output columns of one matrix product of a blur on the CPU."""
+"""Output columns of one matrix product of a blur on the CPU, at most."""
 
 
 def switch(on: Bool[Tensor, " n"]) -> Switch:
@@ -125,7 +125,8 @@ def turn_hue(x: Float[Tensor, "n 3 h w"], turns: Float[Tensor, " n"]) -> None:
     own = 4 * torch.arange(3, device=x.device) + 3
     shift = torch.remainder(6.0 * turns[:, None] + own, 6.0) - 3.0
     torch.add(hue, shift.view(-1, 3, 1, 1), out=x)
-    x.abs_().sub_(3.0).abs_().clamp_(1.0, 2.0).mul_(chroma).add_(low.sub_(chroma))
+    x.abs_().sub_(3.0).abs_().clamp_(1.0, 2.0)
+    torch.addcmul(low.sub_(chroma), x, chroma, out=x)
 
 
 def solarise(x: Float[Tensor, "n 3 h w"]) -> None:
@@ -190,48 +191,49 @@ def _mean_grey(
 def _filter(
     x: Float[Tensor, "n c h w"], weights: Float[Tensor, "n kernel"]
 ) -> Float[Tensor, "n c h w"]:
-    """Filter rows, then columns, the input going on mirrored past its ends (the end once)."""
+    """Filter rows and columns, the input going on mirrored past its ends (the end once)."""
+    by = _filter_by_bags if x.device.type == "cpu" else _filter_by_products
+    return by(x, weights)
+
+
+def _filter_by_products(
+    x: Float[Tensor, "n c h w"], weights: Float[Tensor, "n kernel"]
+) -> Float[Tensor, "n c h w"]:
     n, c, h, w = x.shape
-    rows, columns = _band(weights, h), _band(weights, w)
-    if x.device.type != "cpu":
-        wide = torch.bmm(x.reshape(n, c * h, w), columns.transpose(1, 2)).view(n, c, h, w)
-        return torch.matmul(rows[:, None], wide)
-    tall = torch.stack([_filter_rows(one, kernel) for one, kernel in zip(x, weights, strict=True)])
-    reach = weights.shape[1] // 2
-    return torch.stack(
-        [_filter_columns(one, band, reach) for one, band in zip(tall, columns, strict=True)]
-    )
+    wide = torch.bmm(x.reshape(n, c * h, w), _band(weights, w).transpose(1, 2))
+    return torch.matmul(_band(weights, h)[:, None], wide.view(n, c, h, w))
 
 
-def _filter_rows(
-    x: Float[Tensor, "c h w"], weights: Float[Tensor, " kernel"]
-) -> Float[Tensor, "c h w"]:
-    c, h, w = x.shape
-    index = (_mirrored(h, len(weights), x.device) + h * torch.arange(c)[:, None, None]).flatten(0, 1)
+def _filter_by_bags(
+    x: Float[Tensor, "n c h w"], weights: Float[Tensor, "n kernel"]
+) -> Float[Tensor, "n c h w"]:
+    """The same with less to multiply: nine rows for each row, blocks of columns around the band."""
+    n, c, h, w = x.shape
+    kernel = weights.shape[1]
+    index = _mirrored(h, kernel, x.device) + torch.arange(0, n * c * h, h).view(-1, 1, 1)
     tall = F.embedding_bag(
-        index,
-        x.reshape(c * h, w),
+        index.view(-1, kernel),
+        x.reshape(n * c * h, w),
         mode="sum",
-        per_sample_weights=weights.expand(index.shape).contiguous(),
+        per_sample_weights=weights.repeat_interleave(c * h, dim=0),
     )
-    return tall.view(c, h, w)
+    block = next(size for size in range(min(_BLOCK, w), 0, -1) if w % size == 0)
+    padded = F.pad(tall[None], (kernel // 2, kernel // 2), mode="reflect")[0]
+    windows = padded.unfold(1, block + kernel - 1, block).reshape(n, -1, block + kernel - 1)
+    return torch.bmm(windows, _toeplitz(weights, block)).view(n, c, h, w)
 
 
-def _filter_columns(
-    x: Float[Tensor, "c h w"], band: Float[Tensor, "w w"], reach: int
-) -> Float[Tensor, "c h w"]:
-    """Multiply by a band matrix in blocks along its diagonal: most of it is zero."""
-    c, h, w = x.shape
-    flat, out = x.view(c * h, w), x.new_empty(c * h, w)
-    for start in range(0, w, _BLOCK):
-        low, high = max(0, start - reach), start + _BLOCK + reach
-        block = slice(start, start + _BLOCK)
-        torch.mm(flat[:, low:high], band[block, low:high].t(), out=out[:, block])
-    return out.view(c, h, w)
+def _toeplitz(weights: Float[Tensor, "n kernel"], size: int) -> Float[Tensor, "n wide size"]:
+    """Matrices that filter ``size + kernel - 1`` positions to ``size``."""
+    n, kernel = weights.shape
+    matrix = torch.zeros(n, size, size + kernel - 1, device=weights.device)
+    diagonals = matrix.as_strided((n, size, kernel), (matrix.stride(0), matrix.stride(1) + 1, 1))
+    diagonals.copy_(weights[:, None])
+    return matrix.transpose(1, 2)
 
 
 def _band(weights: Float[Tensor, "n kernel"], size: int) -> Float[Tensor, "n size size"]:
-    """Matrices of a filter over ``size`` positions."""
+    """Matrices that filter ``size`` positions, mirrored at both ends."""
     n, kernel = weights.shape
     index = _mirrored(size, kernel, weights.device).expand(n, size, kernel)
     band = torch.zeros(n, size, size, device=weights.device)

@@ -46,10 +46,6 @@ class Taps:
     def __getitem__(self, rows: slice) -> "Taps":
         return Taps(index=self.index[rows], weight=self.weight[rows])
 
-    def within(self, start: int, count: int) -> "Taps":
-        """Return the first ``count`` taps with positions counted from ``start``."""
-        return Taps(index=self.index[..., :count] - start, weight=self.weight[..., :count])
-
     def dense(self, size: int) -> Float[Tensor, "n out size"]:
         """Return the taps as matrices over ``size`` input positions, mostly zero."""
         n, out, _ = self.index.shape
@@ -124,11 +120,12 @@ def resized_crops(
     """
     crops, b, _ = boxes.shape
     on_cpu = pixels.device.type == "cpu"
+    one_by_one = on_cpu and pixels.shape[2] * pixels.shape[3] > _WHOLE_CHIP
     flat, mirror = boxes.flatten(0, 1), mirrored.flatten(0, 1)
     longest = flat[:, 2:].amax(dim=0).tolist() if on_cpu and crops else pixels.shape[2:]
     rows, columns = (
         make_taps(
-            flat[:, axis],
+            torch.zeros_like(flat[:, axis]) if one_by_one else flat[:, axis],
             flat[:, axis + 2],
             mirror[:, axis],
             longest=longest[axis],
@@ -137,7 +134,7 @@ def resized_crops(
         )
         for axis in (0, 1)
     )
-    if on_cpu and pixels.shape[2] * pixels.shape[3] > _WHOLE_CHIP:
+    if one_by_one:
         yield from _from_boxes(pixels, valid, flat, rows, columns, interpolation)
         return
     chips = _floats(pixels, valid)
@@ -150,18 +147,20 @@ def resized_crops(
             yield part, resize(chips[some], rows[part], columns[part])
 
 
-def shrink_rows(chips: Float[Tensor, "n c h w"], rows: Taps) -> Float[Tensor, "n c out w"]:
+def shrink_rows(
+    chips: Float[Tensor, "n c h w"],
+    index: Int64[Tensor, "n out k"],
+    weight: Float[Tensor, "n out k"],
+) -> Float[Tensor, "n c out w"]:
     """Make the output rows by adding up weighted input rows, few for each (on the CPU)."""
     n, c, h, w = chips.shape
-    _, out, count = rows.index.shape
-    plane = torch.arange(n * c).mul_(h).view(n, c, 1, 1)
-    index = rows.index[:, None] + plane
-    weight = rows.weight[:, None].expand(n, c, out, count)
+    _, out, count = index.shape
+    planes = torch.arange(0, n * c * h, h).view(n, c, 1, 1)
     thin = F.embedding_bag(
-        index.view(n * c * out, count),
+        (index.view(n, 1, out, count) + planes).view(-1, count),
         chips.reshape(n * c * h, w),
         mode="sum",
-        per_sample_weights=weight.reshape(n * c * out, count),
+        per_sample_weights=weight.repeat(1, c, 1).view(-1, count),
     )
     return thin.view(n, c, out, w)
 
@@ -191,21 +190,21 @@ def _from_boxes(
     firsts = columns.index[:, ends, 0].tolist()
     for row, (top, left, height, width) in enumerate(boxes.tolist()):
         some = slice(row, row + 1)
-        box = slice(top, top + height), slice(left, left + width)
-        chip = torch.empty(1, c if valid is None else c + 1, height, width)
-        chip[0, :c] = pixels[row % b, :, *box]
+        i, box = row % b, (slice(top, top + height), slice(left, left + width))
+        chip = pixels[i, :, *box].to(torch.float32, memory_format=torch.contiguous_format)
         if valid is not None:
-            inside = valid[row % b, *box]
-            chip[0, c] = inside
-            keep(chip, inside[None, None])
+            inside = valid[i, *box]
+            chip = keep(torch.cat([chip, inside[None]]), inside)
         count = tap_count(height, size, interpolation)
-        thin = shrink_rows(chip, rows[some].within(top, count)).view(-1, width)
+        index, weight = rows.index[some, :, :count], rows.weight[some, :, :count]
+        thin = shrink_rows(chip[None], index.contiguous(), weight).view(-1, width)
         count = tap_count(width, size, interpolation)
-        matrix = columns[some].within(left, count).dense(width)[0].t()
+        index, weight = columns.index[row, :, :count], columns.weight[row, :, :count]
+        matrix = torch.zeros(size, width).scatter_add_(1, index, weight).t()
         crop = torch.empty(len(thin), size)
         for block, first, second in zip(blocks, firsts[row][::2], firsts[row][1::2], strict=True):
             # Mirrored columns run from right to left.
-            low, high = min(first, second) - left, max(first, second) - left + count
+            low, high = min(first, second), max(first, second) + count
             torch.mm(thin[:, low:high], matrix[low:high, block], out=crop[:, block])
         yield some, crop.view(1, -1, size, size)
 
@@ -214,7 +213,7 @@ def _by_bags(
     chips: Float[Tensor, "n c h w"], rows: Taps, columns: Taps
 ) -> Float[Tensor, "n c out out"]:
     n, c, _, w = chips.shape
-    thin = shrink_rows(chips, rows).view(n, -1, w)
+    thin = shrink_rows(chips, rows.index, rows.weight).view(n, -1, w)
     return torch.bmm(thin, columns.dense(w).transpose(1, 2)).view(n, c, -1, columns.index.shape[1])
 
 

@@ -112,7 +112,7 @@ class HandlePool:
                     handles.popitem()[1].dataset.close()
             self._small_cache.end()
 
-    def __enter__(self) -> "HandlePool":  # noqa: PYI034 (beartype cannot check Self)
+    def __enter__(self) -> "HandlePool":
         return self
 
     def __exit__(self, *exception: object) -> None:

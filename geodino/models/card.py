@@ -3,14 +3,16 @@
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field
 
-from geodino import __version__
 from geodino.config import Config
 from geodino.geo.contract import InputContract
+
+VERSION = version("geodino")
 
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.1/schema.json"
 
@@ -125,7 +127,7 @@ def readme(
         card.description,
         (
             f"`{architecture}`, {parameters / 1e6:.1f} M parameters, one patch token per "
-            f"{stride} x {stride} pixels. Made with geodino {__version__}."
+            f"{stride} x {stride} pixels. Made with geodino {VERSION}."
         ),
         "## Input",
         _bands_table(contract),

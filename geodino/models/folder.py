@@ -18,12 +18,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from geodino import __version__, files
+from geodino import files
 from geodino.errors import CheckpointError, ContractError
 from geodino.geo.contract import InputContract
 from geodino.models.backbone import Backbone
 from geodino.models.build import assemble, materialise
-from geodino.models.card import ModelCard, Parent, readme, stac_item
+from geodino.models.card import VERSION, ModelCard, Parent, readme, stac_item
 from geodino.models.heads import HeadConfig, ProjectionHead
 from geodino.models.sizes import ModelConfig
 
@@ -95,7 +95,7 @@ def save_model(
         architecture=architecture,
         parameters=parameters,
         dim=backbone.dim,
-        framework_version=str(torch.__version__),
+        framework_version=str(torch.VERSION),
         hyperparameters=config.model_dump(mode="json"),
     )
     files.write_text(folder / CONTRACT, contract.to_json() + "\n")
@@ -132,7 +132,7 @@ def load_model(folder: Path | str) -> LoadedModel:
     except (ValidationError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(
             f"{folder / CONFIG} does not describe a model this version of geodino "
-            f"({__version__}) knows: {error}. It was written by version "
+            f"({VERSION}) knows: {error}. It was written by version "
             f"{ours.get('version', 'unknown')}."
         ) from error
     backbone = assemble(config, mean=contract.mean, std=contract.std)
@@ -195,7 +195,7 @@ def _timm_config(
             "license": card.effective_license,
         },
         _OURS: {
-            "version": __version__,
+            "version": VERSION,
             "model": config.model_dump(mode="json"),
             "heads": {name: c.model_dump(mode="json") for name, c in head_configs.items()},
             "license": card.effective_license,

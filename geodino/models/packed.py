@@ -1,6 +1,5 @@
 """A ViT block that runs several crop sets at once: one matrix of tokens, attention per set."""
 
-from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -93,15 +92,16 @@ def _attend(
 ) -> Float[Tensor, "t d"]:
     """Self-attention of one crop set from its packed queries, keys and values."""
     qkv = qkv.view(images, -1, 3, heads, qkv.shape[-1] // (3 * heads))
-    query, key = rotate(qkv[:, :, :2], table).transpose(1, 3).unbind(2)
-    mixed = F.scaled_dot_product_attention(query, key, qkv[:, :, 2].transpose(1, 2))
+    turning, value = torch.split(qkv, [2, 1], dim=2)
+    query, key = rotate(turning, table).transpose(1, 3).unbind(2)
+    mixed = F.scaled_dot_product_attention(query, key, value.squeeze(2).transpose(1, 2))
     return mixed.transpose(1, 2).reshape(qkv.shape[0] * qkv.shape[1], -1)
 
 
-def split(x: Float[Tensor, "t d"], shapes: Shapes) -> list[Tensor]:
+def split(x: Float[Tensor, "t d"], shapes: Shapes) -> tuple[Tensor, ...]:
     """Return the tokens of each set, as views."""
-    ends = [0, *accumulate(images * tokens for images, tokens in shapes)]
-    return [x[start:end] for start, end in pairwise(ends)]
+    # Not slices: the backward pass of a slice fills a tensor of the whole size with zeros.
+    return torch.split(x, [images * tokens for images, tokens in shapes])
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

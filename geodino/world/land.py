@@ -54,6 +54,12 @@ class Land:
     end_m: Map
     """Distance to the parcel's ends, where a track runs."""
 
+    border_m: Map
+    """Distance to the next district."""
+
+    toward: tuple[Map, Map]
+    """Unit vector to the next district, in the axes of ``along_m`` and ``across_m``."""
+
     road_m: Map
     """Distance to the edge of a paved road, positive on it."""
 
@@ -64,18 +70,21 @@ class Land:
 def lay_out(frame: Frame, seed: int) -> Land:
     """Lay out the land of a frame; neighbouring frames of one seed fit together."""
     relief = fractal(frame, seed, "relief", wavelength_m=1600.0, octaves=5, gain=0.45)
-    water = _water(frame, seed, relief)
+    lake, river = _waters(frame, seed, relief)
+    water = np.maximum(lake, river)
     y, x = np.meshgrid(frame.y_m, frame.x_m, indexing="ij")
     bend = np.float32(28.0)
     y_bent = y + bend * smooth_noise(frame, seed, "bend y", wavelength_m=520.0)
     x_bent = x + bend * smooth_noise(frame, seed, "bend x", wavelength_m=520.0)
     districts = Cells.of(y_bent, x_bent, seed, "district", size_m=DISTRICT_M)
-    along, across = _local(districts, y_bent, x_bent)
+    # Roads wind; the fields between them are straighter.
+    axis = _axis(districts)
+    along, across = _turned(axis, y + (y_bent - y) / 5, x + (x_bent - x) / 5)
     district = districts.hashes[districts.nearest]
     parcel, edge, end = _parcels(districts, district, along, across)
     town = fractal(frame, seed, "town", wavelength_m=1900.0, octaves=3)
     chance = districts.draw(5)
-    urban = (town + chance * np.float32(0.5) > 1.05) & (water < -12)
+    urban = (town + chance * np.float32(0.5) > 0.85) & (water < -12)
     wood = _wood(frame, seed, parcel, relief)
     wood = np.where(urban, np.minimum(wood, -0.2), wood)
     main = 5.0 - _level_line(frame, seed, "main road", wavelength_m=2600.0)
@@ -87,6 +96,8 @@ def lay_out(frame: Frame, seed: int) -> Land:
     track = np.where(paved, np.float32(-99), border - np.float32(0.8))
     track = np.maximum(track, np.where(wood > 0.25, np.float32(-99), np.float32(1.5) - end))
     track = np.where(urban, np.float32(-99), track)
+    # Bridges span rivers, not lakes.
+    road, track = (np.where(lake > -3, np.float32(-99), way) for way in (road, track))
     return Land(
         relief_m=relief * np.float32(14.0),
         water_m=water,
@@ -99,18 +110,19 @@ def lay_out(frame: Frame, seed: int) -> Land:
         across_m=across,
         edge_m=edge,
         end_m=end,
+        border_m=districts.border_m,
+        toward=_turned(axis, *districts.toward),
         road_m=road.astype(np.float32),
         track_m=track.astype(np.float32),
     )
 
 
-def _water(frame: Frame, seed: int, relief: Map) -> Map:
+def _waters(frame: Frame, seed: int, relief: Map) -> tuple[Map, Map]:
     """Lakes in the hollows, and a river where a slow noise changes its sign."""
     lake = (np.float32(-1.55) - relief) * np.float32(60.0)
     broad = smooth_noise(frame, seed, "river width", wavelength_m=700.0)
     half_width = np.float32(10.0) + np.float32(4.0) * broad
-    river = half_width - _level_line(frame, seed, "river", wavelength_m=2900.0, detail=3)
-    return np.maximum(lake, river)
+    return lake, half_width - _level_line(frame, seed, "river", wavelength_m=2900.0, detail=3)
 
 
 def _level_line(frame: Frame, seed: int, name: str, *, wavelength_m: float, detail: int = 1) -> Map:
@@ -121,13 +133,18 @@ def _level_line(frame: Frame, seed: int, name: str, *, wavelength_m: float, deta
     return np.asarray(np.abs(noise) / np.maximum(slope, np.float32(2e-4)), dtype=np.float32)
 
 
-def _local(districts: Cells, y_m: np.ndarray, x_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Turn places into each district's own axes; the angle is a rational point of the circle."""
+def _axis(districts: Cells) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine and sine of each district's own direction: a rational point of the circle."""
     t = 2 * districts.draw(2).astype(np.float64) - 1
-    cosine, sine = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
-    along = x_m * cosine + y_m * sine
-    across = y_m * cosine - x_m * sine
-    return along, across
+    return (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
+
+
+def _turned(
+    axis: tuple[np.ndarray, np.ndarray], y: np.ndarray, x: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn vectors (rows, columns) into each district's own (along, across)."""
+    cosine, sine = axis
+    return x * cosine + y * sine, y * cosine - x * sine
 
 
 def _parcels(

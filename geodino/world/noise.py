@@ -14,6 +14,9 @@ from jaxtyping import Float32, Float64, Int64, UInt64
 
 from geodino import seeds
 
+_ROWS_AT_ONCE = 32
+"""Passes over so many rows stay in the processor's cache."""
+
 _ROW = np.uint64(0xD6E8FEB86659FD93)
 _COLUMN = np.uint64(0xA0761D6478BD642F)
 _CHANNEL = 0x9E3779B97F4A7C15
@@ -107,14 +110,24 @@ def smooth_noise(frame: Frame, *key: seeds.Key, wavelength_m: float) -> Map:
     rows, columns = np.arange(row[0], row[-1] + 2), np.arange(column[0], column[-1] + 2)
     hashes = _grid(key, rows, columns)
     gy, gx = 2 * uniform(hashes, 0) - 1, 2 * uniform(hashes, 1) - 1
-    c, r, sx, sy = column - column[0], row - row[0], _fade(fx), _fade(fy)[:, None]
+    c, r, sx, sy = column - column[0], row - row[0], _fade(fx), _fade(fy)
     # Along the columns: the part that grows with x, and the factor of y, for each lattice row.
     along = gx[:, c] * fx * (1 - sx) + gx[:, c + 1] * (fx - 1) * sx
     factor = gy[:, c] * (1 - sx) + gy[:, c + 1] * sx
-    fy = fy[:, None]
-    above = along[r] + factor[r] * fy
-    below = along[r + 1] + factor[r + 1] * (fy - 1)
-    return (above + (below - above) * sy) * np.float32(5.66)
+    out = np.empty((frame.height, frame.width), dtype=np.float32)
+    scale = np.float32(5.66)
+    weights = (1 - sy, sy, (1 - sy) * fy, sy * (fy - 1))
+    weights = tuple((weight * scale)[:, None] for weight in weights)
+    starts = np.flatnonzero(np.diff(r, prepend=r[0] - 1))
+    for start, stop in zip(starts, np.append(starts[1:], frame.height), strict=True):
+        above = r[start]
+        vectors = (along[above], along[above + 1], factor[above], factor[above + 1])
+        for first in range(start, stop, _ROWS_AT_ONCE):
+            rows_ = slice(first, min(first + _ROWS_AT_ONCE, stop))
+            np.multiply(weights[0][rows_], vectors[0], out=out[rows_])
+            for weight, vector in zip(weights[1:], vectors[1:], strict=True):
+                out[rows_] += weight[rows_] * vector
+    return out
 
 
 def fractal(
@@ -138,9 +151,16 @@ def fractal(
 
 def grain(frame: Frame, *key: seeds.Key) -> Map:
     """White noise of unit deviation, one draw per pixel: the sum of four uniform numbers."""
-    hashes = _grid(key, frame.top + np.arange(frame.height), frame.left + np.arange(frame.width))
-    a, b, c, d = quarters(hashes)
-    return (a + b + c + d - np.float32(2.0)) * np.float32(3.0**0.5)
+    columns = frame.left + np.arange(frame.width)
+    out = np.empty((frame.height, frame.width), dtype=np.float32)
+    low = np.uint64(0x0000FFFF0000FFFF)
+    for first in range(0, frame.height, _ROWS_AT_ONCE):
+        stop = min(first + _ROWS_AT_ONCE, frame.height)
+        z = _grid(key, frame.top + np.arange(first, stop), columns)
+        pairs = (z & low) + ((z >> np.uint64(16)) & low)
+        total = (pairs & np.uint64(0xFFFFFFFF)) + (pairs >> np.uint64(32))
+        out[first:stop] = total.astype(np.float32) * np.float32(2.0**-16) - np.float32(2.0)
+    return out * np.float32(3.0**0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +179,9 @@ class Cells:
     border_m: Map
     """Distance to that border (the bisector of the two points), metres."""
 
+    toward: tuple[Map, Map]
+    """Unit vector (rows, columns) from the pixel straight to the border."""
+
     @classmethod
     def of(
         cls, y_m: Float64[np.ndarray, "h w"], x_m: Float64[np.ndarray, "h w"], *key: seeds.Key,
@@ -174,29 +197,48 @@ class Cells:
         shift = np.float32((1 - jitter) / 2)
         py = shift + np.float32(jitter) * uniform(hashes, 0)
         px = shift + np.float32(jitter) * uniform(hashes, 1)
-        middle = (row - top) * len(columns) + (column - left)
-        first = np.full(fy.shape, np.inf, dtype=np.float32)
-        then = first.copy()
-        nearest = np.zeros(fy.shape, dtype=np.int64)
-        second = nearest.copy()
-        for dy in (-1, 0, 1):
-            for dx in (-1, 0, 1):
-                index = middle + (dy * len(columns) + dx)
-                square = _square(py[index] + (dy - fy)) + _square(px[index] + (dx - fx))
-                wins = square < first
-                second = np.where(wins, nearest, np.where(square < then, index, second))
-                then = np.where(wins, first, np.minimum(then, square))
-                nearest = np.where(wins, index, nearest)
-                first = np.minimum(first, square)
+        nearest, second = np.empty(fy.shape, dtype=np.int64), np.empty(fy.shape, dtype=np.int64)
+        gap = np.empty(fy.shape, dtype=np.float32)
+        for start in range(0, len(fy), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            middle = (row[part] - top) * len(columns) + (column[part] - left)
+            found = _two_nearest(middle, fy[part], fx[part], py, px, len(columns))
+            nearest[part], second[part], gap[part] = found
         apart_y = (second // len(columns) - nearest // len(columns)) + py[second] - py[nearest]
         apart_x = (second % len(columns) - nearest % len(columns)) + px[second] - px[nearest]
         apart = np.sqrt(_square(apart_y) + _square(apart_x)).astype(np.float32)
-        border = (then - first) / (2 * apart) * np.float32(size_m)
-        return cls(hashes, nearest, second, border.astype(np.float32))
+        border = gap / (2 * apart) * np.float32(size_m)
+        toward = ((apart_y / apart).astype(np.float32), (apart_x / apart).astype(np.float32))
+        return cls(hashes, nearest, second, border.astype(np.float32), toward)
 
     def draw(self, channel: int) -> Map:
         """One number in [0, 1) per cell, as a map."""
         return uniform(self.hashes, channel)[self.nearest]
+
+
+def _two_nearest(
+    middle: Int64[np.ndarray, "h w"],
+    fy: Map,
+    fx: Map,
+    py: Float32[np.ndarray, " n"],
+    px: Float32[np.ndarray, " n"],
+    stride: int,
+) -> tuple[Int64[np.ndarray, "h w"], Int64[np.ndarray, "h w"], Map]:
+    """Indices of the two nearest points, and the difference of their squared distances."""
+    first = np.full(fy.shape, np.inf, dtype=np.float32)
+    then = first.copy()
+    nearest = np.zeros(fy.shape, dtype=np.int64)
+    second = nearest.copy()
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            index = middle + (dy * stride + dx)
+            square = _square(py[index] + (dy - fy)) + _square(px[index] + (dx - fx))
+            wins = square < first
+            second = np.where(wins, nearest, np.where(square < then, index, second))
+            then = np.where(wins, first, np.minimum(then, square))
+            nearest = np.where(wins, index, nearest)
+            first = np.minimum(first, square)
+    return nearest, second, then - first
 
 
 def _grid(

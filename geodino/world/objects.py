@@ -182,6 +182,7 @@ def _settle(frame: Frame, plan: _Plan, land: Land, where: np.ndarray) -> tuple[n
     depth = (plan.row - plan.street) / 2
     far = deep > plan.street + depth
     setback = np.where(far, plan.row - deep, deep - plan.street)  # from the plot's own street
+    way = np.where(far, -1.0, 1.0)
     block = np.floor(u / plan.block)
     run = u - block * plan.block
     lot = np.floor((run - plan.street) / plan.plot)
@@ -203,6 +204,9 @@ def _settle(frame: Frame, plan: _Plan, land: Land, where: np.ndarray) -> tuple[n
         & (lot >= 0)
         & ((lot + 1) * plan.plot + plan.street <= plan.block + 1)
     )
+    # The whole house must stand in this district, whichever of its pixels asks.
+    room = land.border_m[where] + at_u * land.toward[0][where] + way * at_v * land.toward[1][where]
+    stands &= room > 4 + np.maximum(half_u, half_v) * np.float32(1.2)
     stands &= (land.road_m[where] < -8) & (land.wood[where] < 0.2)
     cover = np.where(stands, np.clip(0.5 + inside / frame.gsd_m, 0, 1), 0)
     eaves = plan.eaves[0] + (plan.eaves[1] - plan.eaves[0]) * f

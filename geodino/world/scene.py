@@ -10,7 +10,7 @@ from geodino.errors import SourceError, suggest
 from geodino.world.cover import Ground, grow
 from geodino.world.land import Land, lay_out
 from geodino.world.noise import Frame, fractal, grain
-from geodino.world.objects import TALLEST_M, Buildings, Trees, build, plant, shadows
+from geodino.world.objects import CROWN_M, TALLEST_M, Buildings, Trees, build, plant, shadows
 from geodino.world.spectra import SENSORS, Sensor, SensorName, material, stored
 
 Map = Float32[np.ndarray, "h w"]
@@ -85,7 +85,7 @@ def scene(
     # What stands outside throws its shadow in; slopes need a neighbour.
     margin = 3
     if device.resolves_objects:
-        margin += int(TALLEST_M / (tangent * device.gsd_m))
+        margin += int((TALLEST_M / tangent + 2 * CROWN_M) / device.gsd_m)
     wide = frame.padded(margin)
     land = lay_out(wide, seed)
     ground = grow(wide, seed, land)
@@ -129,10 +129,12 @@ def _compose(
     paint.over(np.maximum(road, buildings.paved), material("asphalt"), _PAVED, gain=worn)
     silt = fractal(frame, seed, "silt", wavelength_m=1500.0, octaves=2)
     water = _edge(land.water_m, gsd, np.float32(20.0)) * (road < np.float32(0.5))
-    kind = np.where(silt > 0, material("turbid water"), material("clear water"))
-    paint.over(water, kind, _WATER)
+    paint.over(water, material("clear water"), _WATER)
+    muddy = np.clip(np.float32(0.5) + np.float32(1.2) * silt, 0, 1)
+    paint.over(water * muddy, material("turbid water"), _WATER)
     # Over water a road is a bridge; the reed belt beside it is grass.
-    paint.over(buildings.cover, buildings.roof, _BUILDING, gain=buildings.gain)
+    least = 0.5 if sensor.resolves_objects else 0.05
+    paint.over(buildings.cover, buildings.roof, _BUILDING, gain=buildings.gain, least=least)
     crowned = (trees.height_m > 0).astype(np.float32) if sensor.resolves_objects else _canopy(land)
     crowned = crowned * (buildings.cover < np.float32(0.5))
     leaf = np.where(trees.conifer, material("conifer"), material("broadleaf"))
@@ -140,8 +142,7 @@ def _compose(
     paint.over(crowned, leaf, _TREES, gain=trees.gain * leaves)
     tall = np.where(classes == _TREES, trees.height_m, 0)
     tall = np.where(classes == _BUILDING, buildings.height_m, tall).astype(np.float32)
-    surface = np.where(classes == _WATER, 0, land.relief_m + tall)
-    light = _light(surface, gsd, sun, tangent)
+    light = _light(land.relief_m + tall, gsd, sun, tangent)
     shade = np.zeros(tall.shape, dtype=bool)
     if sensor.resolves_objects:
         shade = shadows(tall, gsd_m=frame.gsd_m, sun=sun, tangent=tangent)
@@ -153,7 +154,7 @@ def _compose(
 
 
 class _Painter:
-    """Lays materials over an image; a pixel's class is the last to cover half of it."""
+    """Lays materials over an image; a pixel's class is the last to cover ``least`` of it."""
 
     def __init__(self, image: np.ndarray, classes: np.ndarray, table: np.ndarray) -> None:
         self.image, self.classes, self.table = image, classes, table
@@ -165,6 +166,7 @@ class _Painter:
         label: int,
         *,
         gain: Map | float = 1.0,
+        least: float = 0.5,
     ) -> None:
         touched = share > 0
         if not touched.any():
@@ -174,7 +176,7 @@ class _Painter:
         gains = gain[touched] if isinstance(gain, np.ndarray) else gain
         for band, rows in zip(self.image, self.table, strict=True):
             band[touched] = band[touched] * (1 - part) + rows[kinds] * gains * part
-        self.classes[touched & (share >= np.float32(0.5))] = label
+        self.classes[touched & (share >= np.float32(least))] = label
 
 
 def _standing(frame: Frame, seed: int, land: Land, sensor: Sensor) -> tuple[Buildings, Trees]:
@@ -186,16 +188,17 @@ def _standing(frame: Frame, seed: int, land: Land, sensor: Sensor) -> tuple[Buil
         free |= (land.water_m > -1) | (land.track_m > -1)
         return buildings, plant(frame, seed, land, free)
     # A town from far: a third roofs, a quarter streets, in a mix that changes from pixel to pixel.
-    mottle = np.clip(1 + np.float32(0.35) * grain(frame, seed, "town mix"), 0.2, 1.8)
-    share = np.where(land.urban, np.where(land.industrial, 0.55, 0.3), 0) * mottle
-    roof = np.where(land.industrial, material("bright roof"), material("red roof"))
+    mottle = np.clip(1 + np.float32(0.4) * grain(frame, seed, "town mix"), 0.3, 1.7)
+    share = np.where(land.urban, np.where(land.industrial, 0.3, 0.2), 0) * mottle
+    bright = land.industrial & (grain(frame, seed, "halls") > 0)
+    roof = np.where(bright, material("bright roof"), material("red roof"))
     stand = (land.parcel >> np.uint64(62)) == 0
     buildings = Buildings(
         cover=np.clip(share, 0, 1).astype(np.float32),
         height_m=np.where(land.urban, 6.0, 0.0).astype(np.float32),
         roof=roof,
         gain=np.ones(shape, dtype=np.float32),
-        paved=np.where(land.urban, 0.35, 0.0).astype(np.float32),
+        paved=np.where(land.urban, np.where(land.industrial, 0.5, 0.24), 0).astype(np.float32),
     )
     height = np.where(land.wood > 0, 14 + 8 * np.minimum(land.wood, 1), 0)
     mottled = 1 + np.float32(0.08) * grain(frame, seed, "canopy")
@@ -205,7 +208,8 @@ def _standing(frame: Frame, seed: int, land: Land, sensor: Sensor) -> tuple[Buil
 
 def _canopy(land: Land) -> Map:
     """Share of a coarse pixel under trees."""
-    return np.clip(0.5 + land.wood * np.float32(6), 0, 1) * (land.wood > -0.08)
+    wooded = (land.wood > -0.08) & (land.water_m < 0)
+    return (np.clip(0.5 + land.wood * np.float32(6), 0, 1) * wooded).astype(np.float32)
 
 
 def _edge(inside_m: Map, gsd_m: np.float32, width_m: np.float32) -> Map:

@@ -1,6 +1,7 @@
 import copy
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -85,14 +86,15 @@ def slow_block(block, sets, tables, rows):
         shape = ((1, images.shape[1]),)
         done = []
         for i, x in enumerate(images):
+            tokens = x
             for half, update in (
-                (0, lambda x, t=table, s=shape: block._attention(x, [t], s)),
-                (1, lambda x: block._feed_forward(x)),
+                (0, partial(block._attention, rope=[table], shapes=shape)),
+                (1, block._feed_forward),
             ):
                 kept = rows[number][half].tolist()
                 if i in kept:
-                    x = x + len(images) / len(kept) * update(x)
-            done.append(x)
+                    tokens = tokens + len(images) / len(kept) * update(tokens)
+            done.append(tokens)
         out.append(torch.stack(done))
     return out
 
