@@ -1,11 +1,16 @@
-"""Heads and losses of one step: ours, the plain eager form, and the matrix products alone.
+"""Heads and losses of one step: ours, the plain eager form, and what no form can go below.
 
-One step is what both heads cost: teacher MLPs and prototypes, Sinkhorn, student MLPs and
+The step is what both heads cost: teacher MLPs and prototypes, Sinkhorn, student MLPs and
 prototypes, the DINO and iBOT cross-entropies, KoLeo, and the whole backward pass, on 16 images
 with 2 global and 8 local crops and 600 masked tokens. `eager` is the usual listing: float32
 logits, exp, a transposed K x B matrix with four divisions an iteration, dense targets,
-log_softmax, autograd. `limit` is the same matrix products and nothing else. Peak memory is that
-of a process of its own for each form: the highest resident set of a step, less that before it.
+log_softmax, autograd. `limit` is the same matrix products and nothing else.
+
+Both forms need these products, so they are timed without them as well: from ready teacher and
+student logits to the gradient of the student's logits. There `limit` moves 28 bytes a logit.
+
+Peak memory is that of a process of its own for each form: the highest resident set of a step,
+less that before it.
 """
 
 import argparse
@@ -23,6 +28,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _harness import interleave, main, ratio, table
 
+from geodino.losses.cross_entropy import _logit_gradient, _Pairs
 from geodino.losses.dino import dino_cross_entropy, dino_loss, dino_rows
 from geodino.losses.ibot import ibot_cross_entropy, ibot_loss, ibot_weights
 from geodino.losses.koleo import koleo
@@ -102,6 +108,17 @@ class Step:
             },
         }
 
+    def eager_cross_entropies(self, logits: dict[str, Tensor], probs: dict[str, Tensor]) -> Tensor:
+        views = logits["dino"].unflatten(0, (-1, self.shape.samples))
+        teacher = probs["dino"].unflatten(0, (2, self.shape.samples))
+        given = {"student_temp": STUDENT_TEMP}
+        among = dino_cross_entropy(views[:2], teacher, skip_same_view=True, **given)
+        local = dino_cross_entropy(views[2:], teacher, skip_same_view=False, **given)
+        n_local = self.shape.local_crops
+        dino = (2 * among + 2 * n_local * local) / (2 + 2 * n_local)
+        weights = ibot_weights(self.masked, tokens=self.tokens)
+        return dino + ibot_cross_entropy(logits["ibot"], probs["ibot"], weights, **given)
+
 
 def ours(step: Step, inputs: dict[str, Tensor]) -> Tensor:
     with torch.no_grad():
@@ -126,23 +143,14 @@ def ours(step: Step, inputs: dict[str, Tensor]) -> Tensor:
 
 
 def eager(step: Step, inputs: dict[str, Tensor]) -> Tensor:
-    samples = step.shape.samples
     with torch.no_grad():
         probs = {
             name: _listing(head(step.teacher_inputs[name])) for name, head in step.teacher.items()
         }
-    logits = {name: head(inputs[name]) for name, head in step.student.items()}
-    views = _wide(logits["dino"]).unflatten(0, (-1, samples))
-    teacher = probs["dino"].unflatten(0, (2, samples))
-    given = {"student_temp": STUDENT_TEMP}
-    among = dino_cross_entropy(views[:2], teacher, skip_same_view=True, **given)
-    local = dino_cross_entropy(views[2:], teacher, skip_same_view=False, **given)
-    n_local = step.shape.local_crops
-    dino = (2 * among + 2 * n_local * local) / (2 + 2 * n_local)
-    weights = ibot_weights(step.masked, tokens=step.tokens)
-    ibot = ibot_cross_entropy(_wide(logits["ibot"]), probs["ibot"], weights, **given)
+    logits = {name: _wide(head(inputs[name])) for name, head in step.student.items()}
+    samples = step.shape.samples
     spread = sum(_eager_koleo(x) for x in inputs["dino"][: 2 * samples].split(samples))
-    return dino + ibot + 0.1 * spread
+    return step.eager_cross_entropies(logits, probs) + 0.1 * spread
 
 
 def _listing(logits: Tensor) -> Tensor:
@@ -227,40 +235,108 @@ def _status(key: str) -> int:
 FORMS = {"ours": ours, "eager": eager}
 
 
-def compare(shape: Shape, rounds: int) -> tuple[str, dict]:
-    step = Step(shape)
-    cases = {
-        "ours": lambda: step.run(ours),
-        "eager": lambda: step.run(eager),
-        "limit": products(step),
-    }
-    timings = interleave(cases, rounds)
-    cpu = {name: timing.rounds_cpu_s for name, timing in timings.items()}
-    beyond = [
-        (slow - floor) / max(fast - floor, 1e-9)
-        for slow, fast, floor in zip(cpu["eager"], cpu["ours"], cpu["limit"], strict=True)
-    ]
-    peaks = {form: peak_bytes(shape, form) for form in FORMS}
-    figures = {
-        "timings": timings,
-        "ratio": ratio(timings, "eager", "ours"),
-        "ratio_beyond_products": sorted(beyond)[len(beyond) // 2],
-        "share_of_limit": 1 / ratio(timings, "ours", "limit"),
-        "peak_mb": {form: peak / 1e6 for form, peak in peaks.items()},
-        "peak_ratio": peaks["ours"] / max(peaks["eager"], 1),
-        "error": errors(step),
-    }
-    tokens = step.crops + step.tokens
-    title = f"heads and losses, {shape.prototypes} prototypes, {shape.dtype}, {tokens} student rows"
-    text = table(title, timings, work=tokens, unit="rows", ours="ours")
-    text += (
-        f"\nbeyond the matrix products: {figures['ratio_beyond_products']:.2f} x faster than eager"
-        f"\npeak memory: ours {peaks['ours'] / 1e6:.0f} MB, eager {peaks['eager'] / 1e6:.0f} MB "
-        f"({figures['peak_ratio']:.2f})"
-        f"\nlargest error to float64: "
-        + ", ".join(f"{form} {value:.1e}" for form, value in figures["error"].items())
+class LossesAlone:
+    """From the logits of teacher and student to the gradient of the student's logits."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        with torch.no_grad():
+            self.teacher = {n: h(step.teacher_inputs[n]).float() for n, h in step.teacher.items()}
+            self.student = {n: h(step.inputs[n]).float() for n, h in step.student.items()}
+        self.buffers = {
+            "teacher": {n: x.clone() for n, x in self.teacher.items()},
+            "student": {n: x.clone() for n, x in self.student.items()},
+        }
+        weights = ibot_weights(step.masked, tokens=step.tokens)
+        rows = step.rows
+        self.pairs = {
+            "dino": (rows.target_rows, rows.global_weights + rows.local_weights),
+            "ibot": (None, weights),
+        }
+
+    def refresh(self) -> None:
+        """Ours works in the buffers of the logits; fill them again."""
+        for side, source in (("teacher", self.teacher), ("student", self.student)):
+            for name, x in source.items():
+                self.buffers[side][name].copy_(x)
+        for x in self.buffers["student"].values():
+            x.div_(STUDENT_TEMP)  # Ours divides the features, before the product.
+
+    def ours(self) -> float:
+        total = 0.0
+        for name, logits in self.buffers["student"].items():
+            targets = sinkhorn(self.buffers["teacher"][name], temp=TEACHER_TEMP)
+            pairs = _Pairs.of(targets, *self.pairs[name])
+            losses, _ = _logit_gradient(logits, pairs, 0, gradient=True)
+            total += float(losses.sum())
+        return total
+
+    def eager(self) -> float:
+        logits = {name: x.detach().requires_grad_() for name, x in self.student.items()}
+        probs = {name: _listing(x) for name, x in self.teacher.items()}
+        loss = self.step.eager_cross_entropies(logits, probs)
+        loss.backward()
+        return float(loss.detach())
+
+    def limit(self) -> None:
+        for name, x in self.teacher.items():
+            for _ in range(3):
+                self.buffers["teacher"][name].copy_(x)
+            x.sum()
+
+
+def compare(name: str, shape: Shape, rounds: int) -> tuple[str, dict]:
+    step, size = Step(shape), f"{shape.prototypes} prototypes"
+    whole = interleave(
+        {
+            "ours": lambda: step.run(ours),
+            "eager": lambda: step.run(eager),
+            "limit": products(step),
+        },
+        rounds,
     )
-    return text, figures
+    alone = LossesAlone(step)
+    alone.refresh()
+    assert abs(alone.ours() / alone.eager() - 1) < 1e-5
+    parts = interleave(
+        {
+            "refresh": alone.refresh,
+            "ours": alone.ours,
+            "eager": alone.eager,
+            "limit": alone.limit,
+        },
+        rounds,
+    )
+    del parts["refresh"]
+    peaks = {form: peak_bytes(shape, form) / 1e6 for form in FORMS}
+    error = errors(step)
+    assert error["ours"] < max(2 * error["eager"], 1e-5), error
+    count = step.crops + step.tokens
+    text = table(
+        f"heads and losses, {name}, {count} student rows",
+        whole,
+        work=count,
+        unit="rows",
+        ours="ours",
+    )
+    text += "\n" + table(
+        f"losses alone, float32, {size}", parts, work=count, unit="rows", ours="ours"
+    )
+    text += (
+        f"\npeak memory of the step: ours {peaks['ours']:.0f} MB, eager {peaks['eager']:.0f} MB"
+        f"\nlargest error of loss and gradients to float64: ours {error['ours']:.1e}, "
+        f"eager {error['eager']:.1e}"
+    )
+    return text, {
+        "ratio": ratio(whole, "eager", "ours"),
+        "ratio_losses_alone": ratio(parts, "eager", "ours"),
+        "share_of_limit": ratio(whole, "limit", "ours"),
+        "share_of_limit_losses_alone": ratio(parts, "limit", "ours"),
+        "peak_mb": peaks,
+        "error": error,
+        "timings": whole,
+        "timings_losses_alone": parts,
+    }
 
 
 def errors(step: Step) -> dict[str, float]:
@@ -295,7 +371,7 @@ def run(rounds: int, small: bool) -> dict:
     }
     tables, figures = [], {}
     for name, shape in shapes.items():
-        text, figures[name] = compare(shape, rounds)
+        text, figures[name] = compare(name, shape, rounds)
         tables.append(text)
     return {"tables": tables, **figures}
 

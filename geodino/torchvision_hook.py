@@ -28,13 +28,20 @@ def install() -> None:
 
 
 class _Finder(MetaPathFinder):
+    """Wraps the loader that the other finders give torchvision; stays, since some only ask."""
+
+    _asking = False
+
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != "torchvision":
+        if fullname != "torchvision" or self._asking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        self._asking = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._asking = False
         if spec is not None and spec.loader is not None:
             spec.loader = _Loader(spec.loader)
         return spec

@@ -32,6 +32,15 @@ def test_libraries_that_need_torchvision_import_after_geodino(library):
     assert done.returncode == 0, done.stderr
 
 
+def test_asking_where_torchvision_is_does_not_use_the_hook_up():
+    done = python(
+        "import geodino, importlib.util\n"
+        "assert importlib.util.find_spec('torchvision') is not None\n"
+        "import torchvision.ops"
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_torchvision_operator_that_did_not_load_says_so_when_called():
     code = (
         "import geodino, torch, torchvision\n"

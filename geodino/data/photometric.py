@@ -23,6 +23,9 @@ Rows = slice | list[int]
 Switch = Tensor | list[bool]
 """Per crop, on or off: a list for the CPU, a tensor for devices that nothing may wait for."""
 
+Factor = float | Tensor
+"""One number for all crops, or a tensor (n, 1, 1, 1)."""
+
 _NO_MIX = [1.0, 0.0, 0.0]
 
 _BLOCK = 32
@@ -65,21 +68,9 @@ def change_colour(
         hue: turns of the hue circle.
         valid: 1 where a pixel counts in a mean, else 0; None where all do.
     """
-    steps = [*range(3), "hue", *range(3, 7)]
-    on_cpu = x.device.type == "cpu"
-    on = [[one != _NO_MIX for one in row] for row in mixes.tolist()] if on_cpu else []
-    for step in steps:
-        if isinstance(step, str):
-            on_rows(x, switch(hue != 0), lambda some, rows: turn_hue(some, hue[rows]))
-        elif on_cpu:
-            weights = mixes[:, step]
-            on_rows(
-                x,
-                [row[step] for row in on],
-                lambda some, rows, w=weights: mix(some, w[rows], _some(valid, rows)),
-            )
-        else:
-            mix(x, mixes[:, step], valid)  # (1, 0, 0) leaves a crop exactly as it is
+    _mix_all(x, mixes[:, :3], valid)
+    on_rows(x, switch(hue != 0), lambda some, rows: turn_hue(some, hue[rows]))
+    _mix_all(x, mixes[:, 3:], valid)
 
 
 def changes(mixes: Float[Tensor, "*n 3"]) -> Bool[Tensor, "*n"]:
@@ -90,19 +81,23 @@ def changes(mixes: Float[Tensor, "*n 3"]) -> Bool[Tensor, "*n"]:
 
 def mix(
     x: Float[Tensor, "n 3 h w"],
-    weights: Float[Tensor, "n 3"],
+    of_pixel: Factor,
+    of_grey: Factor,
+    of_mean: Factor,
     valid: Float[Tensor, "n 1 h w"] | None,
 ) -> None:
-    """Compute ``clip(a x + b grey + c mean(grey), 0, 1)``, one (a, b, c) per crop."""
-    of_pixel, of_grey, of_mean = weights.view(-1, 3, 1, 1, 1).unbind(dim=1)
-    wanted = weights.any(dim=0).tolist() if x.device.type == "cpu" else (True, True, True)
-    mean = _mean_grey(x, valid).mul_(of_mean) if wanted[2] else None
-    grey = _grey(x).mul_(of_grey) if wanted[1] else None
+    """Compute ``clip(a x + b grey + c mean(grey), 0, 1)``; a factor of 0.0 costs nothing."""
+    mean = None if _is_zero(of_mean) else _mean_grey(x, valid).mul_(of_mean)
+    grey = None if _is_zero(of_grey) else _grey(x).mul_(of_grey)
     x.mul_(of_pixel)
     for part in (grey, mean):
         if part is not None:
             x.add_(part)
     x.clamp_(0.0, 1.0)
+
+
+def _is_zero(factor: Factor) -> bool:
+    return isinstance(factor, float) and factor == 0.0
 
 
 def turn_hue(x: Float[Tensor, "n 3 h w"], turns: Float[Tensor, " n"]) -> None:
@@ -168,6 +163,23 @@ def gaussian(sigma: Float[Tensor, " n"], kernel: int) -> Float[Tensor, "n kernel
     return torch.softmax(-0.5 * (distance / sigma.clamp_min(1e-3)[:, None]) ** 2, dim=1)
 
 
+def _mix_all(
+    x: Float[Tensor, "n 3 h w"],
+    mixes: Float[Tensor, "n slots 3"],
+    valid: Float[Tensor, "n 1 h w"] | None,
+) -> None:
+    if x.device.type != "cpu":
+        for slot in mixes.unbind(dim=1):  # (1, 0, 0) leaves a crop exactly as it is
+            a, b, c = slot.view(-1, 3, 1, 1, 1).unbind(dim=1)
+            mix(x, a, b, c, valid)
+        return
+    for row, slots in enumerate(mixes.tolist()):
+        for a, b, c in slots:
+            if [a, b, c] != _NO_MIX:
+                some = slice(row, row + 1)
+                mix(x[some], a, b, c, None if valid is None else valid[some])
+
+
 def _some(
     valid: Float[Tensor, "n 1 h w"] | None, rows: Rows
 ) -> Float[Tensor, "m 1 h w"] | None:
@@ -218,9 +230,27 @@ def _filter_by_bags(
         per_sample_weights=weights.repeat_interleave(c * h, dim=0),
     )
     block = next(size for size in range(min(_BLOCK, w), 0, -1) if w % size == 0)
-    padded = F.pad(tall[None], (kernel // 2, kernel // 2), mode="reflect")[0]
-    windows = padded.unfold(1, block + kernel - 1, block).reshape(n, -1, block + kernel - 1)
-    return torch.bmm(windows, _toeplitz(weights, block)).view(n, c, h, w)
+    windows = _windows(tall, block=block, reach=kernel // 2)
+    return torch.bmm(windows.view(n, -1, windows.shape[2]), _toeplitz(weights, block)).view(x.shape)
+
+
+def _windows(
+    x: Float[Tensor, "m w"], *, block: int, reach: int
+) -> Float[Tensor, "m blocks wide"]:
+    """Cut rows into blocks with ``reach`` more positions at either side, mirrored past the ends."""
+    m, w = x.shape
+    blocks = w // block
+    windows = x.new_empty(m, blocks, block + 2 * reach)
+    windows[:, 0, :reach] = x[:, 1 : reach + 1].flip(1)
+    windows[:, -1, -reach:] = x[:, -reach - 1 : -1].flip(1)
+    if blocks == 1:
+        windows[:, 0, reach:-reach] = x
+    else:
+        windows[:, 0, reach:] = x[:, : block + reach]
+        windows[:, -1, :-reach] = x[:, -block - reach :]
+        inner = x[:, block - reach :].unfold(1, block + 2 * reach, block)
+        windows[:, 1:-1] = inner[:, : blocks - 2]
+    return windows
 
 
 def _toeplitz(weights: Float[Tensor, "n kernel"], size: int) -> Float[Tensor, "n wide size"]:

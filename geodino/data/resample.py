@@ -55,7 +55,7 @@ class Taps:
 
 def tap_count(length: int, out: int, interpolation: Interpolation) -> int:
     """How many taps can weigh anything when ``length`` positions become ``out``."""
-    return min(length, int(2 * _REACH[interpolation] * max(length / out, 1.0)) + 2)
+    return min(length, int(2 * _REACH[interpolation] * max(length / out, 1.0)) + 1)
 
 
 def make_taps(
@@ -181,32 +181,59 @@ def _from_boxes(
     rows: Taps,
     columns: Taps,
     interpolation: Interpolation,
-) -> Iterator[tuple[slice, Float[Tensor, "1 c1 size size"]]]:
+) -> Iterator[tuple[slice, Float[Tensor, "n c1 size size"]]]:
     """Resize one box after the other, converting only its own pixels."""
     b, c = pixels.shape[:2]
     size = rows.index.shape[1]
-    blocks = [slice(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK)]
-    ends = [end for block in blocks for end in (block.start, block.stop - 1)]
+    step = max(1, _CHUNK // size**2)
+    ends = [end for block in _blocks(size) for end in (block.start, block.stop - 1)]
     firsts = columns.index[:, ends, 0].tolist()
+    crops = torch.empty(0)
     for row, (top, left, height, width) in enumerate(boxes.tolist()):
-        some = slice(row, row + 1)
+        place = row % step
+        if place == 0:
+            n = min(step, len(boxes) - row)
+            crops = torch.empty(n, c if valid is None else c + 1, size, size)
         i, box = row % b, (slice(top, top + height), slice(left, left + width))
         chip = pixels[i, :, *box].to(torch.float32, memory_format=torch.contiguous_format)
         if valid is not None:
             inside = valid[i, *box]
             chip = keep(torch.cat([chip, inside[None]]), inside)
         count = tap_count(height, size, interpolation)
-        index, weight = rows.index[some, :, :count], rows.weight[some, :, :count]
-        thin = shrink_rows(chip[None], index.contiguous(), weight).view(-1, width)
+        index, weight = rows.index[row, :, :count], rows.weight[row, :, :count]
+        thin = shrink_rows(chip[None], index[None], weight[None])
         count = tap_count(width, size, interpolation)
         index, weight = columns.index[row, :, :count], columns.weight[row, :, :count]
         matrix = torch.zeros(size, width).scatter_add_(1, index, weight).t()
-        crop = torch.empty(len(thin), size)
-        for block, first, second in zip(blocks, firsts[row][::2], firsts[row][1::2], strict=True):
-            # Mirrored columns run from right to left.
-            low, high = min(first, second), max(first, second) + count
-            torch.mm(thin[:, low:high], matrix[low:high, block], out=crop[:, block])
-        yield some, crop.view(1, -1, size, size)
+        _multiply_blocks(
+            thin.view(-1, width), matrix, firsts[row], count, out=crops[place].view(-1, size)
+        )
+        if place == len(crops) - 1:
+            yield slice(row - place, row + 1), crops
+
+
+def _blocks(size: int) -> list[slice]:
+    return [slice(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK)]
+
+
+def _multiply_blocks(
+    x: Float[Tensor, "m w"],
+    matrix: Float[Tensor, "w size"],
+    firsts: list[int],
+    count: int,
+    *,
+    out: Float[Tensor, "m size"],
+) -> None:
+    """Multiply by a band matrix, block by block of its columns.
+
+    ``firsts`` holds, for the first and the last column of each block, the first row of ``matrix``
+    that is not zero there; ``count`` are not.
+    """
+    ends = zip(_blocks(out.shape[1]), firsts[::2], firsts[1::2], strict=True)
+    for block, first, last in ends:
+        # Mirrored columns run from right to left.
+        low, high = min(first, last), max(first, last) + count
+        torch.mm(x[:, low:high], matrix[low:high, block], out=out[:, block])
 
 
 def _by_bags(

@@ -100,6 +100,7 @@ class MultiCrop(nn.Module):
             if self.colours:
                 floor[colour] = self.low[colour]
                 span[colour] = (self.high - self.low)[colour].clamp_min(1e-6)
+        self._has_floor = bool(floor.any())
         derived = {
             "_floor": floor,
             "_scale": 1.0 / span,
@@ -197,7 +198,9 @@ class MultiCrop(nn.Module):
             valid = _weigh(x, resized[:, out.shape[1] :], draws.complete)
         counts = None if valid is None else valid.to(x.dtype)
         if self.colours:
-            x.sub_(self._floor[:, None, None]).mul_(self._scale[:, None, None])
+            if self._has_floor:
+                x.sub_(self._floor[:, None, None])
+            x.mul_(self._scale[:, None, None])
             self._change_colour(x, draws, counts)
         if self.config.blur != "none":
             photometric.blur(x, draws.sigma, counts, kernel=self.config.blur_kernel)

@@ -1,27 +1,27 @@
 """How many rows to work on at once, so that temporaries stay small and, on a CPU, in its cache."""
 
-import torch
+from torch import Tensor
 
 _CACHE_BYTES = {"cpu": 1 << 20, "other": 1 << 28}
 """One temporary of an elementwise block: half a CPU core's L2; elsewhere launches are dear."""
 
-_MATMUL_BYTES = {"cpu": 1 << 26, "other": 1 << 29}
+_MATMUL_BYTES = {"cpu": 3 << 24, "other": 1 << 29}
 """One block of logits that matrix products read and write."""
 
 
-def cache_rows(columns: int, device: torch.device, *, itemsize: int = 4) -> int:
+def cache_rows(columns: int, like: Tensor) -> int:
     """Return how many rows of ``columns`` numbers an elementwise block should hold, at least 1."""
-    return _rows(_CACHE_BYTES, columns, device, itemsize)
+    return _rows(_CACHE_BYTES, columns, like)
 
 
-def matmul_rows(columns: int, device: torch.device, *, itemsize: int = 4) -> int:
+def matmul_rows(columns: int, like: Tensor) -> int:
     """Return how many rows of ``columns`` numbers a block of matrix products should hold.
 
     Larger than `cache_rows`: the gradient of the prototypes is read and written once a block.
     """
-    return _rows(_MATMUL_BYTES, columns, device, itemsize)
+    return _rows(_MATMUL_BYTES, columns, like)
 
 
-def _rows(budget: dict[str, int], columns: int, device: torch.device, itemsize: int) -> int:
-    limit = budget["cpu" if device.type == "cpu" else "other"]
-    return max(1, limit // max(1, columns * itemsize))
+def _rows(budget: dict[str, int], columns: int, like: Tensor) -> int:
+    limit = budget["cpu" if like.device.type == "cpu" else "other"]
+    return max(1, limit // max(1, columns * like.itemsize))

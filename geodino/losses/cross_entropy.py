@@ -8,6 +8,7 @@ that are themselves never built (see `geodino.losses.sinkhorn.Targets`).
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -154,34 +155,46 @@ def _value_and_gradients(
     scaled: Tensor, prototypes: Tensor, pairs: _Pairs, wants: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Return the loss and its gradients with respect to ``scaled`` and ``prototypes``."""
-    n, k = len(scaled), len(prototypes)
     wide = torch.promote_types(scaled.dtype, torch.float32)
     value = torch.zeros((), dtype=wide, device=scaled.device)
-    rows = min(matmul_rows(k, scaled.device, itemsize=scaled.itemsize), max(n, 1))
-    logits = scaled.new_empty(rows, k)
-    grad_scaled = torch.zeros_like(scaled, dtype=wide) if wants[0] else None
-    grad_prototypes = torch.zeros_like(prototypes, dtype=wide) if wants[1] else None
-    for start in range(0, n, rows):
-        part = slice(start, min(start + rows, n))
-        chunk = torch.mm(scaled[part], prototypes.T, out=logits[: part.stop - start])
-        losses, factor = _logit_gradient(chunk, pairs, start, any(wants))
+    grad_scaled = torch.empty_like(scaled, dtype=wide) if wants[0] else None
+    grad_prototypes = torch.empty_like(prototypes, dtype=wide) if wants[1] else None
+    if grad_prototypes is not None and not len(scaled):
+        grad_prototypes.zero_()
+    chunks = _even_chunks(len(scaled), matmul_rows(len(prototypes), scaled))
+    logits = scaled.new_empty(max(map(len, chunks), default=0), len(prototypes))
+    for chunk in chunks:
+        part = slice(chunk.start, chunk.stop)
+        block = torch.mm(scaled[part], prototypes.T, out=logits[: len(chunk)])
+        losses, factor = _logit_gradient(block, pairs, chunk.start, gradient=any(wants))
         value += losses.sum()
         if grad_scaled is not None:
-            torch.mul(chunk @ prototypes, factor, out=grad_scaled[part])
+            torch.mul(block @ prototypes, factor, out=grad_scaled[part])
         if grad_prototypes is not None:
-            _add_product(grad_prototypes, chunk.T, (scaled[part] * factor).to(scaled.dtype))
+            weighted = (scaled[part] * factor).to(scaled.dtype)
+            _add_product(grad_prototypes, block.T, weighted, first=chunk.start == 0)
     return value, grad_scaled, grad_prototypes
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+def _even_chunks(count: int, most: int) -> list[range]:
+    """Split ``range(count)`` into as few parts of at most ``most`` as there can be, evenly."""
+    parts = -(-count // most)
+    bounds = [count * i // parts for i in range(parts + 1)] if parts else []
+    return [range(start, stop) for start, stop in pairwise(bounds)]
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor, *, first: bool) -> None:
     if left.dtype == total.dtype:
-        total.addmm_(left, right)
+        # beta = 0 ignores what the memory held before, NaN included.
+        total.addmm_(left, right, beta=0 if first else 1)
+    elif first:
+        total.copy_(left @ right)
     else:
         total += left @ right
 
 
 def _logit_gradient(
-    logits: Tensor, pairs: _Pairs, start: int, gradient: bool
+    logits: Tensor, pairs: _Pairs, start: int, *, gradient: bool
 ) -> tuple[Tensor, Tensor]:
     """Turn logits into their gradient, up to a factor per row; return the losses and factors.
 
@@ -191,7 +204,7 @@ def _logit_gradient(
     """
     n, k = logits.shape
     wide = torch.promote_types(pairs.weight.dtype, logits.dtype)
-    rows = min(cache_rows(k, logits.device, itemsize=wide.itemsize), n)
+    rows = min(cache_rows(k, pairs.weight), n)
     losses, factors = pairs.weight.new_empty(n), pairs.weight.new_empty(n, 1)
     buffer = torch.empty((rows, k), dtype=wide, device=logits.device)
     for lo in range(0, n, rows):

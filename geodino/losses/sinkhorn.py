@@ -30,7 +30,7 @@ from torch import Tensor
 
 from geodino.losses.chunks import cache_rows
 
-_PANEL = 256
+_PANEL = 2048
 """Columns worked on at once on a CPU."""
 
 _MOST_ITERATIONS = 6
@@ -119,13 +119,15 @@ def _log_prototype_sums(
     logits: Tensor, dtype: torch.dtype, temp: float, group: dist.ProcessGroup | None
 ) -> Tensor:
     """Return the log of the sum over all samples of exp(logits / temp), one per prototype."""
-    # Narrow panels on a CPU: the passes of logsumexp then run over numbers in the cache.
+    # Narrow panels on a CPU: several passes then run over numbers in the cache.
     width = _PANEL if logits.device.type == "cpu" else max(1, logits.shape[1])
-    rows = cache_rows(width, logits.device, itemsize=dtype.itemsize)
+    rows = cache_rows(width, logits)
     sums = torch.full((logits.shape[1],), -torch.inf, dtype=dtype, device=logits.device)
     for panel, out in zip(torch.split(logits, width, 1), torch.split(sums, width), strict=True):
-        for block in torch.split(panel, rows):
-            torch.logaddexp(out, torch.logsumexp(block.to(dtype) / temp, 0), out=out)
+        for block in torch.split(panel, rows) if len(panel) else ():
+            top = block.amax(0).to(dtype).div_(temp)
+            inner = torch.add(-top, block, alpha=1 / temp).exp_().sum(0)
+            torch.logaddexp(out, inner.log_().add_(top), out=out)
     if not _several(group):
         return sums
     top = sums.clone()
@@ -139,7 +141,7 @@ def _fill_kernel(
     """Write the kernel; return the sample scaling of the first iteration and prototype sums."""
     sample_scale = kernel.new_empty(len(kernel))
     sums = torch.zeros_like(log_scale)
-    rows = cache_rows(kernel.shape[1], kernel.device, itemsize=kernel.itemsize)
+    rows = cache_rows(kernel.shape[1], kernel)
     for source, out, scale in zip(
         torch.split(logits, rows),
         torch.split(kernel, rows),
@@ -158,7 +160,7 @@ def _scale_samples(
 ) -> Tensor:
     """Set ``sample_scale`` so that samples sum to 1; return the prototype sums that follow."""
     sums = torch.zeros_like(prototype_scale)
-    rows = cache_rows(kernel.shape[1], kernel.device, itemsize=kernel.itemsize)
+    rows = cache_rows(kernel.shape[1], kernel)
     for block, scale in zip(
         torch.split(kernel, rows), torch.split(sample_scale, rows), strict=True
     ):

@@ -95,7 +95,7 @@ def save_model(
         architecture=architecture,
         parameters=parameters,
         dim=backbone.dim,
-        framework_version=str(torch.VERSION),
+        framework_version=str(torch.__version__),
         hyperparameters=config.model_dump(mode="json"),
     )
     files.write_text(folder / CONTRACT, contract.to_json() + "\n")

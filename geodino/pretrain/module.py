@@ -37,11 +37,15 @@ class Measurements:
         self.known.append(known)
         self.values.append(torch.stack([v.detach().float() for v in values.values()]))
 
-    def take(self) -> list[dict[str, float]]:
-        """Return and forget what was kept: one row a step. Waits for the device once."""
+    def take(self, mean_over_ranks: Callable[[Tensor], Tensor]) -> list[dict[str, float]]:
+        """Return and forget what was kept: one row a step. Waits for the device once.
+
+        Args:
+            mean_over_ranks: averages a tensor over the ranks; all of them take at the same step.
+        """
         if not self.known:
             return []
-        table = torch.stack(self.values).cpu().tolist()
+        table = mean_over_ranks(torch.stack(self.values)).cpu().tolist()
         rows = [
             {**known, **dict(zip(self.names, row, strict=True))}
             for known, row in zip(self.known, table, strict=True)

@@ -125,7 +125,9 @@ class Recorder(L.Callback):
         Raises:
             RunError: too many steps in a row had no finite gradient.
         """
-        rows = module.measurements.take()
+        rows = module.measurements.take(
+            lambda table: trainer.strategy.reduce(table, reduce_op="mean")
+        )
         self.pace.update(trainer.global_step)
         if not rows:
             return

@@ -95,7 +95,7 @@ def _rows(land: Land, contrast: Map, own: Map, turn: Map, baulk: np.ndarray) -> 
     offset = across / tramline
     apart = np.abs(offset - np.floor(offset) - 0.5) * tramline
     tracks = (np.abs(apart - 0.95) < 0.32) & (contrast > 0.02) & ~headland
-    return (wave - np.where(tracks, 0.1, 0) * ~baulk).astype(np.float32)
+    return np.asarray(wave - np.where(tracks, 0.1, 0) * ~baulk, dtype=np.float32)
 
 
 def _triangle(t: np.ndarray) -> np.ndarray:

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt64
+from jaxtyping import Bool, Float32, Float64, UInt64
 
 from geodino.world.noise import Cells, Frame, fractal, hashed, mix, quarters, smooth_noise
 
 Map = Float32[np.ndarray, "h w"]
+Places = Float64[np.ndarray, "h w"]
 Mask = Bool[np.ndarray, "h w"]
 
 DISTRICT_M = 430.0
@@ -42,22 +43,22 @@ class Land:
     parcel: UInt64[np.ndarray, "h w"]
     """Hash of the parcel a pixel is in."""
 
-    along_m: Map
+    along_m: Places
     """Local coordinate along the rows of the fields."""
 
-    across_m: Map
+    across_m: Places
     """Local coordinate across the rows."""
 
-    edge_m: Map
+    edge_m: Places
     """Distance to the parcel's border along its long sides."""
 
-    end_m: Map
+    end_m: Places
     """Distance to the parcel's ends, where a track runs."""
 
     border_m: Map
     """Distance to the next district."""
 
-    toward: tuple[Map, Map]
+    toward: tuple[Places, Places]
     """Unit vector to the next district, in the axes of ``along_m`` and ``across_m``."""
 
     road_m: Map

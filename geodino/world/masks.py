@@ -60,7 +60,13 @@ def stripes(*, height: int, width: int, period: int, missing: int) -> Mask:
     return np.repeat(rows[:, None], width, axis=1)
 
 
-def masked(scene: Scene, valid: Mask, *, fill: float, dtype: str | None = None) -> Scene:
+def masked(
+    scene: Scene,
+    valid: Mask,
+    *,
+    fill: float | int,  # noqa: PYI041  (the type checker of the tests tells int from float)
+    dtype: str | None = None,
+) -> Scene:
     """Return the scene with pixels outside ``valid`` set to ``fill``.
 
     Args:

@@ -7,7 +7,6 @@ because their last bit depends on the width of the vector unit.
 """
 
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt64
@@ -22,7 +21,7 @@ _COLUMN = np.uint64(0xA0761D6478BD642F)
 _CHANNEL = 0x9E3779B97F4A7C15
 
 Map = Float32[np.ndarray, "h w"]
-Hashes = UInt64[np.ndarray, "*s"]
+Hashes = UInt64[np.ndarray, "..."]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,11 +69,11 @@ def mix(z: Hashes) -> Hashes:
     with np.errstate(over="ignore"):
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    return np.asarray(z ^ (z >> np.uint64(31)))
 
 
 def hashed(
-    key: int | Hashes, rows: Int64[np.ndarray, "*s"], columns: Int64[np.ndarray, "*s"]
+    key: int | Hashes, rows: Int64[np.ndarray, "..."], columns: Int64[np.ndarray, "..."]
 ) -> Hashes:
     """Hash integer places under a key; negative coordinates are fine."""
     with np.errstate(over="ignore"):
@@ -82,7 +81,7 @@ def hashed(
         return mix(z ^ (columns.astype(np.uint64) * _COLUMN))
 
 
-def uniform(hashes: Hashes, channel: int) -> Float32[np.ndarray, "*s"]:
+def uniform(hashes: Hashes, channel: int) -> Float32[np.ndarray, "..."]:
     """Turn hashes into numbers in [0, 1); each channel is another independent draw."""
     shift = np.uint64((channel * _CHANNEL) % 2**64)
     with np.errstate(over="ignore"):
@@ -90,7 +89,7 @@ def uniform(hashes: Hashes, channel: int) -> Float32[np.ndarray, "*s"]:
     return (z >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
 
 
-def quarters(hashes: Hashes) -> tuple[Float32[np.ndarray, "*s"], ...]:
+def quarters(hashes: Hashes) -> tuple[Float32[np.ndarray, "..."], ...]:
     """Four numbers in [0, 1) with 16 bits each from one hash; cheaper than four channels."""
     return tuple(
         ((hashes >> np.uint64(16 * i)) & np.uint64(0xFFFF)).astype(np.float32)
@@ -116,8 +115,8 @@ def smooth_noise(frame: Frame, *key: seeds.Key, wavelength_m: float) -> Map:
     factor = gy[:, c] * (1 - sx) + gy[:, c + 1] * sx
     out = np.empty((frame.height, frame.width), dtype=np.float32)
     scale = np.float32(5.66)
-    weights = (1 - sy, sy, (1 - sy) * fy, sy * (fy - 1))
-    weights = tuple((weight * scale)[:, None] for weight in weights)
+    shares = (1 - sy, sy, (1 - sy) * fy, sy * (fy - 1))
+    weights = [(share * scale)[:, None] for share in shares]
     starts = np.flatnonzero(np.diff(r, prepend=r[0] - 1))
     for start, stop in zip(starts, np.append(starts[1:], frame.height), strict=True):
         above = r[start]
@@ -186,7 +185,7 @@ class Cells:
     def of(
         cls, y_m: Float64[np.ndarray, "h w"], x_m: Float64[np.ndarray, "h w"], *key: seeds.Key,
         size_m: float, jitter: float = 0.9,
-    ) -> Self:  # fmt: skip
+    ) -> "Cells":  # fmt: skip
         """Find the cells of places; ``jitter`` 0 makes squares, 1 scatters the points fully."""
         row, fy = _lattice(y_m, size_m)
         column, fx = _lattice(x_m, size_m)
@@ -213,7 +212,7 @@ class Cells:
 
     def draw(self, channel: int) -> Map:
         """One number in [0, 1) per cell, as a map."""
-        return uniform(self.hashes, channel)[self.nearest]
+        return np.asarray(uniform(self.hashes, channel)[self.nearest])
 
 
 def _two_nearest(
@@ -248,8 +247,8 @@ def _grid(
 
 
 def _lattice(
-    place_m: Float64[np.ndarray, "*s"], size_m: float
-) -> tuple[Int64[np.ndarray, "*s"], Float32[np.ndarray, "*s"]]:
+    place_m: Float64[np.ndarray, "..."], size_m: float
+) -> tuple[Int64[np.ndarray, "..."], Float32[np.ndarray, "..."]]:
     """Lattice cell of each place, and how far into it the place lies (0 to 1)."""
     position = place_m / size_m
     cell = np.floor(position)
@@ -257,7 +256,7 @@ def _lattice(
 
 
 def _fade(t: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
-    return t * t * t * (t * (t * 6 - 15) + 10)
+    return np.asarray(t * t * t * (t * (t * 6 - 15) + 10))
 
 
 def _square(values: np.ndarray) -> np.ndarray:

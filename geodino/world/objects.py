@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from geodino import seeds
 from geodino.world.land import Land
@@ -86,43 +86,62 @@ def plant(frame: Frame, seed: int, land: Land, keep_free: Bool[np.ndarray, "h w"
     radius = np.where(conifer, 1.5 + 1.5 * size, 1.6 + 3.0 * size * size) / CROWN_M
     height = np.where(conifer, 9 + 17 * size, 5 + 17 * size * np.minimum(1, 0.6 + wood))
     height = np.where(lives, np.minimum(height, TALLEST_M - 1), 0).astype(np.float32)
-    forest = (height, radius.astype(np.float32), conifer, stem_y, stem_x)
-    return _crowns(y - rows[0], x - columns[0], rows[0], columns[0], forest, uniform(place, 6))
+    forest = _Forest(
+        height_m=height,
+        radius=radius.astype(np.float32),
+        conifer=conifer,
+        # Relative to the first square, stems keep their digits in 32 bits.
+        stem_y=(stem_y - rows[0]).astype(np.float32),
+        stem_x=(stem_x - columns[0]).astype(np.float32),
+        brightness=uniform(place, 6),
+    )
+    return _crowns(y - rows[0], x - columns[0], forest)
 
 
-def _crowns(y, x, first_row, first_column, forest, brightness) -> Trees:  # type: ignore[no-untyped-def]  # noqa: ANN001
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Forest:
+    """One tree per square; lengths but the height are in squares."""
+
+    height_m: Float32[np.ndarray, "r c"]
+    radius: Float32[np.ndarray, "r c"]
+    conifer: Bool[np.ndarray, "r c"]
+    stem_y: Float32[np.ndarray, "r c"]
+    stem_x: Float32[np.ndarray, "r c"]
+    brightness: Float32[np.ndarray, "r c"]
+
+
+def _crowns(y: Float64[np.ndarray, " h"], x: Float64[np.ndarray, " w"], forest: _Forest) -> Trees:
     """Take the highest crown over each pixel, from the trees of the 9 squares around it."""
-    height, radius, conifer, stem_y, stem_x = forest
-    shape = (len(y), len(x))
+    stride = forest.height_m.shape[1]
     row, column = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
-    near = _spread(height > 0)[row[:, None], column[None, :]]
+    near = _spread(forest.height_m > 0)[row[:, None], column[None, :]]
     iy, ix = np.nonzero(near)
     py, px = y[iy].astype(np.float32), x[ix].astype(np.float32)
-    # Stems relative to the first square keep their digits in 32 bits.
-    sy = (stem_y - first_row).astype(np.float32).ravel()
-    sx = (stem_x - first_column).astype(np.float32).ravel()
-    middle = row[iy] * height.shape[1] + column[ix]
-    flat_height, inverse = height.ravel(), (1 / (radius * radius)).ravel()
-    needle = conifer.ravel()
+    middle = row[iy] * stride + column[ix]
+    height, needle = forest.height_m.ravel(), forest.conifer.ravel()
+    stem_y, stem_x = forest.stem_y.ravel(), forest.stem_x.ravel()
+    inverse = (1 / (forest.radius * forest.radius)).ravel()
     best = np.zeros(len(iy), dtype=np.float32)
     owner = middle.copy()
     for dy in (-1, 0, 1):
         for dx in (-1, 0, 1):
-            index = middle + (dy * height.shape[1] + dx)
-            ey, ex = sy[index] - py, sx[index] - px
+            index = middle + (dy * stride + dx)
+            ey, ex = stem_y[index] - py, stem_x[index] - px
             away = (ey * ey + ex * ex) * inverse[index]
             # A dome for broadleaves; conifers fall off towards the rim like a rounded cone.
-            dome = np.where(needle[index], 1 - np.float32(0.75) * away, 1 - away * away * 0.55)
-            crown = np.where(away < 1, flat_height[index] * dome, 0).astype(np.float32)
+            fall = np.where(needle[index], np.float32(0.75), away * np.float32(0.55)) * away
+            crown = np.where(away < 1, height[index] * (1 - fall), np.float32(0))
             owner = np.where(crown > best, index, owner)
             best = np.maximum(best, crown)
-    out = np.zeros(shape, dtype=np.float32)
-    out[near] = best
-    kind = np.zeros(shape, dtype=bool)
-    kind[near] = needle[owner]
-    gain = np.ones(shape, dtype=np.float32)
-    gain[near] = np.float32(0.78) + np.float32(0.44) * brightness.ravel()[owner]
-    return Trees(height_m=out, conifer=kind, gain=gain)
+    trees = Trees(
+        height_m=np.zeros(near.shape, dtype=np.float32),
+        conifer=np.zeros(near.shape, dtype=bool),
+        gain=np.ones(near.shape, dtype=np.float32),
+    )
+    trees.height_m[near] = best
+    trees.conifer[near] = needle[owner]
+    trees.gain[near] = np.float32(0.78) + np.float32(0.44) * forest.brightness.ravel()[owner]
+    return trees
 
 
 def _spread(mask: Bool[np.ndarray, "r c"]) -> Bool[np.ndarray, "r c"]:

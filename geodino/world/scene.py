@@ -209,13 +209,13 @@ def _standing(frame: Frame, seed: int, land: Land, sensor: Sensor) -> tuple[Buil
 def _canopy(land: Land) -> Map:
     """Share of a coarse pixel under trees."""
     wooded = (land.wood > -0.08) & (land.water_m < 0)
-    return (np.clip(0.5 + land.wood * np.float32(6), 0, 1) * wooded).astype(np.float32)
+    return np.asarray(np.clip(0.5 + land.wood * np.float32(6), 0, 1) * wooded, dtype=np.float32)
 
 
 def _edge(inside_m: Map, gsd_m: np.float32, width_m: np.float32) -> Map:
     """Share of a pixel inside a shape whose border is ``inside_m`` away, ``width_m`` wide."""
     most = np.minimum(np.float32(1), width_m / gsd_m)
-    return np.clip(np.float32(0.5) + inside_m / gsd_m, 0, most)
+    return np.asarray(np.clip(np.float32(0.5) + inside_m / gsd_m, 0, most))
 
 
 def _light(surface_m: Map, gsd_m: np.float32, sun: tuple[float, float], tangent: float) -> Map:
@@ -224,7 +224,7 @@ def _light(surface_m: Map, gsd_m: np.float32, sun: tuple[float, float], tangent:
     # Crowns are rough; steep walls would flicker between black and white.
     dy, dx = (np.clip(slope, np.float32(-1.6), np.float32(1.6)) for slope in (dy, dx))
     facing = 1 - (dy * np.float32(sun[0]) + dx * np.float32(sun[1])) / np.float32(tangent)
-    return np.clip(facing / np.sqrt(1 + dy * dy + dx * dx), 0, np.float32(1.7))
+    return np.asarray(np.clip(facing / np.sqrt(1 + dy * dy + dx * dx), 0, np.float32(1.7)))
 
 
 def _sun(seed: int) -> tuple[tuple[float, float], float]:

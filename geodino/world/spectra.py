@@ -124,6 +124,6 @@ def stored(reflectance: Float32[np.ndarray, "c h w"], sensor: Sensor) -> np.ndar
     """
     if sensor.dtype == "uint16":
         numbers = (reflectance + np.float32(0.1)) * np.float32(10_000)
-        return np.floor(np.clip(numbers, 1, 65_535) + np.float32(0.5)).astype(np.uint16)
+        return np.asarray(np.floor(np.clip(numbers, 1, 65_535) + 0.5), dtype=np.uint16)
     tone = np.sqrt(np.clip(reflectance * np.float32(1 / 0.42), 0, 1)) * np.float32(255)
-    return np.floor(tone + np.float32(0.5)).astype(np.uint8)
+    return np.asarray(np.floor(tone + 0.5), dtype=np.uint8)

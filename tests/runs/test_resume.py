@@ -129,5 +129,5 @@ def test_tiles_that_changed_since_are_noticed(debug_run, tiles, tmp_path):
     pretrain(PretrainJob(tiles=str(moved), out=out, recipe="debug", overrides=small, quiet=True))
     first = min(moved.glob("*.tif"))
     first.write_bytes(first.read_bytes()[:-1] + b"\x07")
-    with pytest.raises(RunError, match="tiles of .* changed"):
+    with pytest.raises(RunError, match=r"tiles of .* changed"):
         resume(moved, out)

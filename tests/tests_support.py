@@ -1,0 +1,29 @@
+"""Small rasters that tests write."""
+
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.transform import from_origin
+
+from geodino import seeds
+
+
+def write_tile(path: Path, pixels: np.ndarray, *, nodata: float | None = None) -> Path:
+    bands, height, width = pixels.shape
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(
+        path, "w", driver="GTiff", width=width, height=height, count=bands, dtype=pixels.dtype,
+        crs="EPSG:32632", transform=from_origin(500_000, 5_400_000, 0.6, 0.6), nodata=nodata,
+        photometric="RGB" if bands == 3 else "MINISBLACK",
+    ) as target:  # fmt: skip
+        target.write(pixels)
+    return path
+
+
+def textured(seed: int, *, bands: int = 3, side: int = 96, dtype: str = "uint8") -> np.ndarray:
+    """Blocks of colour with noise: enough structure for losses to be different on every tile."""
+    rng = seeds.rng(seed, "test tile")
+    coarse = rng.integers(20, 230, size=(bands, side // 16, side // 16))
+    noise = rng.integers(-20, 20, size=(bands, side, side))
+    return (coarse.repeat(16, 1).repeat(16, 2) + noise).clip(1, 250).astype(dtype)
