@@ -10,7 +10,7 @@ themselves stay unavailable and say so when called. Where torchvision is whole, 
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -33,7 +33,7 @@ class _Finder(MetaPathFinder):
     _asking = False
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self, fullname: str, path: Iterable[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname != "torchvision" or self._asking:
             return None

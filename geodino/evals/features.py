@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,11 +12,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from geodino.data.config import DataConfig
+from geodino.data.evidence import decide
 from geodino.errors import RunError, SourceError
 from geodino.geo.contract import InputContract
 from geodino.geo.validity import ReadRule
-from geodino.io.raster import HandlePool, describe
-from geodino.io.raster import read as read_window
+from geodino.io.raster import HandlePool, describe, read
 from geodino.models.backbone import Tokens
 
 FeatureName = Literal["cls", "mean", "concat"]
@@ -69,7 +71,7 @@ def extract(
     encoders: Mapping[str, Encode],
     images: Sequence[Path],
     *,
-    read: Read,
+    reader: Read,
     contract: InputContract,
     patch_size: int,
     image_size: int | None = None,
@@ -86,7 +88,7 @@ def extract(
     Args:
         encoders: name -> encoder; each sees the same batches.
         images: image files.
-        read: how to read one.
+        reader: how to read one.
         contract: bands of the model, with the means that stand in for invalid pixels.
         patch_size: side of a patch, pixels.
         image_size: side every image is resized to; None keeps each at its own size.
@@ -108,7 +110,7 @@ def extract(
     statistics: list[Any] = [None] * len(images)
     sizes: set[tuple[int, int]] = set()
     done = 0
-    for index, pixels, valid in _batches(images, read, contract, batch):
+    for index, pixels, valid in _batches(images, reader, contract, batch):
         sizes.add((pixels.shape[2], pixels.shape[3]))
         for i, row in zip(index, _band_statistics(pixels, valid, mean), strict=True):
             statistics[i] = row
@@ -132,14 +134,22 @@ def extract(
     return Extracted(features=features, statistics=np.stack(statistics), sizes=tuple(sorted(sizes)))
 
 
+def choose_rule(images: Sequence[Path], *, threads: int = 2) -> ReadRule:
+    """Decide once for all images, from their pixels, whether alpha and nodata tags are believed.
+
+    Raises:
+        SourceError: an image that cannot be read, or was cut off in transfer.
+    """
+    rule, bad = decide([describe(path) for path in images], DataConfig(), threads=threads)
+    if bad:
+        path, reason = bad[0]
+        raise SourceError(f"{path} cannot be read: {reason}. Copy it again, or remove it.")
+    return rule
+
+
 def image_reader(pool: HandlePool, rule: ReadRule) -> Read:
-    """Return a function that reads a whole image by ``rule``; damaged files are errors."""
-
-    def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-        describe(path)  # refuses what GDAL would fill with grey: a picture cut off in transfer
-        return read_window(pool, path, rule=rule)
-
-    return read
+    """Return a function that reads a whole image by ``rule``."""
+    return partial(read, pool, rule=rule)
 
 
 def fit_to_patches(
@@ -178,14 +188,14 @@ def pool_patches(
 
 
 def _batches(
-    images: Sequence[Path], read: Read, contract: InputContract, batch: int
+    images: Sequence[Path], reader: Read, contract: InputContract, batch: int
 ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
     """Batches of equal size; at most a few batches of images are in memory at a time."""
     for start in range(0, len(images), batch * _BATCHES_IN_MEMORY):
         by_size: dict[tuple[int, ...], list[tuple[int, np.ndarray, np.ndarray]]] = {}
         stop = min(start + batch * _BATCHES_IN_MEMORY, len(images))
         for i in range(start, stop):
-            pixels, valid = read(images[i])
+            pixels, valid = reader(images[i])
             contract.check_bands(count=pixels.shape[0], dtype=str(pixels.dtype), source=images[i])
             by_size.setdefault(pixels.shape, []).append((i, pixels, valid))
         for group in by_size.values():

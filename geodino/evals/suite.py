@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from geodino import seeds
 from geodino.errors import RecipeError, suggest
-from geodino.evals.features import Extracted, FeatureName, extract, image_reader
+from geodino.evals.features import Extracted, FeatureName, choose_rule, extract, image_reader
 from geodino.evals.floors import compare, copy_alarms, fit_alarms, floor_alarms
 from geodino.evals.folder import FolderSuite, Split, find_suite
 from geodino.evals.probes import DINO_GRID, FAST_GRID, Metric, Prediction, knn, logistic, majority
@@ -85,7 +85,7 @@ def evaluate_folder(
         image_size: side every image is resized to; None: native size.
         batch: images per forward pass.
         device: where the models live.
-        rule: what of the files' tags is believed.
+        rule: what of the files' tags is believed; None decides from the pixels of the suite.
         resamples: of the bootstrap.
         test_share: share tested on, where the folder has no split of its own.
         progress: called with (images done, images in all).
@@ -104,18 +104,19 @@ def evaluate_folder(
     if random_model is not None:
         encoders[RANDOM] = random_model.tokens
     parts = [suite.train, *([suite.val] if suite.val else []), suite.test]
-    total = sum(len(part) for part in parts)
+    images = [path for part in parts for path in part.paths]
+    rule = choose_rule(images) if rule is None else rule
     with HandlePool(max_open=1) as pool:
         extracted = extract(
             encoders,
-            [path for part in parts for path in part.paths],
-            read=image_reader(pool, rule or ReadRule()),
+            images,
+            reader=image_reader(pool, rule),
             contract=contract,
             patch_size=model.patch_size,
             image_size=image_size,
             batch=batch,
             device=device,
-            progress=None if progress is None else lambda done: progress(done, total),
+            progress=None if progress is None else lambda done: progress(done, len(images)),
         )
     outcomes = probe_all(suite, extracted, wanted, kinds, seed=seed, resamples=resamples)
     truth = np.array(suite.test.labels)
@@ -131,6 +132,8 @@ def evaluate_folder(
             "probes": wanted,
             "features": kinds,
             "bands": list(contract.band_names),
+            "valid": rule.text,
+            "reasons": list(rule.reasons),
         },
         outcomes=outcomes,
         comparisons=comparisons,

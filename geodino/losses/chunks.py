@@ -2,11 +2,14 @@
 
 from torch import Tensor
 
-_CACHE_BYTES = {"cpu": 1 << 20, "other": 1 << 28}
+_CACHE_BYTES = {"cpu": 1 << 20, "other": 1 << 27}
 """One temporary of an elementwise block: half a CPU core's L2; elsewhere launches are dear."""
 
 _MATMUL_BYTES = {"cpu": 3 << 24, "other": 1 << 29}
 """One block of logits that matrix products read and write."""
+
+_MATMUL_ROWS = 256
+"""Rows at which a CPU's matrix products are as fast as they get; more would only cost memory."""
 
 
 def cache_rows(columns: int, like: Tensor) -> int:
@@ -19,7 +22,8 @@ def matmul_rows(columns: int, like: Tensor) -> int:
 
     Larger than `cache_rows`: the gradient of the prototypes is read and written once a block.
     """
-    return _rows(_MATMUL_BYTES, columns, like)
+    rows = _rows(_MATMUL_BYTES, columns, like)
+    return min(rows, _MATMUL_ROWS) if like.device.type == "cpu" else rows
 
 
 def _rows(budget: dict[str, int], columns: int, like: Tensor) -> int:

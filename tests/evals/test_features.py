@@ -9,10 +9,15 @@ from hypothesis import strategies as st
 
 from geodino import seeds
 from geodino.errors import ContractError, RunError, SourceError
-from geodino.evals.features import extract, fit_to_patches, image_reader, pool_patches
+from geodino.evals.features import (
+    choose_rule,
+    extract,
+    fit_to_patches,
+    image_reader,
+    pool_patches,
+)
 from geodino.geo.bands import Band
 from geodino.geo.contract import InputContract
-from geodino.geo.validity import ReadRule
 from geodino.io.raster import HandlePool
 from geodino.models.backbone import Tokens
 
@@ -65,7 +70,7 @@ def images_of(*shapes, seed=0):
 def run(images, encode=None, **options):
     encode = encode or Encoder()
     given = {"contract": contract_of(), "patch_size": 4, **options}
-    return extract({"model": encode}, list(images), read=images.__getitem__, **given)
+    return extract({"model": encode}, list(images), reader=images.__getitem__, **given)
 
 
 def test_features_come_back_in_the_order_of_the_images_whatever_their_sizes():
@@ -179,5 +184,14 @@ def test_features_that_are_not_finite_are_an_error():
 
 def test_a_picture_cut_off_in_transfer_is_refused(tmp_path):
     (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0" + b"0" * 100)
-    with HandlePool(max_open=1) as pool, pytest.raises(SourceError, match=r"cut\.jpg"):
-        image_reader(pool, ReadRule())(tmp_path / "cut.jpg")
+    with pytest.raises(SourceError, match=r"cut\.jpg"):
+        choose_rule([tmp_path / "cut.jpg"])
+
+
+def test_near_infrared_tagged_alpha_is_read_as_a_band(shared_data):
+    tiles = sorted((shared_data / "tiles" / "naip_urban_trees" / "images").glob("*.tif"))[:4]
+    rule = choose_rule(tiles)
+    with HandlePool(max_open=1) as pool:
+        pixels, valid = image_reader(pool, rule)(tiles[0])
+    assert pixels.shape == (4, 256, 256)
+    assert valid.all()
