@@ -8,11 +8,15 @@ others by selection, so that no size depends on the draws and nothing waits for 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+
+from geodino.data.resample import band_blocks, multiply_band
 
 LUMA = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R BT.601), as in torchvision."""
@@ -21,20 +25,58 @@ Rows = slice | list[int]
 """Which crops an operation works on."""
 
 Switch = Tensor | list[bool]
-"""Per crop, on or off: a list for the CPU, a tensor for devices that nothing may wait for."""
+"""Per crop, on or off: a list on the CPU, a tensor on devices that nothing may wait for."""
 
-Factor = float | Tensor
-"""One number for all crops, or a tensor (n, 1, 1, 1)."""
+Mixes = Tensor | list[list[list[float]]]
+"""Per crop and slot (a, b, c): a list on the CPU, as :data:`Switch`."""
 
 _NO_MIX = [1.0, 0.0, 0.0]
 
-_BLOCK = 32
-"""Output columns of one matrix product of a blur on the CPU, at most."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Colours:
+    """Changes of colour of ``n`` crops, ready to be applied."""
+
+    mixes: Mixes
+    """(n, 7, 3), see :class:`~geodino.data.view_plan.ViewPlan`."""
+
+    shifts: Float[Tensor, "n 3"]
+    """What is added to the hue, in sixths of the circle, for red, green and blue; within +-3."""
+
+    turned: Switch
+    """Whether the hue changes."""
+
+    touched: Switch
+    """Whether anything changes."""
+
+    @classmethod
+    def of(cls, mixes: Float[Tensor, "n 7 3"], hue: Float[Tensor, " n"]) -> "Colours":
+        """Prepare the rows of a plan; ``hue`` in turns of the circle."""
+        a, b, c = mixes.unbind(dim=-1)
+        changed = ((a != 1.0) | (b != 0.0) | (c != 0.0)).any(dim=1)
+        # Own hues 0, 2 and -2, within +-3: the sum with a hue stays where the formula holds.
+        own = 4 * torch.arange(3, device=hue.device) + 3
+        return cls(
+            mixes=mixes.tolist() if mixes.device.type == "cpu" else mixes,
+            shifts=torch.remainder(6.0 * hue[:, None] + own, 6.0) - 3.0,
+            turned=switch(hue != 0),
+            touched=switch(changed | (hue != 0)),
+        )
+
+    def __getitem__(self, rows: Rows) -> "Colours":
+        return replace(self, **{f.name: pick(getattr(self, f.name), rows) for f in fields(self)})
 
 
 def switch(on: Bool[Tensor, " n"]) -> Switch:
     """Bring a switch to the host where nothing has to wait for that."""
     return on.tolist() if on.device.type == "cpu" else on
+
+
+def pick(values, rows):
+    """Return some rows of a tensor or a list."""
+    if isinstance(values, Tensor) or isinstance(rows, slice):
+        return values[rows]
+    return [values[row] for row in rows]
 
 
 def on_rows(
@@ -56,52 +98,53 @@ def on_rows(
 
 def change_colour(
     x: Float[Tensor, "n 3 h w"],
-    mixes: Float[Tensor, "n 7 3"],
-    hue: Float[Tensor, " n"],
+    colours: Colours,
     valid: Float[Tensor, "n 1 h w"] | None,
 ) -> None:
     """Brightness, contrast, saturation and hue in their drawn order, then grayscale.
 
     Args:
         x: red, green, blue from 0 to 1.
-        mixes: as in :class:`~geodino.data.view_plan.ViewPlan`.
-        hue: turns of the hue circle.
+        colours: what to change.
         valid: 1 where a pixel counts in a mean, else 0; None where all do.
     """
-    _mix_all(x, mixes[:, :3], valid)
-    on_rows(x, switch(hue != 0), lambda some, rows: turn_hue(some, hue[rows]))
-    _mix_all(x, mixes[:, 3:], valid)
-
-
-def changes(mixes: Float[Tensor, "*n 3"]) -> Bool[Tensor, "*n"]:
-    """Whether a mix (a, b, c) is anything but (1, 0, 0)."""
-    a, b, c = mixes.unbind(dim=-1)
-    return (a != 1.0) | (b != 0.0) | (c != 0.0)
+    x.clamp_(0.0, 1.0)
+    mix(x, colours.mixes, slice(0, 3), valid)
+    on_rows(x, colours.turned, lambda some, rows: turn_hue(some, colours.shifts[rows]))
+    mix(x, colours.mixes, slice(3, 7), valid)
 
 
 def mix(
     x: Float[Tensor, "n 3 h w"],
-    of_pixel: Factor,
-    of_grey: Factor,
-    of_mean: Factor,
+    mixes: Mixes,
+    slots: slice,
     valid: Float[Tensor, "n 1 h w"] | None,
 ) -> None:
-    """Compute ``clip(a x + b grey + c mean(grey), 0, 1)``; a factor of 0.0 costs nothing."""
-    mean = None if _is_zero(of_mean) else _mean_grey(x, valid).mul_(of_mean)
-    grey = None if _is_zero(of_grey) else _grey(x).mul_(of_grey)
-    x.mul_(of_pixel)
-    for part in (grey, mean):
-        if part is not None:
-            x.add_(part)
-    x.clamp_(0.0, 1.0)
+    """Compute ``clip(a x + b grey + c mean(grey), 0, 1)`` for each (a, b, c) of some slots."""
+    if isinstance(mixes, Tensor):
+        for slot in mixes[:, slots].unbind(dim=1):  # (1, 0, 0) leaves a crop exactly as it is
+            a, b, c = slot.view(-1, 3, 1, 1, 1).unbind(dim=1)
+            addend = _grey(x, b) + c * _grey(_mean(x, valid))
+            x.mul_(a).add_(addend).clamp_(0.0, 1.0)
+        return
+    for row, program in enumerate(mixes):
+        for a, b, c in program[slots]:
+            if [a, b, c] == _NO_MIX:
+                continue
+            one = x[row : row + 1]
+            addend = _grey(one, b) if b else 0.0
+            if c:
+                inside = None if valid is None else valid[row : row + 1]
+                means = _mean(one, inside).flatten().tolist()
+                addend += c * sum(w * m for w, m in zip(LUMA, means, strict=True))
+            one.mul_(a)
+            if b or c:
+                one.add_(addend)
+            one.clamp_(0.0, 1.0)
 
 
-def _is_zero(factor: Factor) -> bool:
-    return isinstance(factor, float) and factor == 0.0
-
-
-def turn_hue(x: Float[Tensor, "n 3 h w"], turns: Float[Tensor, " n"]) -> None:
-    """Turn the hue by ``turns`` of the circle, keeping HSV's value and saturation.
+def turn_hue(x: Float[Tensor, "n 3 h w"], shifts: Float[Tensor, "n 3"]) -> None:
+    """Turn the hue, keeping HSV's value and saturation.
 
     Equal to going through HSV as torchvision does, without its branches: with minimum 0 and
     maximum 1, hue in sixths of the circle is ``+-(1 - r + g + b)``, positive where g >= b, and a
@@ -114,14 +157,14 @@ def turn_hue(x: Float[Tensor, "n 3 h w"], turns: Float[Tensor, " n"]) -> None:
     torch.maximum(high, b, out=high)
     chroma = high - low
     hue = torch.add(g, b, out=high)
-    hue.sub_(r).sub_(low).add_(chroma).div_(chroma.clamp_min(1e-20))
-    hue.copysign_(g - b)
-    # Own hues 0, 2 and -2; within +-3, so that the sum stays within the +-6 the formula needs.
-    own = 4 * torch.arange(3, device=x.device) + 3
-    shift = torch.remainder(6.0 * turns[:, None] + own, 6.0) - 3.0
-    torch.add(hue, shift.view(-1, 3, 1, 1), out=x)
+    hue.sub_(r).sub_(low).add_(chroma)
+    low.sub_(chroma)
+    hue.div_(chroma.clamp(min=1e-20))
+    # The sign of g - b, plus where they are equal.
+    hue.mul_(torch.sub(g, b).add_(1e-30).sgn_())
+    torch.add(hue, shifts[:, :, None, None], out=x)
     x.abs_().sub_(3.0).abs_().clamp_(1.0, 2.0)
-    torch.addcmul(low.sub_(chroma), x, chroma, out=x)
+    torch.addcmul(low, x, chroma, out=x)
 
 
 def solarise(x: Float[Tensor, "n 3 h w"]) -> None:
@@ -133,27 +176,25 @@ def solarise(x: Float[Tensor, "n 3 h w"]) -> None:
 
 def blur(
     x: Float[Tensor, "n c h w"],
-    sigma: Float[Tensor, " n"],
+    on: Switch,
+    kernels: Float[Tensor, "n kernel"],
     valid: Float[Tensor, "n 1 h w"] | None,
-    *,
-    kernel: int,
 ) -> None:
-    """Blur with a Gaussian of ``kernel`` pixels, mirrored at the edges; ``sigma`` 0 for none.
+    """Filter rows and columns of the crops where ``on`` with their kernels, mirrored at the edges.
 
     With ``valid`` (1 or 0), a pixel becomes the weighted mean of the valid ones around it.
     """
 
     def operation(some: Tensor, rows: Rows) -> None:
-        weights = gaussian(sigma[rows], kernel)
-        inside = _some(valid, rows)
-        if inside is None:
-            some.copy_(_filter(some, weights))
+        if valid is None:
+            _filter(some, kernels[rows], out=some)
             return
-        both = _filter(torch.cat([some * inside, inside], dim=1), weights)
+        both = torch.cat([some * valid[rows], valid[rows]], dim=1)
+        _filter(both, kernels[rows], out=both)
         # A valid pixel sees at least itself, with the largest weight of the kernel.
         torch.div(both[:, :-1], both[:, -1:].clamp_min(1e-6), out=some)
 
-    on_rows(x, switch(sigma > 0), operation)
+    on_rows(x, on, operation)
 
 
 def gaussian(sigma: Float[Tensor, " n"], kernel: int) -> Float[Tensor, "n kernel"]:
@@ -180,98 +221,89 @@ def _mix_all(
                 mix(x[some], a, b, c, None if valid is None else valid[some])
 
 
-def _some(
-    valid: Float[Tensor, "n 1 h w"] | None, rows: Rows
-) -> Float[Tensor, "m 1 h w"] | None:
-    return None if valid is None else valid[rows]
-
-
-def _grey(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
+def _grey(x: Float[Tensor, "n 3 h w"], factor: float | Tensor = 1.0) -> Float[Tensor, "n 1 h w"]:
     r, g, b = x.split(1, dim=1)
-    return (r * LUMA[0]).add_(g, alpha=LUMA[1]).add_(b, alpha=LUMA[2])
+    if isinstance(factor, float):
+        red, green, blue = (factor * weight for weight in LUMA)
+        return (r * red).add_(g, alpha=green).add_(b, alpha=blue)
+    return (r * LUMA[0]).add_(g, alpha=LUMA[1]).add_(b, alpha=LUMA[2]).mul_(factor)
 
 
-def _mean_grey(
+def _mean(
     x: Float[Tensor, "n 3 h w"], valid: Float[Tensor, "n 1 h w"] | None
-) -> Float[Tensor, "n 1 1 1"]:
+) -> Float[Tensor, "n 3 1 1"]:
     if valid is None:
-        return _grey(x.mean(dim=(2, 3), keepdim=True))
+        return x.mean(dim=(2, 3), keepdim=True)
     count = valid.sum(dim=(2, 3), keepdim=True).clamp_min(1.0)
-    return _grey((x * valid).sum(dim=(2, 3), keepdim=True) / count)
+    return (x * valid).sum(dim=(2, 3), keepdim=True) / count
 
 
 def _filter(
-    x: Float[Tensor, "n c h w"], weights: Float[Tensor, "n kernel"]
-) -> Float[Tensor, "n c h w"]:
+    x: Float[Tensor, "n c h w"],
+    kernels: Float[Tensor, "n kernel"],
+    *,
+    out: Float[Tensor, "n c h w"],
+) -> None:
     """Filter rows and columns, the input going on mirrored past its ends (the end once)."""
-    by = _filter_by_bags if x.device.type == "cpu" else _filter_by_products
-    return by(x, weights)
+    if x.device.type == "cpu" and out.is_contiguous():
+        _filter_by_bags(x, kernels, out=out)
+    else:
+        out.copy_(_filter_by_products(x, kernels))
 
 
 def _filter_by_products(
-    x: Float[Tensor, "n c h w"], weights: Float[Tensor, "n kernel"]
+    x: Float[Tensor, "n c h w"], kernels: Float[Tensor, "n kernel"]
 ) -> Float[Tensor, "n c h w"]:
     n, c, h, w = x.shape
-    wide = torch.bmm(x.reshape(n, c * h, w), _band(weights, w).transpose(1, 2))
-    return torch.matmul(_band(weights, h)[:, None], wide.view(n, c, h, w))
+    wide = torch.bmm(x.reshape(n, c * h, w), _bands(kernels, w).transpose(1, 2))
+    return torch.matmul(_bands(kernels, h)[:, None], wide.view(n, c, h, w))
 
 
 def _filter_by_bags(
-    x: Float[Tensor, "n c h w"], weights: Float[Tensor, "n kernel"]
-) -> Float[Tensor, "n c h w"]:
-    """The same with less to multiply: nine rows for each row, blocks of columns around the band."""
+    x: Float[Tensor, "n c h w"],
+    kernels: Float[Tensor, "n kernel"],
+    *,
+    out: Float[Tensor, "n c h w"],
+) -> None:
+    """The same with less to multiply: nine rows for each row, and only the band of the matrix."""
     n, c, h, w = x.shape
-    kernel = weights.shape[1]
-    index = _mirrored(h, kernel, x.device) + torch.arange(0, n * c * h, h).view(-1, 1, 1)
+    width = kernels.shape[1]
+    weights = kernels[:, None].expand(n, c * h, width)
     tall = F.embedding_bag(
-        index.view(-1, kernel),
+        _mirrored_planes(h, width, n * c),
         x.reshape(n * c * h, w),
         mode="sum",
-        per_sample_weights=weights.repeat_interleave(c * h, dim=0),
-    )
-    block = next(size for size in range(min(_BLOCK, w), 0, -1) if w % size == 0)
-    windows = _windows(tall, block=block, reach=kernel // 2)
-    return torch.bmm(windows.view(n, -1, windows.shape[2]), _toeplitz(weights, block)).view(x.shape)
+        per_sample_weights=weights.reshape(n * c * h, width),
+    ).view(n, c * h, w)
+    bands = _bands(kernels, w).transpose(1, 2)
+    flat, blocks = out.view(n, c * h, w), band_blocks(w)
+    if len(blocks) == 1:
+        torch.bmm(tall, bands, out=flat)
+        return
+    reach = width // 2
+    spans = [(max(0, start - reach), min(w, end + reach)) for start, end in blocks]
+    for one, band, crop in zip(tall, bands, flat, strict=True):
+        multiply_band(one, band, blocks, spans, out=crop)
 
 
-def _windows(
-    x: Float[Tensor, "m w"], *, block: int, reach: int
-) -> Float[Tensor, "m blocks wide"]:
-    """Cut rows into blocks with ``reach`` more positions at either side, mirrored past the ends."""
-    m, w = x.shape
-    blocks = w // block
-    windows = x.new_empty(m, blocks, block + 2 * reach)
-    windows[:, 0, :reach] = x[:, 1 : reach + 1].flip(1)
-    windows[:, -1, -reach:] = x[:, -reach - 1 : -1].flip(1)
-    if blocks == 1:
-        windows[:, 0, reach:-reach] = x
-    else:
-        windows[:, 0, reach:] = x[:, : block + reach]
-        windows[:, -1, :-reach] = x[:, -block - reach :]
-        inner = x[:, block - reach :].unfold(1, block + 2 * reach, block)
-        windows[:, 1:-1] = inner[:, : blocks - 2]
-    return windows
-
-
-def _toeplitz(weights: Float[Tensor, "n kernel"], size: int) -> Float[Tensor, "n wide size"]:
-    """Matrices that filter ``size + kernel - 1`` positions to ``size``."""
-    n, kernel = weights.shape
-    matrix = torch.zeros(n, size, size + kernel - 1, device=weights.device)
-    diagonals = matrix.as_strided((n, size, kernel), (matrix.stride(0), matrix.stride(1) + 1, 1))
-    diagonals.copy_(weights[:, None])
-    return matrix.transpose(1, 2)
-
-
-def _band(weights: Float[Tensor, "n kernel"], size: int) -> Float[Tensor, "n size size"]:
+def _bands(kernels: Float[Tensor, "n kernel"], size: int) -> Float[Tensor, "n size size"]:
     """Matrices that filter ``size`` positions, mirrored at both ends."""
-    n, kernel = weights.shape
-    index = _mirrored(size, kernel, weights.device).expand(n, size, kernel)
-    band = torch.zeros(n, size, size, device=weights.device)
-    return band.scatter_add_(2, index, weights[:, None].expand(n, size, kernel))
+    n, width = kernels.shape
+    index = _mirrored(size, width, kernels.device).expand(n, size, width)
+    bands = torch.zeros(n, size, size, device=kernels.device)
+    return bands.scatter_add_(2, index, kernels[:, None].expand(n, size, width))
 
 
-def _mirrored(size: int, kernel: int, device: torch.device) -> Int64[Tensor, "size kernel"]:
+@lru_cache(maxsize=32)
+def _mirrored(size: int, width: int, device: torch.device) -> Int64[Tensor, "size width"]:
     """Positions under a kernel at each position, mirrored at both ends."""
-    offsets = torch.arange(kernel, device=device) - kernel // 2
+    offsets = torch.arange(width, device=device) - width // 2
     index = torch.arange(size, device=device)[:, None] + offsets
     return (size - 1) - ((size - 1) - index.abs()).abs()
+
+
+@lru_cache(maxsize=32)
+def _mirrored_planes(size: int, width: int, planes: int) -> Int64[Tensor, "rows width"]:
+    """The same for ``planes`` images, one under the other."""
+    starts = torch.arange(0, planes * size, size).view(-1, 1, 1)
+    return (_mirrored(size, width, torch.device("cpu")) + starts).view(-1, width)

@@ -29,8 +29,8 @@ _WHOLE_CHIP = 128 * 128
 _CHUNK = 1 << 16
 """Output pixels of a part on the CPU: 256 kB per band, so that a crop stays in the cache."""
 
-_BLOCK = 32
-"""Output columns of one matrix product on the CPU, where most of a whole matrix would be zero."""
+_WHOLE_MATRIX, _BLOCK = 128, 32
+"""Output columns above which a band matrix is multiplied in blocks on the CPU, and their size."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,55 +185,74 @@ def _from_boxes(
     """Resize one box after the other, converting only its own pixels."""
     b, c = pixels.shape[:2]
     size = rows.index.shape[1]
-    step = max(1, _CHUNK // size**2)
-    ends = [end for block in _blocks(size) for end in (block.start, block.stop - 1)]
-    firsts = columns.index[:, ends, 0].tolist()
-    crops = torch.empty(0)
-    for row, (top, left, height, width) in enumerate(boxes.tolist()):
-        place = row % step
-        if place == 0:
-            n = min(step, len(boxes) - row)
-            crops = torch.empty(n, c if valid is None else c + 1, size, size)
-        i, box = row % b, (slice(top, top + height), slice(left, left + width))
-        chip = pixels[i, :, *box].to(torch.float32, memory_format=torch.contiguous_format)
-        if valid is not None:
-            inside = valid[i, *box]
-            chip = keep(torch.cat([chip, inside[None]]), inside)
-        count = tap_count(height, size, interpolation)
-        index, weight = rows.index[row, :, :count], rows.weight[row, :, :count]
-        thin = shrink_rows(chip[None], index[None], weight[None])
-        count = tap_count(width, size, interpolation)
-        index, weight = columns.index[row, :, :count], columns.weight[row, :, :count]
-        matrix = torch.zeros(size, width).scatter_add_(1, index, weight).t()
-        _multiply_blocks(
-            thin.view(-1, width), matrix, firsts[row], count, out=crops[place].view(-1, size)
-        )
-        if place == len(crops) - 1:
-            yield slice(row - place, row + 1), crops
+    blocks = band_blocks(size)
+    firsts = columns.index[:, [end for block in blocks for end in (block[0], block[1] - 1)], 0]
+    ends = firsts.tolist()
+    # One matrix serves all crops: only the weights of the last one need to be cleared.
+    matrix = torch.zeros(size, int(boxes[:, 3].max()) if len(boxes) else 0)
+    where = boxes.tolist()
+    for part in _parts(len(boxes) // b, b, size):
+        crops = torch.empty(len(range(*part.indices(len(boxes)))), c + (valid is not None), size, size)
+        for row, crop in zip(range(*part.indices(len(boxes))), crops, strict=True):
+            top, left, height, width = where[row]
+            i, box = row % b, (slice(top, top + height), slice(left, left + width))
+            chip = pixels[i, :, *box].to(torch.float32, memory_format=torch.contiguous_format)
+            if valid is not None:
+                inside = valid[i, *box]
+                chip = keep(torch.cat([chip, inside[None]]), inside)
+            count = tap_count(height, size, interpolation)
+            index, weight = rows.index[row, :, :count], rows.weight[row, :, :count]
+            thin = shrink_rows(chip[None], index[None], weight[None])
+            count = tap_count(width, size, interpolation)
+            index, weight = columns.index[row, :, :count], columns.weight[row, :, :count]
+            matrix.scatter_add_(1, index, weight)
+            # Mirrored columns run from right to left.
+            spans = [
+                (min(pair), min(max(pair) + count, width))
+                for pair in zip(ends[row][::2], ends[row][1::2], strict=True)
+            ]
+            multiply_band(
+                thin.view(-1, width), matrix.t(), blocks, spans, out=crop.view(-1, size)
+            )
+            matrix.scatter_(1, index, 0.0)
+        yield part, crops
 
 
-def _blocks(size: int) -> list[slice]:
-    return [slice(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK)]
+def _parts(crops: int, b: int, size: int) -> Iterator[slice]:
+    """Rows (crop-major) to work on together: crops of one sample, so that its chip stays cached."""
+    most = max(1, _CHUNK // size**2)
+    count = -(-crops // most)
+    for i in range(b):
+        for k in range(count):
+            first, stop = crops * k // count, crops * (k + 1) // count
+            yield slice(first * b + i, (stop - 1) * b + i + 1, b)
 
 
-def _multiply_blocks(
+def band_blocks(size: int) -> list[tuple[int, int]]:
+    """Cut output columns into the blocks that :func:`multiply_band` works on."""
+    step = size if size <= _WHOLE_MATRIX else _BLOCK
+    return [(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+def multiply_band(
     x: Float[Tensor, "m w"],
-    matrix: Float[Tensor, "w size"],
-    firsts: list[int],
-    count: int,
+    matrix: Float[Tensor, "longer size"],
+    blocks: list[tuple[int, int]],
+    spans: list[tuple[int, int]],
     *,
     out: Float[Tensor, "m size"],
 ) -> None:
-    """Multiply by a band matrix, block by block of its columns.
+    """Multiply by a band matrix, a block of columns at a time: most of it is zero.
 
-    ``firsts`` holds, for the first and the last column of each block, the first row of ``matrix``
-    that is not zero there; ``count`` are not.
+    Args:
+        x: what to multiply.
+        matrix: may be longer than ``x`` is wide.
+        blocks: first and past-the-last column of each block.
+        spans: the rows of ``matrix`` outside which a block is zero.
+        out: where the product goes.
     """
-    ends = zip(_blocks(out.shape[1]), firsts[::2], firsts[1::2], strict=True)
-    for block, first, last in ends:
-        # Mirrored columns run from right to left.
-        low, high = min(first, last), max(first, last) + count
-        torch.mm(x[:, low:high], matrix[low:high, block], out=out[:, block])
+    for (start, end), (low, high) in zip(blocks, spans, strict=True):
+        torch.mm(x[:, low:high], matrix[low:high, start:end], out=out[:, start:end])
 
 
 def _by_bags(

@@ -6,14 +6,15 @@ validity, so no value under an invalid pixel changes a bit of any crop.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
+
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from geodino.data import photometric
+from geodino.data.photometric import Colours, Switch
 from geodino.data.resample import keep, resized_crops
 from geodino.data.view_plan import GLOBALS, ViewPlan, ViewsConfig, draw_views
 from geodino.errors import ContractError
@@ -38,36 +39,20 @@ class Views:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Rows:
-    """The draws of some crops, one row each."""
+    """The draws of some crops, one row each; None for what the config leaves out."""
 
-    transposed: Bool[Tensor, " n"]
-    mixes: Float[Tensor, "n 7 3"]
-    hue: Float[Tensor, " n"]
-    solarised: Bool[Tensor, " n"]
-    sigma: Float[Tensor, " n"]
+    complete: Bool[Tensor, " n"]
+    transposed: Bool[Tensor, " n"] | None
+    colours: Colours | None
+    solarised: Switch | None
+    blurred: Switch | None
+    kernels: Float[Tensor, "n kernel"] | None
     gain: Float[Tensor, "n bands"] | None
     offset: Float[Tensor, "n bands"] | None
-    complete: Bool[Tensor, " n"]
 
-    @classmethod
-    def of(cls, plan: ViewPlan, crops: slice) -> Self:
-        """Lay out the rows of some crops of a plan, crop-major."""
-        values = {
-            name: None if (value := getattr(plan, name)) is None else value[crops].flatten(0, 1)
-            for name in ("transposed", "mixes", "hue", "solarised", "sigma", "gain", "offset")
-        }
-        count = plan.boxes[crops].shape[0]
-        return cls(complete=plan.complete.repeat(count), **values)
-
-    def __getitem__(self, rows: slice) -> Self:
-        return replace(
-            self,
-            **{
-                name: value[rows]
-                for name in self.__slots__
-                if (value := getattr(self, name)) is not None
-            },
-        )
+    def __getitem__(self, rows: slice) -> "_Rows":
+        picked = {name: getattr(self, name) for name in self.__slots__}
+        return _Rows(**{n: None if value is None else value[rows] for n, value in picked.items()})
 
 
 class MultiCrop(nn.Module):
@@ -168,7 +153,7 @@ class MultiCrop(nn.Module):
         size: int,
     ) -> Float[Tensor, "m c size size"]:
         boxes, mirrored = plan.boxes[crops], plan.mirrored[crops]
-        draws = _Rows.of(plan, crops)
+        draws = self._rows(plan, crops)
         out = torch.empty(
             boxes.shape[0] * len(pixels), pixels.shape[1], size, size, device=pixels.device
         )
@@ -183,6 +168,26 @@ class MultiCrop(nn.Module):
             self._finish(resized, draws[rows], out[rows])
         return out
 
+    def _rows(self, plan: ViewPlan, crops: slice) -> _Rows:
+        """Lay out the draws of some crops of a plan, crop-major."""
+        config = self.config
+
+        def flat(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[crops].flatten(0, 1)
+
+        sigma, solarised = flat(plan.sigma), flat(plan.solarised)
+        blurs, solarises = config.blur != "none", self.colours and config.solarise_p > 0
+        return _Rows(
+            complete=plan.complete.repeat(plan.boxes[crops].shape[0]),
+            transposed=flat(plan.transposed) if config.turns else None,
+            colours=Colours.of(flat(plan.mixes), flat(plan.hue)) if self.colours else None,
+            solarised=photometric.switch(solarised) if solarises else None,
+            blurred=photometric.switch(sigma > 0) if blurs else None,
+            kernels=photometric.gaussian(sigma, config.blur_kernel) if blurs else None,
+            gain=flat(plan.gain),
+            offset=flat(plan.offset),
+        )
+
     def _finish(
         self, resized: Float[Tensor, "n c1 h w"], draws: _Rows, out: Float[Tensor, "n c h w"]
     ) -> None:
@@ -190,42 +195,41 @@ class MultiCrop(nn.Module):
 
         With one channel more than ``out``, ``resized`` holds ``pixels * valid`` and ``valid``.
         """
-        if self.config.turns:
+        if draws.transposed is not None:
             resized = _transpose(resized, draws.transposed)
-        x = resized[:, : out.shape[1]]
-        valid = None
-        if x.shape != resized.shape:
-            valid = _weigh(x, resized[:, out.shape[1] :], draws.complete)
-        counts = None if valid is None else valid.to(x.dtype)
-        if self.colours:
-            if self._has_floor:
-                x.sub_(self._floor[:, None, None])
-            x.mul_(self._scale[:, None, None])
-            self._change_colour(x, draws, counts)
-        if self.config.blur != "none":
-            photometric.blur(x, draws.sigma, counts, kernel=self.config.blur_kernel)
-        if self.colours and self.config.solarise_p > 0:
-            on = photometric.switch(draws.solarised)
-            self._on_rgb(x, on, lambda rgb, _: photometric.solarise(rgb))
+        x, valid, counts = resized, None, None
+        if resized.shape[1] > out.shape[1]:
+            x = resized[:, :-1]
+            valid = _weigh(x, resized[:, -1:], draws.complete)
+            counts = valid.to(x.dtype)
+        if draws.colours is not None:
+            self._to_display(x)
+            colours = draws.colours
+            self._on_rgb(
+                x,
+                colours.touched,
+                lambda rgb, rows: photometric.change_colour(
+                    rgb, colours[rows], None if counts is None else counts[rows]
+                ),
+            )
+        if draws.blurred is not None and draws.kernels is not None:
+            photometric.blur(x, draws.blurred, draws.kernels, counts)
+        if draws.solarised is not None:
+            self._on_rgb(x, draws.solarised, lambda rgb, _: photometric.solarise(rgb))
         self._normalise(x, draws, out)
         if valid is not None:
             keep(out, valid)
 
-    def _change_colour(
-        self, x: Float[Tensor, "n c h w"], draws: _Rows, valid: Float[Tensor, "n 1 h w"] | None
-    ) -> None:
-        def change(rgb: Tensor, rows: photometric.Rows) -> None:
-            rgb.clamp_(0.0, 1.0)
-            weights = None if valid is None else valid[rows]
-            photometric.change_colour(rgb, draws.mixes[rows], draws.hue[rows], weights)
-
-        on = photometric.changes(draws.mixes).any(dim=1) | (draws.hue != 0)
-        self._on_rgb(x, photometric.switch(on), change)
+    def _to_display(self, x: Float[Tensor, "n c h w"]) -> None:
+        """Bring red, green and blue to 0..1 between the contract's low and high, in place."""
+        if self._has_floor:
+            x.sub_(self._floor[:, None, None])
+        x.mul_(self._scale[:, None, None])
 
     def _on_rgb(
         self,
         x: Float[Tensor, "n c h w"],
-        on: photometric.Switch,
+        on: Switch,
         operation: Callable[[Tensor, photometric.Rows], None],
     ) -> None:
         """Run an operation on red, green and blue of the crops where ``on``."""

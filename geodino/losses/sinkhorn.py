@@ -11,14 +11,16 @@ the last step and are left out, so the number of samples need not be known.
 .. math:: f_k = -\log \sum_b e^{z_{bk}}, \qquad g_b = -\log \sum_k e^{z_{bk} + f_k}, \qquad
           E_{bk} = e^{z_{bk} + f_k + g_b}.
 
-Each sample of ``E`` sums to 1. (The kernel in memory is ``E`` with every sample divided by its
-largest entry; the quotient sits in the sample scaling.) For a prototype, :math:`\sum_b e^{z_{bk} + f_k} = 1`, and since each
-of these terms is at most 1, :math:`e^{-g_b} \le K`; so the prototype sums
+Each sample of ``E`` sums to 1. For a prototype, :math:`\sum_b e^{z_{bk} + f_k} = 1`, and since each
+of these terms is at most 1, :math:`e^{g_b} \ge 1/K`; so the prototype sums
 :math:`r_k = \sum_b E_{bk}` lie in ``[1/K, n]``. Further iterations keep them there: dividing the
 prototypes by ``r`` leaves samples with sums in ``[1/max r, 1/min r]``; dividing by those multiplies
 prototypes that now sum to 1 by factors in ``[min r, max r]``, hence so are their new sums. After
 ``i`` more iterations the prototype scaling therefore lies in ``[n^-i, K^i]``, far inside float32 for
 the few iterations in use, and no quotient is 0/0, whatever the logits were.
+
+The kernel in memory is ``E`` with every sample divided by its largest entry, which saves a pass; the
+quotient, in ``[1/K, 1]``, sits in the sample scaling.
 """
 
 from dataclasses import dataclass

@@ -43,7 +43,8 @@ def target_entropy(targets: Assignment) -> Float[Tensor, ""]:
     total = targets.sample_scale.new_zeros(())
     for probs in _blocks(targets):
         total += torch.special.entr(probs).sum()
-    return total / len(targets.kernel)
+    mean: Tensor = total / len(targets.kernel)
+    return mean
 
 
 @torch.no_grad()
@@ -52,7 +53,8 @@ def effective_prototypes(targets: Assignment) -> Float[Tensor, ""]:
     usage = torch.zeros_like(targets.prototype_scale)
     for probs in _blocks(targets):
         usage += probs.sum(0)
-    return torch.special.entr(usage / len(targets.kernel)).sum().exp()
+    entropy: Tensor = torch.special.entr(usage / len(targets.kernel)).sum()
+    return entropy.exp()
 
 
 @torch.no_grad()
@@ -61,7 +63,8 @@ def favoured_prototypes(targets: Assignment) -> Int[Tensor, ""]:
     favoured = torch.zeros_like(targets.prototype_scale, dtype=torch.bool)
     for probs in _blocks(targets):
         favoured.index_fill_(0, probs.argmax(1), value=True)
-    return favoured.sum()
+    count: Tensor = favoured.sum()
+    return count
 
 
 def _blocks(targets: Assignment) -> Iterator[Tensor]:
