@@ -74,6 +74,8 @@ class Step:
         self.student, self.teacher = (
             {name: self._head(config, generator) for name in ("dino", "ibot")} for _ in range(2)
         )
+        for head in self.teacher.values():
+            head.requires_grad_(False)
         self.crops = (2 + shape.local_crops) * shape.samples
         self.tokens = sum(shape.masked)
         self.masked = torch.tensor(shape.masked)

@@ -93,7 +93,7 @@ def _fill(
     draws = _uniforms(rng)
     left = count
     while left > 0:
-        added = _add_block(mask, min(left, largest), config, draws)
+        added = _add_block(mask, min(float(left), largest), config, draws)
         if added == 0:
             break
         left -= added
@@ -117,7 +117,7 @@ def _add_block(
         top = int(next(draws) * (rows - height + 1))
         left = int(next(draws) * (columns - width + 1))
         block = mask[top : top + height, left : left + width]
-        added = height * width - np.count_nonzero(block)
+        added = height * width - int(np.count_nonzero(block))
         if 0 < added <= room:
             block[...] = True
             return added

@@ -10,13 +10,14 @@ others by selection, so that no size depends on the draws and nothing waits for 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from geodino.data.resample import band_blocks, multiply_band
+from geodino.data.resample import column_blocks, multiply_bands
 
 LUMA = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R BT.601), as in torchvision."""
@@ -64,7 +65,7 @@ class Colours:
         )
 
     def __getitem__(self, rows: Rows) -> "Colours":
-        return replace(self, **{f.name: pick(getattr(self, f.name), rows) for f in fields(self)})
+        return replace(self, **{f.name: _pick(getattr(self, f.name), rows) for f in fields(self)})
 
 
 def switch(on: Bool[Tensor, " n"]) -> Switch:
@@ -72,7 +73,7 @@ def switch(on: Bool[Tensor, " n"]) -> Switch:
     return on.tolist() if on.device.type == "cpu" else on
 
 
-def pick(values, rows):
+def _pick(values: Any, rows: Rows) -> Any:
     """Return some rows of a tensor or a list."""
     if isinstance(values, Tensor) or isinstance(rows, slice):
         return values[rows]
@@ -128,19 +129,30 @@ def mix(
             x.mul_(a).add_(addend).clamp_(0.0, 1.0)
         return
     for row, program in enumerate(mixes):
-        for a, b, c in program[slots]:
-            if [a, b, c] == _NO_MIX:
-                continue
-            one = x[row : row + 1]
-            addend = _grey(one, b) if b else 0.0
-            if c:
-                inside = None if valid is None else valid[row : row + 1]
-                means = _mean(one, inside).flatten().tolist()
-                addend += c * sum(w * m for w, m in zip(LUMA, means, strict=True))
-            one.mul_(a)
-            if b or c:
-                one.add_(addend)
-            one.clamp_(0.0, 1.0)
+        some = slice(row, row + 1)
+        for one in program[slots]:
+            if one != _NO_MIX:
+                _mix_one(x[some], one, None if valid is None else valid[some])
+
+
+def _mix_one(
+    x: Float[Tensor, "1 3 h w"],
+    weights: list[float],
+    valid: Float[Tensor, "1 1 h w"] | None,
+) -> None:
+    of_pixel, of_grey, of_mean = weights
+    grey = _grey(x, of_grey) if of_grey else None
+    mean = 0.0
+    if of_mean:
+        means = _mean(x, valid).flatten().tolist()
+        mean = of_mean * sum(weight * value for weight, value in zip(LUMA, means, strict=True))
+    x.mul_(of_pixel)
+    if grey is not None:
+        x.add_(grey)
+    if mean:
+        x.add_(mean)
+    if of_pixel > 1.0:  # else it is a mean of values from 0 to 1
+        x.clamp_(0.0, 1.0)
 
 
 def turn_hue(x: Float[Tensor, "n 3 h w"], shifts: Float[Tensor, "n 3"]) -> None:
@@ -150,7 +162,7 @@ def turn_hue(x: Float[Tensor, "n 3 h w"], shifts: Float[Tensor, "n 3"]) -> None:
     maximum 1, hue in sixths of the circle is ``+-(1 - r + g + b)``, positive where g >= b, and a
     channel whose own hue is h0 comes back as ``clip(||hue - h0| - 3| - 1, 0, 1)``.
     """
-    r, g, b = x.split(1, dim=1)
+    r, g, b = x[:, 0:1], x[:, 1:2], x[:, 2:3]
     low = torch.minimum(r, g)
     high = torch.maximum(r, g)
     torch.minimum(low, b, out=low)
@@ -204,29 +216,14 @@ def gaussian(sigma: Float[Tensor, " n"], kernel: int) -> Float[Tensor, "n kernel
     return torch.softmax(-0.5 * (distance / sigma.clamp_min(1e-3)[:, None]) ** 2, dim=1)
 
 
-def _mix_all(
-    x: Float[Tensor, "n 3 h w"],
-    mixes: Float[Tensor, "n slots 3"],
-    valid: Float[Tensor, "n 1 h w"] | None,
-) -> None:
-    if x.device.type != "cpu":
-        for slot in mixes.unbind(dim=1):  # (1, 0, 0) leaves a crop exactly as it is
-            a, b, c = slot.view(-1, 3, 1, 1, 1).unbind(dim=1)
-            mix(x, a, b, c, valid)
-        return
-    for row, slots in enumerate(mixes.tolist()):
-        for a, b, c in slots:
-            if [a, b, c] != _NO_MIX:
-                some = slice(row, row + 1)
-                mix(x[some], a, b, c, None if valid is None else valid[some])
-
-
-def _grey(x: Float[Tensor, "n 3 h w"], factor: float | Tensor = 1.0) -> Float[Tensor, "n 1 h w"]:
-    r, g, b = x.split(1, dim=1)
-    if isinstance(factor, float):
-        red, green, blue = (factor * weight for weight in LUMA)
-        return (r * red).add_(g, alpha=green).add_(b, alpha=blue)
-    return (r * LUMA[0]).add_(g, alpha=LUMA[1]).add_(b, alpha=LUMA[2]).mul_(factor)
+def _grey(
+    x: Float[Tensor, "n 3 h w"], factor: float | Float[Tensor, "n 1 1 1"] = 1.0
+) -> Float[Tensor, "n 1 h w"]:
+    r, g, b = x[:, 0:1], x[:, 1:2], x[:, 2:3]
+    if isinstance(factor, Tensor):
+        return _grey(x).mul_(factor)
+    grey: Tensor = r * (factor * LUMA[0])
+    return grey.add_(g, alpha=factor * LUMA[1]).add_(b, alpha=factor * LUMA[2])
 
 
 def _mean(
@@ -275,15 +272,12 @@ def _filter_by_bags(
         mode="sum",
         per_sample_weights=weights.reshape(n * c * h, width),
     ).view(n, c * h, w)
-    bands = _bands(kernels, w).transpose(1, 2)
-    flat, blocks = out.view(n, c * h, w), band_blocks(w)
-    if len(blocks) == 1:
-        torch.bmm(tall, bands, out=flat)
-        return
     reach = width // 2
-    spans = [(max(0, start - reach), min(w, end + reach)) for start, end in blocks]
-    for one, band, crop in zip(tall, bands, flat, strict=True):
-        multiply_band(one, band, blocks, spans, out=crop)
+    blocks = [
+        (start, end, max(0, start - reach), min(w, end + reach)) for start, end in column_blocks(w)
+    ]
+    bands = _bands(kernels, w).transpose(1, 2)
+    multiply_bands(tall, bands, [blocks] * n, out=out.view(n, c * h, w))
 
 
 def _bands(kernels: Float[Tensor, "n kernel"], size: int) -> Float[Tensor, "n size size"]:

@@ -5,7 +5,7 @@ column one of a few input columns. The weights (:class:`Taps`) are those of torc
 (``antialias=True``: the kernel is widened by the scale when shrinking), within the box only.
 Applied to ``pixels * valid`` and to ``valid``, their quotient is the mean over valid pixels.
 
-Rows are made by summing the few that matter on the CPU (:func:`shrink_rows`) and by a matrix
+Rows are made by summing the few that matter on the CPU (:func:`sum_rows`) and by a matrix
 product on a GPU; columns by matrix products, on the CPU in blocks along the band that is not zero.
 """
 
@@ -31,6 +31,10 @@ _CHUNK = 1 << 16
 
 _WHOLE_MATRIX, _BLOCK = 128, 32
 """Output columns above which a band matrix is multiplied in blocks on the CPU, and their size."""
+
+
+Block = tuple[int, int, int, int]
+"""First and past-the-last column of a block; first and past-the-last row it is not zero in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,20 +81,25 @@ def make_taps(
         out: positions of the output.
         interpolation: kernel; ``bicubic`` is Keys' with a = -0.5.
     """
-    device, reach = start.device, _REACH[interpolation]
+    reach = _REACH[interpolation]
     count = tap_count(longest, out, interpolation)
     scale = (length.to(torch.float32) / out)[:, None]
     stretch = scale.clamp_min(1.0)
-    position = torch.arange(out, device=device, dtype=torch.float32)
+    position = torch.arange(out, device=start.device, dtype=torch.float32)
     position = position + mirrored[:, None] * (out - 1 - 2 * position)
     centre = scale * (position + 0.5)
     first = (centre - reach * stretch + 0.5).floor_().clamp_min_(0.0)
-    inside = first[..., None] + torch.arange(count, device=device, dtype=torch.float32)
-    distance = (inside + (0.5 - centre)[..., None]).div_(stretch[..., None]).abs_()
+    step = torch.arange(count, device=start.device)
+    distance = ((first + 0.5 - centre) / stretch)[..., None] + (step / stretch)[:, None]
+    distance.abs_()
     weight = _cubic(distance) if interpolation == "bicubic" else (1.0 - distance).clamp_min_(0.0)
-    weight.mul_(inside < length[:, None, None])
+    within = first.to(torch.int64)
+    last = length[:, None] - 1
+    weight.mul_(step <= (last - within)[..., None])
     weight.div_(weight.sum(dim=-1, keepdim=True))
-    index = inside.to(torch.int64).minimum(length[:, None, None] - 1).add_(start[:, None, None])
+    index = ((within + start[:, None])[..., None] + step).clamp_max_(
+        (last + start[:, None])[..., None]
+    )
     return Taps(index=index, weight=weight)
 
 
@@ -100,6 +109,7 @@ def resized_crops(
     boxes: Int64[Tensor, "crops b 4"],
     mirrored: Bool[Tensor, "crops b 2"],
     *,
+    complete: Bool[Tensor, " b"],
     size: int,
     interpolation: Interpolation,
 ) -> Iterator[tuple[slice, Float[Tensor, "n c1 size size"]]]:
@@ -112,11 +122,13 @@ def resized_crops(
         valid: where pixels may be used; None where all are.
         boxes: top, left, height, width.
         mirrored: whether rows and whether columns run backwards.
+        complete: whether all pixels of a chip are valid; on the CPU such a chip may be spared.
         size: side of the crops.
         interpolation: kernel.
 
     Yields:
-        With ``valid``, the crops have one channel more: resized ``pixels * valid``, then ``valid``.
+        Crops; where they have one channel more than the chips, these are ``pixels * valid`` and
+        ``valid``, both resized.
     """
     crops, b, _ = boxes.shape
     on_cpu = pixels.device.type == "cpu"
@@ -135,38 +147,39 @@ def resized_crops(
         for axis in (0, 1)
     )
     if one_by_one:
-        yield from _from_boxes(pixels, valid, flat, rows, columns, interpolation)
+        masks = [None if valid is None or c else valid[i] for i, c in enumerate(complete.tolist())]
+        yield from _from_boxes(pixels, masks, flat, rows, columns, interpolation)
         return
     chips = _floats(pixels, valid)
-    step = max(1, _CHUNK // size**2) if on_cpu else b
-    for crop in range(crops):
+    if not on_cpu:
+        whole = [slice(k * b, (k + 1) * b) for k in range(crops)]
+        small = [_by_products(chips, rows[part], columns[part]) for part in whole]
+        yield from [(slice(0, crops * b), torch.cat(small))] if small else []
+        return
+    step = max(1, _CHUNK // size**2)
+    for first in range(0, crops * b, b):
         for start in range(0, b, step):
             some = slice(start, min(start + step, b))
-            part = slice(crop * b + some.start, crop * b + some.stop)
-            resize = _by_bags if on_cpu else _by_products
-            yield part, resize(chips[some], rows[part], columns[part])
+            part = slice(first + some.start, first + some.stop)
+            yield part, _by_bags(chips[some], rows[part], columns[part])
 
 
-def shrink_rows(
-    chips: Float[Tensor, "n c h w"],
-    index: Int64[Tensor, "n out k"],
+def sum_rows(
+    table: Float[Tensor, "rows w"],
+    index: Int64[Tensor, "n c out k"],
     weight: Float[Tensor, "n out k"],
 ) -> Float[Tensor, "n c out w"]:
-    """Make the output rows by adding up weighted input rows, few for each (on the CPU)."""
-    n, c, h, w = chips.shape
-    _, out, count = index.shape
-    planes = torch.arange(0, n * c * h, h).view(n, c, 1, 1)
-    thin = F.embedding_bag(
-        (index.view(n, 1, out, count) + planes).view(-1, count),
-        chips.reshape(n * c * h, w),
-        mode="sum",
-        per_sample_weights=weight.repeat(1, c, 1).view(-1, count),
+    """Add up weighted rows of ``table``; channels have the same weights (on the CPU)."""
+    n, c, out, count = index.shape
+    weights = weight[:, None].expand(n, c, out, count)
+    summed = F.embedding_bag(
+        index.view(-1, count), table, mode="sum", per_sample_weights=weights.reshape(-1, count)
     )
-    return thin.view(n, c, out, w)
+    return summed.view(n, c, out, -1)
 
 
 def keep(
-    pixels: Float[Tensor, "*n c h w"], valid: Bool[Tensor, "*n #c h w"]
+    pixels: Float[Tensor, "*n c h w"], valid: Bool[Tensor, "... h w"]
 ) -> Float[Tensor, "*n c h w"]:
     """Set float32 ``pixels`` to +0 where not ``valid``, in place, whatever was there, NaN too."""
     # Masking bits is exact for any value and several times faster than where() on the CPU.
@@ -176,46 +189,62 @@ def keep(
 
 def _from_boxes(
     pixels: Shaped[Tensor, "b c h w"],
-    valid: Bool[Tensor, "b h w"] | None,
+    valid: list[Bool[Tensor, "h w"] | None],
     boxes: Int64[Tensor, "m 4"],
     rows: Taps,
     columns: Taps,
     interpolation: Interpolation,
 ) -> Iterator[tuple[slice, Float[Tensor, "n c1 size size"]]]:
-    """Resize one box after the other, converting only its own pixels."""
-    b, c = pixels.shape[:2]
-    size = rows.index.shape[1]
-    blocks = band_blocks(size)
-    firsts = columns.index[:, [end for block in blocks for end in (block[0], block[1] - 1)], 0]
-    ends = firsts.tolist()
-    # One matrix serves all crops: only the weights of the last one need to be cleared.
-    matrix = torch.zeros(size, int(boxes[:, 3].max()) if len(boxes) else 0)
-    where = boxes.tolist()
+    """Resize a few boxes of one chip after the other, converting only their own pixels.
+
+    The boxes of a part are cut as wide as the widest of them, one below the other.
+    """
+    b, size = len(pixels), rows.index.shape[1]
     for part in _parts(len(boxes) // b, b, size):
-        crops = torch.empty(len(range(*part.indices(len(boxes)))), c + (valid is not None), size, size)
-        for row, crop in zip(range(*part.indices(len(boxes))), crops, strict=True):
-            top, left, height, width = where[row]
-            i, box = row % b, (slice(top, top + height), slice(left, left + width))
-            chip = pixels[i, :, *box].to(torch.float32, memory_format=torch.contiguous_format)
-            if valid is not None:
-                inside = valid[i, *box]
-                chip = keep(torch.cat([chip, inside[None]]), inside)
-            count = tap_count(height, size, interpolation)
-            index, weight = rows.index[row, :, :count], rows.weight[row, :, :count]
-            thin = shrink_rows(chip[None], index[None], weight[None])
-            count = tap_count(width, size, interpolation)
-            index, weight = columns.index[row, :, :count], columns.weight[row, :, :count]
-            matrix.scatter_add_(1, index, weight)
-            # Mirrored columns run from right to left.
-            spans = [
-                (min(pair), min(max(pair) + count, width))
-                for pair in zip(ends[row][::2], ends[row][1::2], strict=True)
-            ]
-            multiply_band(
-                thin.view(-1, width), matrix.t(), blocks, spans, out=crop.view(-1, size)
-            )
-            matrix.scatter_(1, index, 0.0)
-        yield part, crops
+        place = boxes[part].tolist()
+        tall, wide = (max(box[axis] for box in place) for axis in (2, 3))
+        chip = part.start % b
+        lefts = [min(left, pixels.shape[3] - wide) for _, left, _, _ in place]
+        table, starts = _stack_boxes(pixels[chip], valid[chip], place, lefts, wide)
+        taps = tap_count(tall, size, interpolation)
+        index = rows.index[part, :, :taps][:, None] + starts[:, :, None, None]
+        thin = sum_rows(table, index, rows.weight[part, :, :taps]).view(len(place), -1, wide)
+        taps = tap_count(wide, size, interpolation)
+        moved = torch.tensor([[[box[1] - left]] for box, left in zip(place, lefts, strict=True)])
+        index = columns.index[part, :, :taps] + moved
+        bands = Taps(index=index, weight=columns.weight[part, :, :taps]).dense(wide)
+        crops = torch.empty(len(place), thin.shape[1], size)
+        multiply_bands(thin, bands.transpose(1, 2), _tap_blocks(index, wide), out=crops)
+        yield part, crops.view(len(place), -1, size, size)
+
+
+def _stack_boxes(
+    chip: Shaped[Tensor, "c h w"],
+    valid: Bool[Tensor, "h w"] | None,
+    boxes: list[list[int]],
+    lefts: list[int],
+    wide: int,
+) -> tuple[Float[Tensor, "rows wide"], Int64[Tensor, "n c1"]]:
+    """Convert boxes to float32, channel by channel, one below the other.
+
+    Returns:
+        The rows, and where each channel of each box starts.
+    """
+    c = len(chip)
+    channels = c + (valid is not None)
+    starts, total = [], 0
+    for _, _, height, _ in boxes:
+        starts.append([total + k * height for k in range(channels)])
+        total += channels * height
+    table = torch.empty(total, wide)
+    for (top, _, height, _), left, start in zip(boxes, lefts, starts, strict=True):
+        place = table[start[0] : start[0] + channels * height].view(channels, height, wide)
+        inside = slice(top, top + height), slice(left, left + wide)
+        place[:c] = chip[:, *inside]
+        if valid is not None:
+            place[c] = valid[*inside]
+            keep(place, valid[*inside])
+    return table, torch.tensor(starts)
 
 
 def _parts(crops: int, b: int, size: int) -> Iterator[slice]:
@@ -228,39 +257,58 @@ def _parts(crops: int, b: int, size: int) -> Iterator[slice]:
             yield slice(first * b + i, (stop - 1) * b + i + 1, b)
 
 
-def band_blocks(size: int) -> list[tuple[int, int]]:
-    """Cut output columns into the blocks that :func:`multiply_band` works on."""
-    step = size if size <= _WHOLE_MATRIX else _BLOCK
-    return [(start, min(start + step, size)) for start in range(0, size, step)]
+def column_blocks(size: int) -> list[tuple[int, int]]:
+    """Cut output columns into the blocks that :func:`multiply_bands` works on; none if few."""
+    if size <= _WHOLE_MATRIX:
+        return []
+    return [(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK)]
 
 
-def multiply_band(
-    x: Float[Tensor, "m w"],
-    matrix: Float[Tensor, "longer size"],
-    blocks: list[tuple[int, int]],
-    spans: list[tuple[int, int]],
+def multiply_bands(
+    x: Float[Tensor, "n m w"],
+    bands: Float[Tensor, "n w size"],
+    blocks: list[list[Block]],
     *,
-    out: Float[Tensor, "m size"],
+    out: Float[Tensor, "n m size"],
 ) -> None:
-    """Multiply by a band matrix, a block of columns at a time: most of it is zero.
+    """Multiply by band matrices, a block of columns at a time: most of them is zero.
 
     Args:
         x: what to multiply.
-        matrix: may be longer than ``x`` is wide.
-        blocks: first and past-the-last column of each block.
-        spans: the rows of ``matrix`` outside which a block is zero.
-        out: where the product goes.
+        bands: the matrices.
+        blocks: of each matrix; where there are none, it is multiplied as a whole.
+        out: where the products go.
     """
-    for (start, end), (low, high) in zip(blocks, spans, strict=True):
-        torch.mm(x[:, low:high], matrix[low:high, start:end], out=out[:, start:end])
+    if not all(blocks):
+        torch.bmm(x, bands, out=out)
+        return
+    for one, band, product, some in zip(x, bands, out, blocks, strict=True):
+        for start, end, low, high in some:
+            torch.mm(one[:, low:high], band[low:high, start:end], out=product[:, start:end])
+
+
+def _tap_blocks(index: Int64[Tensor, "n out k"], size: int) -> list[list[Block]]:
+    _, out, count = index.shape
+    cuts = column_blocks(out)
+    ends = index[:, [end for start, stop in cuts for end in (start, stop - 1)], 0].tolist()
+    # Mirrored columns run from right to left.
+    return [
+        [
+            (start, stop, min(pair), min(max(pair) + count, size))
+            for (start, stop), pair in zip(cuts, zip(row[::2], row[1::2], strict=True), strict=True)
+        ]
+        for row in ends
+    ]
 
 
 def _by_bags(
     chips: Float[Tensor, "n c h w"], rows: Taps, columns: Taps
 ) -> Float[Tensor, "n c out out"]:
-    n, c, _, w = chips.shape
-    thin = shrink_rows(chips, rows.index, rows.weight).view(n, -1, w)
-    return torch.bmm(thin, columns.dense(w).transpose(1, 2)).view(n, c, -1, columns.index.shape[1])
+    n, c, h, w = chips.shape
+    starts = torch.arange(0, n * c * h, h).view(n, c, 1, 1)
+    thin = sum_rows(chips.reshape(n * c * h, w), rows.index[:, None] + starts, rows.weight)
+    small = torch.bmm(thin.view(n, -1, w), columns.dense(w).transpose(1, 2))
+    return small.view(n, c, -1, small.shape[2])
 
 
 def _by_products(

@@ -7,16 +7,17 @@ validity, so no value under an invalid pixel changes a bit of any crop.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from geodino.data import photometric
-from geodino.data.photometric import Colours, Switch
+from geodino.data.photometric import Colours, Rows, Switch, switch
 from geodino.data.resample import keep, resized_crops
-from geodino.data.view_plan import GLOBALS, ViewPlan, ViewsConfig, draw_views
+from geodino.data.view_plan import ViewPlan, draw_views
+from geodino.data.views_config import GLOBALS, ViewsConfig
 from geodino.errors import ContractError
 from geodino.geo.bands import rgb_indices
 from geodino.geo.contract import InputContract
@@ -26,8 +27,9 @@ __all__ = ["MultiCrop", "ViewPlan", "Views", "ViewsConfig", "draw_views"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Views:
-    """The crops of a batch, normalised; invalid pixels are 0. Crop-major: all first crops, then
-    all second ones.
+    """The crops of a batch, normalised; invalid pixels are 0.
+
+    Crop-major: all first crops, then all second ones.
     """
 
     globals: Float[Tensor, "b2 c g g"]
@@ -51,8 +53,11 @@ class _Rows:
     offset: Float[Tensor, "n bands"] | None
 
     def __getitem__(self, rows: slice) -> "_Rows":
-        picked = {name: getattr(self, name) for name in self.__slots__}
-        return _Rows(**{n: None if value is None else value[rows] for n, value in picked.items()})
+        picked: dict[str, Any] = {
+            name: None if (value := getattr(self, name)) is None else value[rows]
+            for name in self.__slots__
+        }
+        return _Rows(**picked)
 
 
 class MultiCrop(nn.Module):
@@ -71,15 +76,18 @@ class MultiCrop(nn.Module):
     def __init__(self, config: ViewsConfig, contract: InputContract) -> None:
         super().__init__()
         self.config = config
-        self.rgb = rgb_indices(contract.bands)
-        self.colours = config.changes_colour and self.rgb is not None
+        rgb = rgb_indices(contract.bands)
+        self.has_rgb = rgb is not None
+        self.rgb = rgb or (0, 0, 0)
+        """Positions of red, green and blue; without meaning where ``has_rgb`` is False."""
+        self.colours = config.changes_colour and self.has_rgb
         """Whether red, green and blue are brought to 0..1 for changes of colour."""
         for name in ("mean", "std", "low", "high"):
             values = torch.tensor(getattr(contract, name), dtype=torch.float32)
             self.register_buffer(name, values, persistent=False)
         floor, span = torch.zeros_like(self.mean), torch.ones_like(self.mean)
         jittered = torch.ones_like(self.mean, dtype=torch.bool)
-        if self.rgb is not None:
+        if self.has_rgb:
             colour = list(self.rgb)
             jittered[colour] = config.jitter_bands == "all"
             if self.colours:
@@ -111,7 +119,7 @@ class MultiCrop(nn.Module):
         }
         on = [name for name, used in names.items() if used]
         text = f"{sizes}; {', '.join(on) if on else 'no distortions'}."
-        if config.changes_colour and self.rgb is None:
+        if config.changes_colour and not self.has_rgb:
             text += (
                 " Colour changes, grayscale and solarisation are inactive: the bands do not "
                 "include red, green and blue."
@@ -138,54 +146,54 @@ class MultiCrop(nn.Module):
             )
         config = self.config
         # Lower precision belongs to the network: here it would shift values by up to 1 in 256.
-        with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
-            return Views(
-                globals=self._crops(pixels, valid, plan, slice(0, GLOBALS), config.global_size),
-                locals=self._crops(pixels, valid, plan, slice(GLOBALS, None), config.local_size),
-            )
+        device, (b, bands) = pixels.device, pixels.shape[:2]
+        shapes = (GLOBALS * b, config.global_size), (config.local_count * b, config.local_size)
+        # Made outside inference mode, so that the network may learn from them.
+        crops = [torch.empty(n, bands, size, size, device=device) for n, size in shapes]
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+            for some, out in zip((slice(0, GLOBALS), slice(GLOBALS, None)), crops, strict=True):
+                self._make(pixels, valid, plan, some, out)
+        return Views(globals=crops[0], locals=crops[1])
 
-    def _crops(
+    def _make(
         self,
         pixels: Shaped[Tensor, "b c h w"],
         valid: Bool[Tensor, "b h w"],
         plan: ViewPlan,
         crops: slice,
-        size: int,
-    ) -> Float[Tensor, "m c size size"]:
-        boxes, mirrored = plan.boxes[crops], plan.mirrored[crops]
+        out: Float[Tensor, "m c size size"],
+    ) -> None:
+        """Make some crops of every sample, all of one size, into ``out``."""
         draws = self._rows(plan, crops)
-        out = torch.empty(
-            boxes.shape[0] * len(pixels), pixels.shape[1], size, size, device=pixels.device
-        )
         for rows, resized in resized_crops(
             pixels,
             None if plan.all_complete else valid,
-            boxes,
-            mirrored,
-            size=size,
+            plan.boxes[crops],
+            plan.mirrored[crops],
+            complete=plan.complete,
+            size=out.shape[-1],
             interpolation=self.config.interpolation,
         ):
             self._finish(resized, draws[rows], out[rows])
-        return out
 
     def _rows(self, plan: ViewPlan, crops: slice) -> _Rows:
         """Lay out the draws of some crops of a plan, crop-major."""
         config = self.config
 
-        def flat(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values[crops].flatten(0, 1)
+        def flat(values: Tensor) -> Tensor:
+            return values[crops].flatten(0, 1)
 
-        sigma, solarised = flat(plan.sigma), flat(plan.solarised)
+        sigma = flat(plan.sigma)
         blurs, solarises = config.blur != "none", self.colours and config.solarise_p > 0
         return _Rows(
             complete=plan.complete.repeat(plan.boxes[crops].shape[0]),
             transposed=flat(plan.transposed) if config.turns else None,
             colours=Colours.of(flat(plan.mixes), flat(plan.hue)) if self.colours else None,
-            solarised=photometric.switch(solarised) if solarises else None,
-            blurred=photometric.switch(sigma > 0) if blurs else None,
+            solarised=switch(flat(plan.solarised)) if solarises else None,
+            blurred=switch(sigma > 0) if blurs else None,
             kernels=photometric.gaussian(sigma, config.blur_kernel) if blurs else None,
-            gain=flat(plan.gain),
-            offset=flat(plan.offset),
+            gain=None if plan.gain is None else flat(plan.gain),
+            offset=None if plan.offset is None else flat(plan.offset),
         )
 
     def _finish(
@@ -230,10 +238,9 @@ class MultiCrop(nn.Module):
         self,
         x: Float[Tensor, "n c h w"],
         on: Switch,
-        operation: Callable[[Tensor, photometric.Rows], None],
+        operation: Callable[[Tensor, Rows], None],
     ) -> None:
         """Run an operation on red, green and blue of the crops where ``on``."""
-        assert self.rgb is not None
         r, g, b = self.rgb
         if (g, b) == (r + 1, r + 2):
             photometric.on_rows(x[:, r : r + 3], on, operation)

@@ -184,13 +184,19 @@ def _even_chunks(count: int, most: int) -> list[range]:
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor, *, first: bool) -> None:
+    """Add ``left @ right`` to ``total``, or write it there at first."""
     if left.dtype == total.dtype:
         # beta = 0 ignores what the memory held before, NaN included.
         total.addmm_(left, right, beta=0 if first else 1)
-    elif first:
-        total.copy_(left @ right)
-    else:
-        total += left @ right
+        return
+    # A shorter product is widened a slab at a time, so that it is never held whole.
+    rows = cache_rows(total.shape[1], total)
+    for out, part in zip(torch.split(total, rows), torch.split(left, rows), strict=True):
+        product = part @ right
+        if first:
+            out.copy_(product)
+        else:
+            out.add_(product)
 
 
 def _logit_gradient(

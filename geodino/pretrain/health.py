@@ -61,7 +61,7 @@ class DenseHealth:
             "patch_patch_cosine": patch_patch_cosine(patches),
             "cls_rank": effective_rank(cls),
             "patch_rank": effective_rank(patches.flatten(0, 1)),
-            "outlier_share": outlier_share(patches),
+            "outlier_share": outlier_share(patches.flatten(0, 1)),
             "gram_distance": gram_distance(patches, self.reference),
         }
         return {name: float(value) for name, value in figures.items()}

@@ -27,17 +27,17 @@ from geodino.pretrain.teacher import EmaUpdate
 class Measurements:
     """Scalars of past steps that wait on the device until somebody asks: one copy for many steps."""
 
-    known: list[dict[str, float]] = field(default_factory=list)
+    known: list[dict[str, float | int]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
 
-    def add(self, known: dict[str, float], values: dict[str, Tensor]) -> None:
+    def add(self, known: dict[str, float | int], values: dict[str, Tensor]) -> None:
         """Keep this step's scalars, those on the host and those on the device, without waiting."""
         self.names = list(values)
         self.known.append(known)
         self.values.append(torch.stack([v.detach().float() for v in values.values()]))
 
-    def take(self, mean_over_ranks: Callable[[Tensor], Tensor]) -> list[dict[str, float]]:
+    def take(self, mean_over_ranks: Callable[[Tensor], Tensor]) -> list[dict[str, float | int]]:
         """Return and forget what was kept: one row a step. Waits for the device once.
 
         Args:

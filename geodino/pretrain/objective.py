@@ -66,7 +66,7 @@ class ObjectiveConfig(Config):
     student_temp: float = Field(default=0.1, gt=0)
     """Temperature of the student's softmax."""
 
-    sinkhorn_iterations: int = Field(default=3, ge=1)
+    sinkhorn_iterations: int = Field(default=3, ge=1, le=6)
     """Iterations of Sinkhorn-Knopp on the teacher's logits."""
 
     skip_same_view: bool = True

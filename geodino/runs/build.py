@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 
 from geodino import seeds
 from geodino.data.batch import Batch
 from geodino.data.loader import Loader, LoaderConfig, default_threads
-from geodino.data.order import Order, OrderConfig, Shapes
+from geodino.data.order import Order, OrderConfig, shapes_of
 from geodino.data.tiles import TileIndex, TileReader
 from geodino.data.views import MultiCrop
 from geodino.errors import RecipeError
@@ -87,17 +86,8 @@ def build_planner(config: RunConfig, contract: InputContract) -> Planner:
 def build_order(config: RunConfig, index: TileIndex, *, seed: int, batch: int) -> Order:
     """Build the order of samples over the tiles."""
     data = config.data
-    sizes = np.array([[t.height, t.width, *t.block] for t in index.tiles], dtype=np.int64)
-    height, width, block_height, block_width = sizes.T
-    pixel = len(index.bands) * np.dtype(index.dtype).itemsize
     return Order(
-        Shapes(
-            height=height,
-            width=width,
-            block_height=block_height,
-            block_width=block_width,
-            pixel_bytes=np.full(len(sizes), pixel, dtype=np.int64),
-        ),
+        shapes_of(index),
         OrderConfig(
             seed=seed,
             batch=batch,

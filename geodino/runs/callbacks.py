@@ -86,7 +86,7 @@ class Recorder(L.Callback):
         self.pace = pace
         self.identity = dict(identity)
         self.health = health
-        self.latest: dict[str, float] = {}
+        self.latest: dict[str, float | int] = {}
         self._writer = _event_writer(folder.root) if config.log.tensorboard else None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -156,17 +156,21 @@ class Recorder(L.Callback):
         path = self.folder.checkpoints / f"step-{step:08d}.ckpt"
         temporary = path.with_suffix(".tmp")
         last = self.folder.checkpoints / "last.ckpt"
-        with writing(path):
-            trainer.save_checkpoint(temporary, weights_only=False)
-            if not trainer.is_global_zero:
-                return
-            with temporary.open("rb") as handle:
-                os.fsync(handle.fileno())
-            temporary.replace(path)
-            link = last.with_suffix(".link")
-            link.unlink(missing_ok=True)
-            os.link(path, link)
-            link.replace(last)
+        try:
+            with writing(path):
+                trainer.save_checkpoint(temporary, weights_only=False)
+                if not trainer.is_global_zero:
+                    return
+                with temporary.open("rb") as handle:
+                    os.fsync(handle.fileno())
+                temporary.replace(path)
+                link = last.with_suffix(".link")
+                link.unlink(missing_ok=True)
+                os.link(path, link)
+                link.replace(last)
+        finally:
+            if trainer.is_global_zero:
+                temporary.unlink(missing_ok=True)
         for old in sorted(self.folder.checkpoints.glob("step-*.ckpt"))[
             : -self.config.checkpoint.keep
         ]:

@@ -1,6 +1,7 @@
 """The run card: what will happen, how long it takes and what it needs, before it happens."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,14 +40,14 @@ def run_card(prepared: Prepared, *, device: torch.device, devices: int, out: Pat
     parameters = _parameters(config, contract)
     flops = flops_per_image(config, contract)
     fast, slow = _duration_s(flops * batch * phase.steps / devices, device)
-    share = contract.statistics.get("valid_all_share")
+    share = contract.statistics.get("valid_all")
     gsd = "unknown GSD" if index.gsd_m is None else f"{_range(index.gsd_m)} m"
     bands = ", ".join(band.name for band in index.bands)
     epochs = batch * phase.steps / order.samples_per_epoch
-    sides = _range((min(t.height for t in index.tiles), max(t.height for t in index.tiles)))
+    sides = _range([side for t in index.tiles for side in (t.height, t.width)])
     lines = {
         "recipe": config.description,
-        "tiles": f"{len(index.tiles)} of {sides} px rows, {index.dtype}, {gsd}, "
+        "tiles": f"{len(index.tiles)} of {sides} px, {index.dtype}, {gsd}, "
         f"{len(index.crs)} CRS"
         + (f"; {order.too_small} smaller than a chip left out" if order.too_small else "")
         + (f"; {len(index.bad)} UNUSABLE" if index.bad else ""),
@@ -178,7 +179,7 @@ def _clock(seconds: float) -> str:
     return f"{minutes / 60:.0f} h" if minutes < 60 * 72 else f"{minutes / 1440:.0f} days"
 
 
-def _range(values: tuple[float, ...]) -> str:
+def _range(values: Sequence[float | int]) -> str:
     low, high = min(values), max(values)
     return f"{low:g}" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} to {high:.3g}"
 

@@ -58,7 +58,10 @@ def export_run(run: Path, *, to: str = "timm", out: Path | None = None) -> dict[
     contract = InputContract.from_json(
         folder.contract.read_text(encoding="utf-8"), source=folder.contract
     )
-    checkpoint = read_checkpoint(folder.last_checkpoint())
+    last = folder.last_checkpoint()
+    if last is None:
+        raise RunError(f"{run} has no checkpoint yet: there is nothing to export.")
+    checkpoint = read_checkpoint(last)
     network = build_network(config, contract)
     state = checkpoint["state_dict"]
     prefix = "teacher."

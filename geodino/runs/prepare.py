@@ -1,5 +1,6 @@
 """Before the first step: look at the tiles, settle every value that depends on them."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,7 +30,7 @@ class Prepared:
     contract: InputContract
 
     source: str
-    """What the user called the tiles."""
+    """What the user called the tiles, as an absolute path or pattern."""
 
     fingerprint: str
     """Hash of the tiles' contents."""
@@ -102,7 +103,7 @@ def prepare(
         config=config,
         index=index,
         contract=contract,
-        source=tiles,
+        source=os.path.abspath(tiles),  # noqa: PTH100  (a glob is no Path)
         fingerprint=index.fingerprint(threads=default_threads()),
         derived=derived,
     )

@@ -115,6 +115,11 @@ def _resumed(job: PretrainJob, folder: RunFolder) -> Prepared:
     """Read what the run is, and refuse to go on as something else."""
     config = load_recorded(folder.recipe)
     prepared = _from_folder(folder, config)
+    if os.path.abspath(job.tiles) != prepared.source:  # noqa: PTH100  (a glob is no Path)
+        raise RunError(
+            f"{folder.root} was started with --tiles {prepared.source}, not {job.tiles}: resume it "
+            "with the tiles it began with, or start a new run in another --out."
+        )
     if job.recipe is not None or job.settings:
         asked = prepare(job.tiles, job.recipe, job.settings, like=prepared)
         changed = differences(config, asked.config)

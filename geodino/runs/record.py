@@ -107,19 +107,15 @@ class RunFolder:
             write_text(self.metrics, "")
             append_lines(self.metrics, rows)
 
-    def last_checkpoint(self) -> Path:
-        """Return the newest resumable state.
+    def last_checkpoint(self) -> Path | None:
+        """Return the newest resumable state; None where the run stopped before its first one.
 
-        Raises:
-            RunError: the run stopped before its first checkpoint.
+        Leftovers of a checkpoint that was being written when the run died are removed.
         """
+        for leftover in (*self.checkpoints.glob("*.tmp"), *self.checkpoints.glob("*.link")):
+            leftover.unlink()
         path = self.checkpoints / "last.ckpt"
-        if not path.is_file():
-            raise RunError(
-                f"{self.root} has no checkpoint: the run stopped before its first one. "
-                "Remove the folder and start again."
-            )
-        return path
+        return path if path.is_file() else None
 
     def write_recipe(self, text: str) -> None:
         """Record the complete configuration."""
