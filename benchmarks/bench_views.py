@@ -38,7 +38,7 @@ PLAIN = ViewsConfig(
 def run(rounds: int, small: bool) -> dict:
     torch.set_num_threads(1)
     settings = {
-        "paper, chips of 512": (PAPER, 128 if small else 512, 2 if small else 8),
+        "paper, chips of 512": (PAPER, 144 if small else 512, 2 if small else 16),
         "laptop, chips of 64": (PLAIN, 64, 4 if small else 256),
     }
     tables, figures = [], {}

@@ -79,9 +79,11 @@ def draw_masks(
     counts = mask_counts(config, images=images, patches=grid[0] * grid[1])
     for image, count in zip(rng.permutation(images), counts, strict=False):
         _fill(masks[image], count, config, rng)
-        if config.circular_shift:
-            rows, columns = (int(u * size) for u, size in zip(rng.random(2), grid, strict=True))
-            masks[image] = np.roll(masks[image], (rows, columns), axis=(0, 1))
+    if config.circular_shift:
+        rows, columns = (
+            (np.arange(size) + rng.integers(size, size=(images, 1))) % size for size in grid
+        )
+        masks = masks[np.arange(images)[:, None, None], rows[:, :, None], columns[:, None, :]]
     return masks.reshape(images, -1)
 
 

@@ -167,11 +167,11 @@ def turn_hue(x: Float[Tensor, "n 3 h w"], shifts: Float[Tensor, "n 3"]) -> None:
     high = torch.maximum(r, g)
     torch.minimum(low, b, out=low)
     torch.maximum(high, b, out=high)
-    chroma = high - low
+    chroma = (high - low).clamp_(min=1e-20)  # greys must not divide by zero
     hue = torch.add(g, b, out=high)
     hue.sub_(r).sub_(low).add_(chroma)
     low.sub_(chroma)
-    hue.div_(chroma.clamp(min=1e-20))
+    hue.div_(chroma)
     # The sign of g - b, plus where they are equal.
     hue.mul_(torch.sub(g, b).add_(1e-30).sgn_())
     torch.add(hue, shifts[:, :, None, None], out=x)

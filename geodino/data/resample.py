@@ -23,7 +23,7 @@ Interpolation = Literal["bicubic", "bilinear"]
 _REACH: dict[Interpolation, float] = {"bicubic": 2.0, "bilinear": 1.0}
 _CUBIC = -0.5
 
-_WHOLE_CHIP = 128 * 128
+_WHOLE_CHIP = 192 * 192
 """Up to so many pixels, the CPU resizes from whole chips; above, it copies each box first."""
 
 _CHUNK = 1 << 16

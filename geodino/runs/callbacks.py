@@ -116,8 +116,10 @@ class Recorder(L.Callback):
             self.pace.restart(done)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write what is left."""
+        """Write what is left, and the last state where its turn to be saved has not come."""
         self.flush(trainer, _module(pl_module))
+        if trainer.global_step % self.config.checkpoint.every:
+            self.save(trainer)
 
     def flush(self, trainer: L.Trainer, module: PretrainModule) -> None:
         """Bring the waiting scalars to the host, write them, and stop a run that learns nothing.

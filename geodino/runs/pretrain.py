@@ -26,7 +26,7 @@ from geodino.runs.build import (
 from geodino.runs.callbacks import Pace, ProgressLine, Recorder, Signals, StopAsked
 from geodino.runs.card import run_card
 from geodino.runs.device import choose_device
-from geodino.runs.export import read_checkpoint, save_network
+from geodino.runs.export import export_run, read_checkpoint, save_network
 from geodino.runs.prepare import Prepared, prepare
 from geodino.runs.recipe import RunConfig, differences, dump, load_recorded
 from geodino.runs.record import RunFolder, RunLog, environment
@@ -181,6 +181,9 @@ def _train(
     checkpoint = folder.last_checkpoint() if job.resume else None
     identity = {"recipe": config.digest(), "data": prepared.fingerprint}
     done = 0 if checkpoint is None else _check_identity(checkpoint, identity)
+    if done >= phase.steps:
+        log.say(f"All {done} steps are done already; the model is exported again.")
+        return export_run(folder.root) if _rank() == 0 else {}
     if done:
         log.say(f"Going on from step {done} of {phase.steps} ({checkpoint}).")
     if _rank() == 0:

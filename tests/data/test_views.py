@@ -1,12 +1,11 @@
 """Multi-crop views: torchvision's crops and changes, one key per sample, blind to invalid pixels."""
 
-import math
 from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from geodino.data.views import MultiCrop, ViewsConfig, draw_views
@@ -51,156 +50,6 @@ def crop_of(views, plan, crop, sample):
     return views.globals[crop * b + sample] if crop < 2 else views.locals[(crop - 2) * b + sample]
 
 
-# --- draws ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(512, 512), (64, 64), (300, 420)])
-def test_boxes_are_distributed_as_torchvisions(shape):
-    height, width = shape
-    config = ViewsConfig(local_count=1)
-    draws = 3000
-    ours = draw_views(
-        config, seed=0, first=0, valid=np.ones((draws, height, width), dtype=bool), rgb=True
-    ).boxes.numpy()
-    image = torch.empty(3, height, width)
-    torch.manual_seed(0)
-    for crop, scale in (
-        (0, config.global_scale),
-        (1, config.global_scale),
-        (2, config.local_scale),
-    ):
-        peer = v2.RandomResizedCrop(16, scale=scale, antialias=True)
-        theirs = [peer.make_params([image]) for _ in range(draws)]
-        theirs = np.array([[p[k] for k in ("top", "left", "height", "width")] for p in theirs])
-        for statistic in (
-            lambda box: box[:, 2] * box[:, 3] / (height * width),
-            lambda box: np.log(box[:, 3] / box[:, 2]),
-            lambda box: box[:, 0] + box[:, 2] / 2,
-            lambda box: box[:, 1] + box[:, 3] / 2,
-            lambda box: box[:, 0] / np.maximum(height - box[:, 2], 1),
-        ):
-            mine, peers = statistic(ours[crop]), statistic(theirs)
-            # Kolmogorov and Smirnov's distance; 1.95 sqrt(2 / n) is its 0.1 % point.
-            edges = np.sort(np.concatenate([mine, peers]))
-            distance = np.abs(
-                np.searchsorted(np.sort(mine), edges, "right")
-                - np.searchsorted(np.sort(peers), edges, "right")
-            ).max()
-            assert distance / draws < 1.95 * math.sqrt(2 / draws)
-            assert mine.mean() == pytest.approx(
-                peers.mean(), abs=5 * peers.std() * math.sqrt(2 / draws)
-            )
-
-
-def test_boxes_lie_inside_the_chip_and_fall_back_to_the_central_crop():
-    # Four times as long as wide: a crop of at least 90 % of the area never has an allowed aspect.
-    config = ViewsConfig(global_scale=(0.9, 1.0))
-    boxes = draw_views(
-        config, seed=0, first=0, valid=np.ones((20, 64, 16), dtype=bool), rgb=True
-    ).boxes
-    assert (boxes[:2] == torch.tensor([21, 0, 21, 16])).all()  # 16 / (3 / 4) = 21.3 rows
-    top, left, height, width = boxes.unbind(-1)
-    assert (top >= 0).all()
-    assert (left >= 0).all()
-    assert (top + height <= 64).all()
-    assert (left + width <= 16).all()
-
-
-def test_a_sample_has_the_same_views_in_any_batch():
-    config = ViewsConfig(gain=0.2, offset=0.1, turns=True, flip_horizontal=0.5)
-    valid = np.random.default_rng(0).random((6, 40, 40)) > 0.4
-    whole = draw_views(config, seed=3, first=100, valid=valid, rgb=True, bands=5)
-    part = draw_views(config, seed=3, first=102, valid=valid[2:4], rgb=True, bands=5)
-    for name in whole.__slots__:
-        a, b = getattr(whole, name), getattr(part, name)
-        if name == "complete":
-            assert torch.equal(a[2:4], b)
-        elif isinstance(a, torch.Tensor):
-            assert torch.equal(a[:, 2:4], b), name
-    other = draw_views(config, seed=4, first=100, valid=valid, rgb=True, bands=5)
-    assert not torch.equal(whole.boxes, other.boxes)
-
-
-@pytest.mark.parametrize(
-    ("blur", "shares"), [("paper", (1, 0.1, 0.5)), ("release", (0, 0.9, 0.5)), ("none", (0, 0, 0))]
-)
-def test_operations_are_as_frequent_as_asked(blur, shares):
-    config = ViewsConfig(blur=blur, local_count=1)
-    plan = draw_views(config, seed=0, first=0, valid=all_valid(2000, 8, 8), rgb=True)
-    for crop, share in enumerate(shares):
-        assert (plan.sigma[crop] > 0).float().mean() == pytest.approx(share, abs=0.04)
-    assert plan.solarised.float().mean(1).tolist() == pytest.approx([0, 0.2, 0], abs=0.04)
-    assert (plan.hue != 0).float().mean(1).tolist() == pytest.approx([0.8] * 3, abs=0.04)
-    grey = (plan.mixes[:, :, 6, 1] == 1).float().mean(1)
-    assert grey.tolist() == pytest.approx([0.2] * 3, abs=0.04)
-    on = plan.sigma[plan.sigma > 0]
-    assert len(on) == 0 or (0.1 <= on.min() < 0.2 and 1.9 < on.max() <= 2.0)
-    assert plan.hue.abs().max() <= 0.1
-    # Hue first, second, third or last, each a quarter of the time: 0 to 3 changes come before.
-    before = (plan.mixes[:, :, :3] != torch.tensor([1.0, 0, 0])).any(-1).sum(-1)[plan.hue != 0]
-    assert (before.bincount(minlength=4) / len(before)).tolist() == pytest.approx(
-        [0.25] * 4, abs=0.03
-    )
-
-
-def test_without_red_green_and_blue_no_colour_is_drawn_and_all_else_stays():
-    plan = draw_views(ViewsConfig(), seed=0, first=0, valid=all_valid(), rgb=True)
-    bare = draw_views(ViewsConfig(), seed=0, first=0, valid=all_valid(), rgb=False)
-    assert torch.equal(plan.boxes, bare.boxes)
-    assert torch.equal(plan.sigma, bare.sigma)
-    assert (bare.mixes == torch.tensor([1.0, 0.0, 0.0])).all()
-    assert not bare.hue.any()
-    assert not bare.solarised.any()
-
-
-def test_crops_with_too_few_valid_pixels_are_drawn_again():
-    valid = all_valid(64, 64, 64)
-    valid[:, :, :40] = False  # 37.5 % are valid, in a strip at the right
-    plan = draw_views(ViewsConfig(min_valid=0.6), seed=0, first=0, valid=valid, rgb=True)
-    free = draw_views(ViewsConfig(min_valid=0.0), seed=0, first=0, valid=valid, rgb=True)
-    assert not plan.all_complete
-
-    def shares(plan, crops):
-        found = [
-            valid[i, t : t + h, x : x + w].mean()
-            for boxes in plan.boxes[crops]
-            for i, (t, x, h, w) in enumerate(boxes.tolist())
-        ]
-        return np.array(found)
-
-    locals_ = slice(2, None)
-    assert (shares(free, locals_) < 0.6).mean() > 0.5
-    # A local crop finds the strip about three times in ten; eleven draws rarely all miss.
-    assert (shares(plan, locals_) < 0.6).mean() < 0.1
-    assert (shares(plan, slice(0, 2)) >= shares(free, slice(0, 2))).all()
-    whole = draw_views(ViewsConfig(), seed=0, first=0, valid=all_valid(64, 64, 64), rgb=True)
-    keep = torch.tensor(shares(free, slice(0, None)) >= 0.6).view(free.boxes.shape[:2])
-    assert torch.equal(plan.boxes[keep], whole.boxes[keep])
-
-
-def test_gain_and_offset_need_the_number_of_bands():
-    with pytest.raises(ValueError, match="how many bands"):
-        draw_views(ViewsConfig(gain=0.1), seed=0, first=0, valid=all_valid(), rgb=False)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"global_scale": (0.5, 0.2)},
-        {"local_scale": (0.1, 1.2)},
-        {"blur_kernel": 8},
-        {"local_size": 8, "blur_kernel": 17},
-        {"aspect": (0.0, 1.0)},
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(wrong):
-    with pytest.raises(ValueError, match="must|shares"):
-        ViewsConfig(**wrong)
-
-
-# --- crops ---------------------------------------------------------------------------------------
-
-
 def by_torchvision(config, plan, pixels, crop, i, model):
     """One crop through torchvision's functions, in float, with the numbers of the plan."""
     size = config.global_size if crop < 2 else config.local_size
@@ -233,7 +82,7 @@ def tv_mix(x, a, b, c):
     return tv.rgb_to_grayscale(x, 3) if a == 0.0 else tv.adjust_saturation(x, a)
 
 
-@pytest.mark.parametrize("size", [(48, 56), (150, 140)])
+@pytest.mark.parametrize("size", [(48, 56), (220, 200)])
 def test_the_whole_chain_is_torchvisions(size):
     config = ViewsConfig(**SMALL, flip_horizontal=0.5, flip_vertical=0.5, turns=True)
     pixels = chips(12, 3, *size)
@@ -255,7 +104,7 @@ def test_all_eight_symmetries_occur_and_are_turns_and_flips_of_the_crop():
     config = ViewsConfig(**SMALL, **QUIET, flip_horizontal=0.5, turns=True)
     plain = ViewsConfig(**SMALL, **QUIET)
     pixels = chips(40)
-    views, plan = make(config, pixels, all_valid(40))
+    views, _ = make(config, pixels, all_valid(40))
     bare, _ = make(plain, pixels, all_valid(40))
     seen = set()
     for i in range(40):
@@ -272,7 +121,7 @@ def test_all_eight_symmetries_occur_and_are_turns_and_flips_of_the_crop():
 
 
 @pytest.mark.parametrize("garbage", [0, 255])
-@pytest.mark.parametrize("size", [(48, 56), (150, 140)])
+@pytest.mark.parametrize("size", [(48, 56), (220, 200)])
 def test_invalid_pixels_are_zero_and_their_values_change_no_bit(garbage, size):
     config = ViewsConfig(**SMALL, turns=True, min_valid=0.2, gain=0.1, offset=0.1)
     pixels = chips(4, 3, *size)
@@ -289,13 +138,13 @@ def test_invalid_pixels_are_zero_and_their_values_change_no_bit(garbage, size):
     assert (zero.view(2, 4)[:, 3] == 0).all()
 
 
-@pytest.mark.parametrize(("size", "tolerance"), [((48, 56), 2e-5), ((150, 140), 0.0)])
+@pytest.mark.parametrize(("size", "tolerance"), [((48, 56), 2e-5), ((220, 200), 0.0)])
 def test_a_complete_chip_is_not_changed_by_holes_in_its_neighbours(size, tolerance):
     # Small chips are resized together, so that a mask changes the order of some sums.
     config = ViewsConfig(**SMALL)
     pixels, valid = chips(3, 3, *size), all_valid(3, *size)
     whole, _ = make(config, pixels, valid)
-    valid[0, 3:9] = False
+    valid[0, 20:30] = False
     holed, _ = make(config, pixels, valid)
     a, b = (views.globals.unflatten(0, (2, 3)) for views in (whole, holed))
     torch.testing.assert_close(a[:, 1:], b[:, 1:], atol=tolerance, rtol=0)
@@ -408,7 +257,7 @@ def test_chips_of_other_bands_than_the_contracts_are_refused():
 
 def test_no_local_crops_are_an_empty_tensor():
     config = ViewsConfig(**{**SMALL, "local_count": 0})
-    for size in ((48, 56), (150, 140)):
+    for size in ((48, 56), (220, 200)):
         views, _ = make(config, chips(3, 3, *size), all_valid(3, *size))
         assert views.locals.shape == (0, 3, 16, 16)
         assert views.globals.shape == (6, 3, 32, 32)
