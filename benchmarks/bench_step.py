@@ -50,7 +50,7 @@ class Trainer:
         skipped = step_if_finite(self.optimizer, self.optimizer, norms)
         self.module._ema(self.now.momentum, skipped)
         self.optimizer.zero_grad()
-        return float(total)
+        return float(total.detach())
 
 
 def ours(module: PretrainModule, batch, temp: float):
@@ -141,7 +141,8 @@ def run(rounds: int = 3, small: bool = False) -> dict:
         batch = next(batches)
         trainer = Trainer(prepared)
         difference = abs(
-            float(ours(trainer.module, batch, 0.07)) - float(plain(trainer.module, batch, 0.07))
+            float(ours(trainer.module, batch, 0.07).detach())
+            - float(plain(trainer.module, batch, 0.07).detach())
         )
         assert difference < 1e-3, f"the plain step differs by {difference}"
         flops = flops_per_image(config, prepared.contract) * config.train.batch

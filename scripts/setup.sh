@@ -23,6 +23,5 @@ if command -v uv >/dev/null 2>&1; then
     uv pip install --quiet --python "$VENV/bin/python" -c constraints.txt -e '.[dev]'
 else
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
-        -c constraints.txt -e '.[dev]' 2>&1 | { grep -v '^WARNING: Location' || true; }
-    "$VENV/bin/python" -c 'import geodino, torch'
+        -c constraints.txt -e '.[dev]'
 fi

@@ -1,6 +1,7 @@
 """Projection heads: features to a normalised bottleneck to prototype scores."""
 
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,10 @@ class HeadConfig(Config):
     layers: int = Field(default=3, gt=0)
     """Linear layers of the MLP, with a GELU between two; 1 is a single linear map."""
 
+    init: Literal["paper", "unit"] = "paper"
+    """Standard deviation of the initial weights: ``paper`` 0.02; ``unit`` 1 / sqrt(inputs), with
+    which the teacher's first targets are not uniform and short runs learn from the first step."""
+
 
 class ProjectionHead(nn.Module):
     """MLP, L2 normalisation, and a bias-free linear layer to the prototypes (DINOv3's head).
@@ -36,6 +41,7 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, in_dim: int, config: HeadConfig) -> None:
         super().__init__()
+        self.init = config.init
         widths = [in_dim, *[config.hidden] * (config.layers - 1), config.bottleneck]
         steps: list[nn.Module] = []
         for before, after in pairwise(widths):
@@ -45,10 +51,11 @@ class ProjectionHead(nn.Module):
         self.last_layer = _unset_linear(config.bottleneck, config.prototypes, bias=False)
 
     def init_weights(self, generator: torch.Generator) -> None:
-        """Draw weights from a normal of standard deviation 0.02, cut at ±2; set biases to 0."""
+        """Draw weights from a normal, cut at ±2, as the config's ``init`` says; set biases to 0."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02, generator=generator)
+                std = 0.02 if self.init == "paper" else module.in_features**-0.5
+                nn.init.trunc_normal_(module.weight, std=std, generator=generator)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 

@@ -104,3 +104,16 @@ def test_outputs_and_gradients_agree_with_the_reference(shared_golden, layers):
     torch.testing.assert_close(zero, golden[f"{prefix}out_zero_input"], **close)
     exact = head.double()(golden["in.x"].double())
     torch.testing.assert_close(exact, golden[f"{prefix}out.f64"], rtol=0, atol=1e-10)
+
+
+def test_unit_weights_give_scores_that_tell_samples_apart_from_the_start():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(64, 32, generator=generator)
+    spread = {}
+    for init in ("paper", "unit"):
+        head = ProjectionHead(32, HeadConfig(prototypes=64, hidden=48, bottleneck=16, init=init))
+        head.init_weights(torch.Generator().manual_seed(1))
+        spread[init] = float(head(features).detach().std())
+    # Unit bottleneck features times weights of deviation s have scores of deviation s.
+    assert spread["paper"] == pytest.approx(0.02, rel=0.3)
+    assert spread["unit"] == pytest.approx(16**-0.5, rel=0.3)
