@@ -22,6 +22,12 @@ if command -v uv >/dev/null 2>&1; then
     fi
     uv pip install --quiet --python "$VENV/bin/python" -c constraints.txt -e '.[dev]'
 else
+    # Old versions of pip print a line for each package of a local index that they pass over.
+    messages=$(mktemp)
+    trap 'rm -f "$messages"' EXIT
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
-        -c constraints.txt -e '.[dev]'
+        -c constraints.txt -e '.[dev]' 2>"$messages" || {
+        grep -v '^WARNING: Location' "$messages" >&2
+        exit 1
+    }
 fi
