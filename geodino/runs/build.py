@@ -59,6 +59,13 @@ def build_module(config: RunConfig, contract: InputContract) -> PretrainModule:
     )
 
 
+def compile_blocks(module: PretrainModule) -> None:
+    """Compile each transformer block of both networks on its first call; names stay the same."""
+    for network in (module.student, module.teacher):
+        for block in getattr(network.backbone.trunk, "blocks", ()):
+            block.compile(dynamic=False)
+
+
 def whole_batch(config: RunConfig) -> int:
     """Return the resolved global batch."""
     if config.train.batch == "auto":

@@ -20,6 +20,7 @@ from geodino.runs.build import (
     build_module,
     build_order,
     build_planner,
+    compile_blocks,
     loader_config,
     whole_batch,
 )
@@ -189,6 +190,9 @@ def _train(
     if _rank() == 0:
         folder.keep_metrics_before(done)
     module = build_module(config, prepared.contract)
+    wanted = config.train.compile
+    if wanted == "on" or (wanted == "auto" and device.type == "cuda"):
+        compile_blocks(module)
     health = build_health(config, prepared.contract, prepared.index)
     feeds: list[Feed] = []
 

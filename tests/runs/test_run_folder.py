@@ -109,3 +109,30 @@ def test_without_a_recipe_one_is_chosen_and_the_reason_is_shown(tiles, tmp_path)
         tiles=str(tiles), out=tmp_path / "run", dry_run=True, quiet=True, device="cpu"
     )
     assert any(note.startswith("recipe = laptop") for note in pretrain(job)["notes"])
+
+
+def test_event_files_are_written_on_request(tiles, tmp_path):
+    overrides = ("log.tensorboard=true", "phases.pretrain.steps=2")
+    pretrain(
+        PretrainJob(
+            tiles=str(tiles), out=tmp_path / "run", recipe="debug", overrides=overrides,
+            device="cpu", quiet=True,
+        )
+    )  # fmt: skip
+    assert list((tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*"))
+
+
+@pytest.mark.slow
+def test_a_run_with_compiled_blocks_gives_the_losses_of_one_without(debug_run, tiles, tmp_path):
+    overrides = ("train.compile=on", "phases.pretrain.steps=3")
+    out = tmp_path / "run"
+    pretrain(
+        PretrainJob(
+            tiles=str(tiles), out=out, recipe="debug", overrides=overrides, device="cpu", quiet=True
+        )
+    )
+    compiled, plain = (
+        [row["loss/total"] for row in read_lines(run / "metrics.jsonl") if "loss/total" in row][:3]
+        for run in (out, debug_run)
+    )
+    assert compiled == pytest.approx(plain, rel=1e-4)
