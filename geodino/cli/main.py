@@ -1,6 +1,7 @@
 """The command line: arguments in, one job out. Nothing heavy is imported before a job runs."""
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -95,7 +96,9 @@ def evaluate(
         device=device,
         quiet=quiet or as_json,
     )
-    _report(evaluate(job), as_json=as_json)
+    result = evaluate(job)
+    # People read the table that was shown; programs take all of it.
+    _report(result if as_json else {"results": result["out"]}, as_json=as_json)
 
 
 @app.command()
@@ -194,6 +197,8 @@ def _report(result: object, *, as_json: bool) -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake is one message and exit code 2."""
+    # rasterio warns at every photo and every tile without a place; the run card says it once.
+    warnings.filterwarnings("ignore", message="Dataset has no geotransform")
     try:
         app()
     except GeodinoError as error:
