@@ -77,7 +77,7 @@ def draw_masks(
     """
     masks = np.zeros((images, *grid), dtype=np.bool_)
     counts = mask_counts(config, images=images, patches=grid[0] * grid[1])
-    for image, count in zip(rng.permutation(images), counts, strict=False):
+    for image, count in zip(rng.permutation(images)[: len(counts)], counts, strict=True):
         _fill(masks[image], count, config, rng)
     if config.circular_shift:
         rows, columns = (

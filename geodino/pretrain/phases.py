@@ -1,7 +1,5 @@
 """The phases of a run: each with its own crops, schedules and weights."""
 
-from typing import Literal
-
 from pydantic import Field, model_validator
 
 from geodino.config import Config
@@ -84,7 +82,3 @@ def rates(phase: PhaseConfig, step: int, *, batch: int) -> Rates:
         momentum=phase.momentum.value(step, total),
         teacher_temp=phase.teacher_temp.value(step, total),
     )
-
-
-PhaseName = Literal["pretrain"]
-"""Every phase there is."""
