@@ -38,6 +38,11 @@ class Views:
     locals: Float[Tensor, "bn c l l"]
     """The local crops of every sample."""
 
+    @property
+    def sets(self) -> list[Tensor]:
+        """The sets of crops a student sees, each of one size; without locals only the globals."""
+        return [self.globals, self.locals] if len(self.locals) else [self.globals]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Rows:

@@ -1,11 +1,11 @@
 """The paper's initial weights, each parameter from its own key: no order, device or rank matters.
 
+That is ``init: paper``; ``init: unit`` draws every linear map and convolution with a standard
+deviation of 1 / sqrt(inputs) instead (LeCun et al. 1998, "Efficient BackProp", section 4.6).
 DINOv3 draws linear weights and the learned tokens with a standard deviation of 0.02 and leaves
 biases and the mask token at zero. timm's own initialisation of these networks also shrinks the
 output projections with depth, which DINOv3 does not do.
 """
-
-import math
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ def initialise(backbone: Backbone, *, generator: torch.Generator) -> None:
     seed = int(torch.randint(2**62, (), generator=generator, dtype=torch.int64))
     with torch.no_grad():
         for name, module in backbone.named_modules():
-            _fill_module(name, module, seed)
+            _fill_module(name, module, seed, unit=backbone.config.init == "unit")
         _fill_tokens(backbone, seed)
         _fill_layer_scale(backbone)
     restore_buffers(backbone)
@@ -46,23 +46,24 @@ def restore_buffers(backbone: Backbone) -> None:
             restore()
 
 
-def _fill_module(name: str, module: nn.Module, seed: int) -> None:
-    if isinstance(module, nn.Linear):
-        _trunc_normal(module.weight, seed, f"{name}.weight")
-        if module.bias is not None:
-            module.bias.zero_()
-    elif isinstance(module, nn.LayerNorm):
+def _fill_module(name: str, module: nn.Module, seed: int, *, unit: bool) -> None:
+    if isinstance(module, nn.LayerNorm):
         module.weight.fill_(1.0)
         module.bias.zero_()
-    elif isinstance(module, nn.Conv2d):
-        if name.endswith("patch_embed.proj"):
-            bound = 1.0 / math.sqrt(module.weight[0].numel())
-            for part in ("weight", "bias"):
-                _uniform(getattr(module, part), bound, seed, f"{name}.{part}")
+    elif isinstance(module, nn.Linear | nn.Conv2d):
+        inputs = module.weight[0].numel()
+        if unit:
+            _trunc_normal(module.weight, inputs**-0.5, seed, f"{name}.weight")
+        elif name.endswith("patch_embed.proj"):
+            _uniform(module.weight, inputs**-0.5, seed, f"{name}.weight")
         else:
-            _trunc_normal(module.weight, seed, f"{name}.weight")
-            if module.bias is not None:
-                module.bias.zero_()
+            _trunc_normal(module.weight, STD, seed, f"{name}.weight")
+        if module.bias is None:
+            return
+        if name.endswith("patch_embed.proj"):
+            _uniform(module.bias, inputs**-0.5, seed, f"{name}.bias")
+        else:
+            module.bias.zero_()
 
 
 def _fill_tokens(backbone: Backbone, seed: int) -> None:
@@ -82,8 +83,8 @@ def _fill_layer_scale(backbone: Backbone) -> None:
             parameter.fill_(value)
 
 
-def _trunc_normal(parameter: Tensor, seed: int, name: str) -> None:
-    drawn = nn.init.trunc_normal_(_empty(parameter), std=STD, generator=_from(seed, name))
+def _trunc_normal(parameter: Tensor, std: float, seed: int, name: str) -> None:
+    drawn = nn.init.trunc_normal_(_empty(parameter), std=std, generator=_from(seed, name))
     parameter.copy_(drawn)
 
 

@@ -124,6 +124,11 @@ class ModelConfig(Config):
     """Initial value of LayerScale; None is the paper's (1e-5 for ViTs, 1e-6 for ConvNeXts), 0
     builds without LayerScale."""
 
+    init: Literal["paper", "unit"] = "paper"
+    """Standard deviation of the initial weights of linear maps and convolutions: ``paper`` 0.02;
+    ``unit`` 1 / sqrt(inputs), which keeps the scale of what passes at any width. For widths far
+    below a thousand 0.02 makes every block next to the identity; short runs then learn little."""
+
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Share of the samples each half block leaves out in training; the same at every depth. ViTs
     only, as in the reference."""

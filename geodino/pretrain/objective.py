@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from geodino.config import Config
 from geodino.data.masking import MaskConfig
 from geodino.data.views import Views
+from geodino.data.views_config import GLOBALS
 from geodino.losses.dino import DinoRows, dino_loss, dino_rows
 from geodino.losses.ibot import ibot_loss
 from geodino.losses.koleo import koleo, koleo_distributed
@@ -135,16 +136,19 @@ class Objective(nn.Module):
     ) -> dict[str, Float[Tensor, ""]]:
         """Return the weighted total under ``total`` and each unweighted term under its name."""
         config = self.config
-        masks = None if plan.masks is None else plan.masks.masks
-        global_tokens, local_tokens = student.backbone(
-            [views.globals, views.locals], masks=[masks, None], draws=plan.encode
+        tokens = student.backbone(
+            views.sets,
+            masks=[None if plan.masks is None else plan.masks.masks, None][: len(views.sets)],
+            draws=plan.encode,
         )
+        global_tokens = tokens[0]
+        cls = torch.cat([of_set.cls for of_set in tokens])
         head = student.dino_head
         dino = dino_loss(
-            head.bottleneck(torch.cat([global_tokens.cls, local_tokens.cls])),
+            head.bottleneck(cls),
             head.last_layer.weight,
             targets.cls,
-            self._dino_rows(global_tokens.cls, local_tokens.cls),
+            self._dino_rows(len(global_tokens.cls) // GLOBALS, len(cls), cls.device),
             student_temp=config.student_temp,
             local_weight=config.local,
         )
@@ -161,21 +165,20 @@ class Objective(nn.Module):
             )
             total = total + config.ibot * losses["ibot"]
         if config.koleo > 0:
-            losses["koleo"] = self._koleo(global_tokens.cls.unflatten(0, (2, -1)))
+            losses["koleo"] = self._koleo(global_tokens.cls.unflatten(0, (GLOBALS, -1)))
             total = total + config.koleo * losses["koleo"]
         entropy = target_entropy(targets.cls)
         return {"total": total, **losses, "target_entropy": entropy}
 
-    def _dino_rows(self, global_cls: Tensor, local_cls: Tensor) -> DinoRows:
+    def _dino_rows(self, samples: int, crops: int, device: torch.device) -> DinoRows:
         """The pairing of views; it depends on sizes alone and is made once."""
-        samples = len(global_cls) // 2
-        key = (samples, len(local_cls) // samples, global_cls.device)
+        key = (samples, crops, device)
         if key not in self._rows:
             self._rows[key] = dino_rows(
                 samples=samples,
-                local_crops=key[1],
+                local_crops=crops // samples - GLOBALS,
                 ignore_diagonal=self.config.skip_same_view,
-                device=key[2],
+                device=device,
             )
         return self._rows[key]
 

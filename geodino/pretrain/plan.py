@@ -15,6 +15,7 @@ from torch import Tensor
 from geodino import seeds
 from geodino.data.masking import MaskConfig, draw_masks
 from geodino.data.views import ViewPlan, ViewsConfig, draw_views
+from geodino.data.views_config import GLOBALS
 from geodino.models.draws import EncodeDraws, draw_encode
 from geodino.models.sizes import ModelConfig
 
@@ -106,7 +107,7 @@ class Planner:
                 first_group=first_group,
                 groups=groups,
                 group=self.group,
-                crops_per_set=(2, self.views.local_count),
+                crops_per_set=tuple(n for n in (GLOBALS, self.views.local_count) if n),
             ),
         )
 

@@ -71,6 +71,19 @@ def test_a_convnext_starts_from_002_and_1e_minus_6(contract_for):
 
 
 @pytest.mark.parametrize("name", ["vit_nano", "convnext_atto"])
+def test_unit_weights_keep_the_scale_of_what_passes_every_linear_map_and_convolution(
+    name, contract_for
+):
+    backbone = fresh(contract_for(3), name=name, init="unit")
+    weights = [p for n, p in backbone.named_parameters() if p.ndim > 1 and "token" not in n]
+    large = [w for w in weights if w.numel() > 10_000]
+    assert len(large) > 10
+    for weight in large:
+        wanted = weight[0].numel() ** -0.5
+        assert weight.std().item() == pytest.approx(wanted, rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["vit_nano", "convnext_atto"])
 def test_weights_depend_on_the_generator_alone(name, contract_for):
     torch.manual_seed(1)
     first = fresh(contract_for(), name=name).state_dict()

@@ -122,6 +122,25 @@ def test_event_files_are_written_on_request(tiles, tmp_path):
     assert list((tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*"))
 
 
+@pytest.mark.parametrize("drop_path", [0.0, 0.5])
+def test_a_run_without_local_crops_learns_from_the_two_global_ones(tiles, tmp_path, drop_path):
+    overrides = (
+        "phases.pretrain.views.local_count=0",
+        "phases.pretrain.steps=3",
+        "phases.pretrain.objective.ibot=0",
+        f"model.drop_path={drop_path}",
+    )
+    out = tmp_path / "run"
+    pretrain(
+        PretrainJob(
+            tiles=str(tiles), out=out, recipe="debug", overrides=overrides, device="cpu", quiet=True
+        )
+    )
+    rows = [row for row in read_lines(out / "metrics.jsonl") if "loss/dino" in row]
+    assert len(rows) == 3
+    assert all(0 < row["loss/dino"] < 20 for row in rows)
+
+
 @pytest.mark.slow
 def test_a_run_with_compiled_blocks_gives_the_losses_of_one_without(debug_run, tiles, tmp_path):
     overrides = ("train.compile=on", "phases.pretrain.steps=3")
