@@ -55,8 +55,9 @@ def run_card(prepared: Prepared, *, device: torch.device, devices: int, out: Pat
         "valid": "all pixels" if share in (None, 1.0) else f"{100 * share:.1f} % of the pixels",
         "model": f"{config.model.name}, patch {config.model.stride}, "
         f"{parameters / 1e6:.1f} M parameters with heads",
-        "crops": f"2 x {views.global_size} + {views.local_count} x {views.local_size} px "
-        f"from chips of {config.data.chip} px",
+        "crops": f"2 x {views.global_size} px"
+        + (f" + {views.local_count} x {views.local_size} px" if views.local_count else "")
+        + f" from chips of {config.data.chip} px",
         "steps": f"{phase.steps} of {batch} samples: {epochs:.1f} passes over "
         f"{order.samples_per_epoch} chips",
         "device": f"{devices} x {device}" + ("" if device.type == "cuda" else _threads()),

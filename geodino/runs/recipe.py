@@ -119,8 +119,14 @@ class RunConfig(Config):
         return RunConfig.parse(merged(self.model_dump(), values), source="The recipe")
 
     def digest(self) -> str:
-        """Return a hash of everything that decides what a step computes."""
-        decisive = self.model_dump(mode="json", exclude={"description", "log", "checkpoint"})
+        """Return a hash of everything that decides what a step computes.
+
+        Values that are the defaults do not enter: a key that a later version adds, with a default
+        that changes nothing, leaves older runs their hash, and they can be resumed.
+        """
+        decisive = self.model_dump(
+            mode="json", exclude={"description", "log", "checkpoint"}, exclude_defaults=True
+        )
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

@@ -2,6 +2,8 @@ import json
 
 import pytest
 import yaml
+from pydantic import ValidationError
+from stac_model.schema import MLModelProperties
 
 from geodino.errors import RecipeError
 from geodino.geo.bands import Band
@@ -97,6 +99,20 @@ def test_the_item_has_what_stac_and_the_mlm_extension_require(contract_for):
     assert "mlm:model" in asset["roles"]
     assert asset["mlm:artifact_type"] == "safetensors"
     assert [band["name"] for band in asset["bands"]] == model_input["bands"]
+
+
+def test_the_items_model_properties_are_what_the_extensions_own_schema_reads(contract_for):
+    contract = contract_for(4)
+    properties = item(contract)["properties"]
+    read = MLModelProperties.model_validate(properties)
+    assert read.architecture == "vit_x"
+    assert read.total_parameters == 7
+    assert [band if isinstance(band, str) else band.name for band in read.input[0].bands] == list(
+        contract.band_names
+    )
+    del properties["mlm:input"]
+    with pytest.raises(ValidationError, match="input"):
+        MLModelProperties.model_validate(properties)
 
 
 def test_an_item_without_a_place_has_no_box_and_one_with_a_place_has_both(contract_for):

@@ -3,6 +3,7 @@ import pytest
 from geodino.errors import RecipeError
 from geodino.runs.build import check_sizes
 from geodino.runs.recipe import (
+    RunConfig,
     differences,
     dump,
     explain,
@@ -104,3 +105,20 @@ def test_mappings_are_merged_without_touching_either():
     base = {"a": {"b": 1, "c": 2}}
     assert merged(base, {"a": {"b": 3}, "d": 4}) == {"a": {"b": 3, "c": 2}, "d": 4}
     assert base == {"a": {"b": 1, "c": 2}}
+
+
+def test_a_recipes_digest_follows_what_a_step_computes_and_nothing_else():
+    recipe = load_recipe("laptop")
+    chatty = recipe.with_values({"log": {"every": 1}, "description": "another"})
+    other = recipe.with_values({"train": {"seed": recipe.train.seed + 1}})
+    assert chatty.digest() == recipe.digest() != other.digest()
+
+
+def test_a_key_that_a_later_version_adds_leaves_the_digest_as_it_was():
+    class Later(RunConfig):
+        added: int = 3
+
+    recipe = load_recipe("laptop")
+    values = recipe.model_dump()
+    assert Later.parse(values, source="a later version").digest() == recipe.digest()
+    assert Later.parse(values | {"added": 4}, source="changed").digest() != recipe.digest()
