@@ -34,6 +34,11 @@ class EmaUpdate:
             skipped: 1.0 where the optimiser skipped its step; then the teacher stays put.
         """
         target: list[Any] = [p.data for p in self._target]
-        difference = torch._foreach_sub([p.data for p in self._source], target)
-        torch._foreach_mul_(difference, (1.0 - momentum) * (1.0 - skipped))
+        source: list[Any] = [p.data for p in self._source]
+        share = (1.0 - momentum) * (1.0 - skipped)
+        if not share.is_cuda:
+            torch._foreach_lerp_(target, source, float(share))  # a third of the time of the below
+            return
+        difference = torch._foreach_sub(source, target)  # float(share) would wait for the device
+        torch._foreach_mul_(difference, share)
         torch._foreach_add_(target, difference)

@@ -26,7 +26,7 @@ from geodino.runs.build import (
 )
 from geodino.runs.callbacks import Pace, ProgressLine, Recorder, Signals, StopAsked
 from geodino.runs.card import run_card
-from geodino.runs.device import choose_device
+from geodino.runs.device import choose_device, keep_freed_memory
 from geodino.runs.export import export_run, read_checkpoint, save_network
 from geodino.runs.prepare import Prepared, prepare
 from geodino.runs.recipe import RunConfig, differences, dump, load_recorded
@@ -189,6 +189,8 @@ def _train(
         log.say(f"Going on from step {done} of {phase.steps} ({checkpoint}).")
     if _rank() == 0:
         folder.keep_metrics_before(done)
+    if device.type == "cpu":
+        keep_freed_memory()
     module = build_module(config, prepared.contract)
     wanted = config.train.compile
     if wanted == "on" or (wanted == "auto" and device.type == "cuda"):
