@@ -23,7 +23,6 @@ from geodino.pretrain.phases import rates
 from geodino.runs.build import Feed, build_module, build_order, build_planner, loader_config
 from geodino.runs.card import flops_per_image
 from geodino.runs.demo import write_tiles
-from geodino.runs.device import keep_freed_memory
 from geodino.runs.prepare import Prepared, prepare
 
 FULL = ("sat-vits16", "train.batch=4", "train.group=4", "model.drop_path=0.0", "data.chip=512")
@@ -125,7 +124,6 @@ def matrix_product(flops: float):
 
 def run(rounds: int = 3, small: bool = False) -> dict:
     recipe, *overrides = SMALL if small else FULL
-    keep_freed_memory()  # as pretrain does; the peer and the limit profit too
     with TemporaryDirectory() as folder:
         # Without RoPE's and drop path's draws, which timm's forward knows nothing of.
         overrides += ["model.rope.rescale=1.0"]
