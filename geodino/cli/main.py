@@ -69,7 +69,9 @@ def pretrain(
         dry_run=dry_run,
         quiet=quiet or as_json,
     )
-    _report(pretrain(job), as_json=as_json)
+    facts = pretrain(job)
+    if as_json or not dry_run:  # a dry run has said everything in its card
+        _report(facts, as_json=as_json)
 
 
 @app.command()

@@ -1,6 +1,5 @@
 """What happens around the steps: metrics, checkpoints, progress, health, signals."""
 
-import math
 import os
 import signal
 import sys
@@ -317,9 +316,10 @@ class ProgressLine(L.Callback):
 
     def _figures(self) -> str:
         latest, pace = self._recorder.latest, self._recorder.pace
-        loss = latest.get("loss/total", math.nan)
+        if not latest:  # nothing was read from the device yet
+            return ""
         return (
-            f"loss {loss:.3f}  {pace.images_per_s:.1f} images/s  "
+            f"loss {latest['loss/total']:.3f}  {pace.images_per_s:.1f} images/s  "
             f"waiting for data {100 * pace.data_wait:.1f} %"
         )
 
@@ -327,10 +327,9 @@ class ProgressLine(L.Callback):
         first, since = self._began
         per_step = (time.perf_counter() - since) / max(step - first, 1)
         minutes, seconds = divmod(int(per_step * (self._steps - step)), 60)
-        return (
-            f"{self._recorder.phase} {step}/{self._steps}  {self._figures()}  "
-            f"left {minutes} min {seconds:02d} s"
-        )
+        place = f"{self._recorder.phase} {step}/{self._steps}"
+        left = f"left {minutes} min {seconds:02d} s"
+        return "  ".join(part for part in (place, self._figures(), left) if part)
 
 
 def _module(module: L.LightningModule) -> PretrainModule:

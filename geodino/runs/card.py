@@ -61,7 +61,7 @@ def run_card(prepared: Prepared, *, device: torch.device, devices: int, out: Pat
         "steps": f"{phase.steps} of {batch} samples: {epochs:.1f} passes over "
         f"{order.samples_per_epoch} chips",
         "device": f"{devices} x {device}" + ("" if device.type == "cuda" else _threads()),
-        "time": f"about {_clock(fast)} to {_clock(slow)} ({flops / 1e9:.1f} GFLOP an image)",
+        "time": f"about {_to(_clock(fast), _clock(slow))} ({flops / 1e9:.1f} GFLOP an image)",
         "memory": f"about {_memory_bytes(config, parameters, batch // devices) / 2**30:.1f} GiB "
         "a device",
         "out": str(out),
@@ -182,7 +182,15 @@ def _clock(seconds: float) -> str:
 
 def _range(values: Sequence[float | int]) -> str:
     low, high = min(values), max(values)
-    return f"{low:g}" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g} to {high:.3g}"
+    return _to(_number(low), _number(high))
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _to(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
 
 
 def _threads() -> str:
