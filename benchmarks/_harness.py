@@ -106,14 +106,19 @@ def main(run: Callable[[int, bool], dict], argv: Sequence[str] | None = None) ->
     """Run a benchmark as a script; ``run(rounds, small)`` returns figures.
 
     A key ``tables`` (list of str) in what it returns is printed; all is written with ``--json``.
-    Freed memory is kept, as in a training run on a CPU; peers and limits profit too.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default 5)")
     parser.add_argument("--small", action="store_true", help="tiny sizes: does it run at all?")
     parser.add_argument("--json", type=Path, help="write figures and machine facts here")
+    parser.add_argument(
+        "--keep-memory",
+        action="store_true",
+        help="keep freed memory, as a training run on a CPU does; peers and limits profit too",
+    )
     options = parser.parse_args(argv)
-    keep_freed_memory()
+    if options.keep_memory:
+        keep_freed_memory()
     result = run(options.rounds, options.small)
     print("\n\n".join(result.get("tables", [])))
     if options.json:
