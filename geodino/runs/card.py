@@ -181,7 +181,7 @@ def _clock(seconds: float) -> str:
 
 
 def _range(values: Sequence[float | int]) -> str:
-    low, high = min(values), max(values)
+    low, high = float(min(values)), float(max(values))
     return _to(_number(low), _number(high))
 
 
