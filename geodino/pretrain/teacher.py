@@ -36,9 +36,17 @@ class EmaUpdate:
         target: list[Any] = [p.data for p in self._target]
         source: list[Any] = [p.data for p in self._source]
         share = (1.0 - momentum) * (1.0 - skipped)
-        if not share.is_cuda:
-            torch._foreach_lerp_(target, source, float(share))  # a third of the time of the below
-            return
-        difference = torch._foreach_sub(source, target)  # float(share) would wait for the device
-        torch._foreach_mul_(difference, share)
-        torch._foreach_add_(target, difference)
+        move = move_on_the_host if share.device.type == "cpu" else move_on_a_device
+        move(target, source, share)
+
+
+def move_on_the_host(target: list[Any], source: list[Any], share: Float[Tensor, ""]) -> None:
+    """Move ``target`` by ``share`` towards ``source``, in a third of the other form's time."""
+    torch._foreach_lerp_(target, source, float(share))
+
+
+def move_on_a_device(target: list[Any], source: list[Any], share: Float[Tensor, ""]) -> None:
+    """The same without reading ``share``, for which the host would wait."""
+    difference = torch._foreach_sub(source, target)
+    torch._foreach_mul_(difference, share)
+    torch._foreach_add_(target, difference)

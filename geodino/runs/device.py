@@ -37,7 +37,7 @@ def keep_freed_memory() -> bool:
 
     A training step on a CPU allocates and frees the same large tensors again and again. By default
     glibc hands each back to the kernel, which clears its pages anew for the next step: 9 to 14 %
-    of a step's CPU time. The process then holds its peak until it ends.
+    of a step's CPU time. The process then holds its peak, and the holes between tensors, until it ends.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -11,7 +11,7 @@ from geodino.pretrain.optim import (
     set_rates,
     step_if_finite,
 )
-from geodino.pretrain.teacher import EmaUpdate
+from geodino.pretrain.teacher import EmaUpdate, move_on_a_device, move_on_the_host
 
 
 def linear(values: list[float]) -> nn.Linear:
@@ -79,3 +79,16 @@ def test_the_teacher_moves_by_one_minus_momentum_and_stays_when_the_step_was_ski
 def test_networks_that_differ_cannot_be_averaged():
     with pytest.raises(ValueError, match="differ in their parameters"):
         EmaUpdate(nn.Linear(2, 2), nn.Linear(2, 2, bias=False))
+
+
+@pytest.mark.parametrize("move", [move_on_the_host, move_on_a_device])
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_both_forms_of_the_average_are_its_definition(move, share):
+    generator = torch.Generator().manual_seed(0)
+    source, before = (
+        [torch.randn(size, generator=generator) for size in ((3, 5), (7,))] for _ in range(2)
+    )
+    target = [t.clone() for t in before]
+    move(target, source, torch.tensor(share))
+    for after, old, new in zip(target, before, source, strict=True):
+        torch.testing.assert_close(after, (1 - share) * old + share * new)
