@@ -107,6 +107,7 @@ def loader(path: Path, chips: int, pool: HandlePool) -> Loader:
         block_height=one * info.block[0],
         block_width=one * info.block[1],
         pixel_bytes=one * info.count * np.dtype(info.dtype).itemsize,
+        weight=np.ones(1),
     )
     area = info.grid.height * info.grid.width
     config = OrderConfig(
@@ -201,7 +202,12 @@ def small_files(folder: Path, count: int, rounds: int) -> tuple[dict, str]:
     paths = sorted(root.iterdir())
     size = np.full(count, 64)
     shapes = Shapes(
-        height=size, width=size, block_height=size, block_width=size, pixel_bytes=np.full(count, 3)
+        height=size,
+        width=size,
+        block_height=size,
+        block_width=size,
+        pixel_bytes=np.full(count, 3),
+        weight=np.ones(count),
     )
     config = OrderConfig(
         seed=0,

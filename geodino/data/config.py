@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from geodino.config import Config
+from geodino.geo.regrid import Resampling
 
 
 class StatisticsConfig(Config):
@@ -22,13 +23,60 @@ class StatisticsConfig(Config):
 class DataConfig(Config):
     """What is read from the tiles, and how."""
 
+    dataset: str | None = None
+    """Descriptor of the files: the name of one that travels with geodino, or a folder with a
+    ``dataset.yaml``. ``null``: one whose pattern tells bands apart by file names is recognised by
+    itself, and said; ``none`` takes every file as a tile of its own."""
+
     bands: tuple[str | int, ...] | None = None
-    """Bands to use, in this order: names, or numbers in the file (the first is 1). ``null`` takes
-    all data bands. A selection by name may join files that store their bands differently."""
+    """Bands to use, in this order: names (also common ones), or numbers in the file (the first is
+    1; places in a scene of several files). ``null`` takes all data bands. A selection by name may
+    join files that store their bands differently."""
 
     band_names: tuple[str, ...] | None = None
     """Names of the files' data bands, in file order, where the files do not carry them. STAC
     common names (``red``, ``nir``, ``swir16``) also say what a band is."""
+
+    scale: float | None = None
+    """Declares ``value = stored * scale + offset`` for all bands, over what files and descriptors
+    say."""
+
+    offset: float | None = None
+    """See ``scale``. Sentinel-2 stores -0.1 here from processing baseline 04.00 on."""
+
+    decibel: bool = False
+    """Whether radar bands in linear power are read as decibel, ``10 * log10``."""
+
+    grid: str | None = None
+    """Band whose grid a scene takes where its bands have several, or ``finest`` or ``coarsest``.
+    ``null``: what the descriptor declares; without one they must agree."""
+
+    resampling: Resampling | None = None
+    """How bands of other grids come to that grid: ``nearest``, ``bilinear``, ``average``. ``null``:
+    what the descriptor declares."""
+
+    mask: tuple[str, ...] | None = None
+    """Classes of the quality layer that make a pixel invalid (``[cloud, cloud_shadow]``; ``[]``:
+    none). ``null``: those the descriptor names."""
+
+    aoi: str | None = None
+    """Vector file; tiles whose footprint it does not touch are left out."""
+
+    datetime: str | None = None
+    """``START/END`` in ISO 8601, ``..`` for an open end; tiles of other or unknown times are left
+    out."""
+
+    where: str | None = None
+    """Condition on the columns of the tile index, as ``pandas.DataFrame.query`` reads it:
+    ``gsd_x_m < 1 and width >= 512``."""
+
+    overlap: Literal["once", "all"] = "once"
+    """How often ground is sampled that several tiles cover: ``once``, shared among them, or as
+    often as tiles cover it."""
+
+    dates: int = Field(default=1, ge=1)
+    """Dates of the same place in one sample. 1: every date is a tile of its own. More: the views
+    of a sample are drawn from that many dates, which must lie on one grid."""
 
     alpha: Literal["auto", "mask", "band"] = "auto"
     """What a band tagged alpha is: a ``mask``, a data ``band`` with a wrong tag (NIR in some NAIP
@@ -83,6 +131,13 @@ class DataConfig(Config):
     def _at_least_one(cls, value: str | int) -> str | int:
         if isinstance(value, int) and value < 1:
             raise ValueError("must be 'auto' or at least 1")
+        return value
+
+    @field_validator("scale")
+    @classmethod
+    def _not_zero(cls, value: float | None) -> float | None:
+        if value == 0:
+            raise ValueError("must not be 0")
         return value
 
     @field_validator("bands", "band_names")

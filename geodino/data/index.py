@@ -1,15 +1,21 @@
-"""The tile index: every file of a source, what its metadata says, and how it will be read."""
+"""The tile index: every image of a source, what its metadata says, and how it will be read."""
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from geodino.data.assembly import assemble
+from geodino.data.catalogue import Catalogue, catalogue
 from geodino.data.config import DataConfig
 from geodino.data.evidence import decide
-from geodino.data.naming import choose_bands
+from geodino.data.filters import select
+from geodino.data.naming import Channels, channels_of, choose_bands, declared_channels
+from geodino.data.overlap import weigh
 from geodino.data.parallel import in_order
-from geodino.data.source import INDEX, find
+from geodino.data.recoding import bring_together
+from geodino.data.scenes import Scene
+from geodino.data.source import INDEX
+from geodino.data.stored import load_index, save_index
 from geodino.data.tiles import (
     Tile,
     TileIndex,
@@ -19,9 +25,7 @@ from geodino.data.tiles import (
     too_small,
 )
 from geodino.errors import SourceError
-from geodino.geo.bands import Band
 from geodino.geo.validity import ReadRule
-from geodino.io.index_file import read_index, write_index
 from geodino.io.raster import RasterInfo, describe
 
 __all__ = [
@@ -37,6 +41,8 @@ __all__ = [
 
 Progress = Callable[[int, int], None]
 """Called with (files done, files in all)."""
+
+Bad = list[tuple[str, str]]
 
 
 def build_index(
@@ -54,8 +60,8 @@ def build_index(
     declares others.
 
     Args:
-        src: folder, pattern, file or index file.
-        config: declared bands, alpha, nodata.
+        src: see :func:`geodino.data.catalogue.catalogue`; or an index file.
+        config: what is declared about the files.
         threads: how many files are opened at once.
         strict: whether a bad file is an error; None takes ``config.strict``.
         progress: told after each file.
@@ -64,137 +70,215 @@ def build_index(
         SourceError: nothing to read, or with ``strict`` a bad file.
         BandError: bands or types of two files do not fit.
     """
-    known: TileIndex | None = None
-    if Path(src).suffix == INDEX:
-        known = load_index(src)
-        files = [Path(tile.path) for tile in known.tiles]
-    else:
-        files = find(src)
-    old = {tile.path: tile for tile in known.tiles} if known else {}
-    infos, bad = _describe_all(files, {p: t.info for p, t in old.items()}, threads, progress)
-    if infos and known is not None and config.alpha == config.nodata == "auto":
-        rule, notes = known.rule, known.notes
-    else:
-        (rule, damaged), notes = decide(infos, config, threads=threads), ()
-        bad += damaged
-        infos = [info for info in infos if info.path not in dict(damaged)]
     is_strict = config.strict if strict is None else strict
-    if not infos or (bad and is_strict):
-        raise SourceError(_all_bad(src, bad, len(files), readable=bool(infos)))
-    bands, chosen, found = choose_bands(infos, rule, config)
-    tiles = []
-    for info, numbers in zip(infos, chosen, strict=True):
-        same = old.get(info.path)
-        share = same.valid_share if same and same.info == info and same.bands == numbers else None
-        tiles.append(Tile(info=info, bands=numbers, gsd_m=info.grid.gsd_m, valid_share=share))
-    root = known.root if known else _root(files)
+    if Path(src).suffix == INDEX:
+        index = _refreshed(load_index(src), config, threads, progress)
+    else:
+        index = _built(src, config, threads, progress)
+    if index.bad and is_strict:
+        files = len(index.tiles) + len(index.bad)
+        raise SourceError(
+            f"{len(index.bad)} of {files} files of {src} cannot be used, and --strict makes that an "
+            f"error. {first_reasons(index.bad)}"
+        )
+    tiles, notes = select(index.tiles, config)
+    if config.overlap == "once":
+        tiles = weigh(tiles)
+    notes = list(dict.fromkeys((*index.notes, *notes)))
+    return replace(index, tiles=tuple(tiles), notes=tuple(notes))
+
+
+def _built(
+    src: str | Path, config: DataConfig, threads: int, progress: Progress | None
+) -> TileIndex:
+    """Index a source that is looked at for the first time."""
+    listed = catalogue(src, config)
+    infos, bad_files = _describe_all(listed, threads, progress)
+    images = [infos[p] for scene in listed.scenes for p in _image_paths(scene) if p in infos]
+    rule, damaged = decide(images, _declared(config, listed), threads=threads)
+    reasons = dict(bad_files) | dict(damaged)
+    bad: Bad = list(listed.bad)
+    scenes, channels = [], []
+    for scene in listed.scenes:
+        why = scene.lacks or next((reasons[p] for p in scene.paths if p in reasons), None)
+        if why is None:
+            try:
+                found = _channels(scene, infos, rule, config, listed)
+            except SourceError as error:
+                why = str(error)
+            else:
+                scenes.append(scene)
+                channels.append(found)
+        if why is not None:
+            bad.append((scene.name, why))
+    if not scenes:
+        count = len(listed.scenes) + len(listed.bad)
+        raise SourceError(
+            f"{src} holds no readable raster ({count} files tried). {first_reasons(bad)}"
+        )
+    chosen, named = choose_bands(channels, config)
+    bands, recodings, dtype, coded = bring_together(chosen, config)
+    tiles, unfit = assemble(
+        scenes, chosen, recodings, infos, config=config, descriptor=listed.descriptor
+    )
     return TileIndex(
-        root=root,
+        root=listed.root,
         tiles=tuple(tiles),
         bands=bands,
-        dtype=infos[0].dtype,
+        dtype=dtype,
         rule=rule,
-        notes=tuple(dict.fromkeys((*notes, *found))),
-        bad=tuple(bad),
+        notes=tuple(dict.fromkeys((*listed.notes, *named, *coded))),
+        bad=(*bad, *unfit),
     )
 
 
-def save_index(index: TileIndex, path: str | Path) -> None:
-    """Write the index as GeoParquet 1.1."""
-    write_index(
-        path,
-        [tile.info for tile in index.tiles],
-        columns={
-            "bands": [list(tile.bands) for tile in index.tiles],
-            "valid_share": [tile.valid_share for tile in index.tiles],
-        },
-        record={
-            "root": index.root,
-            "bands": [band.model_dump() for band in index.bands],
-            "dtype": index.dtype,
-            "rule": index.rule.model_dump(),
-            "notes": index.notes,
-            "bad": index.bad,
-        },
+def _image_paths(scene: Scene) -> tuple[str, ...]:
+    """The rasters of a scene without its quality layer, whose numbers prove nothing."""
+    return (
+        (scene.name,) if scene.bands is None else tuple(dict.fromkeys(w.path for w in scene.bands))
     )
 
 
-def load_index(path: str | Path) -> TileIndex:
-    """Read back what :func:`save_index` wrote; the tiles themselves are not looked at.
+def _declared(config: DataConfig, listed: Catalogue) -> DataConfig:
+    """The config with what the descriptor declares about alpha and nodata, unless overruled."""
+    if listed.descriptor is None:
+        return config
+    values = {
+        name: getattr(listed.descriptor, name)
+        for name in ("alpha", "nodata")
+        if getattr(config, name) == "auto"
+    }
+    return config.model_copy(update=values)
 
-    Raises:
-        SourceError: not such a file.
-    """
-    infos, columns, record = read_index(path)
-    return TileIndex(
-        root=record["root"],
-        tiles=tuple(
-            Tile(info=info, bands=tuple(bands), gsd_m=_pair(x, y), valid_share=share)
-            for info, bands, x, y, share in zip(
-                infos,
-                columns["bands"],
-                columns["gsd_x_m"],
-                columns["gsd_y_m"],
-                columns["valid_share"],
-                strict=True,
-            )
-        ),
-        bands=tuple(Band.model_validate(band) for band in record["bands"]),
-        dtype=record["dtype"],
-        rule=ReadRule.model_validate(record["rule"]),
-        notes=tuple(record["notes"]),
-        bad=tuple((path, reason) for path, reason in record["bad"]),
-    )
+
+def _channels(
+    scene: Scene,
+    infos: Mapping[str, RasterInfo],
+    rule: ReadRule,
+    config: DataConfig,
+    listed: Catalogue,
+) -> Channels:
+    if scene.bands is None:
+        return channels_of(infos[scene.name], rule, config)
+    by_baseline = listed.descriptor is not None and listed.descriptor.radiometry == "sentinel-2"
+    return declared_channels(scene, infos, config, by_baseline=by_baseline)
 
 
 def _describe_all(
-    files: list[Path], known: Mapping[str, RasterInfo], threads: int, progress: Progress | None
-) -> tuple[list[RasterInfo], list[tuple[str, str]]]:
-    def attempt(file: Path) -> RasterInfo | SourceError:
-        old = known.get(str(file))
-        if old is not None and old.mtime_ns and _is_unchanged(file, old):
-            return old
+    listed: Catalogue, threads: int, progress: Progress | None
+) -> tuple[dict[str, RasterInfo], Bad]:
+    """Describe every raster of a catalogue that is not known yet, each once."""
+    paths = list(dict.fromkeys(p for scene in listed.scenes for p in scene.paths))
+    return _describe(paths, listed.infos, threads, progress)
+
+
+def _describe(
+    paths: Sequence[str],
+    known: Mapping[str, RasterInfo],
+    threads: int,
+    progress: Progress | None,
+) -> tuple[dict[str, RasterInfo], Bad]:
+    def attempt(path: str) -> RasterInfo | SourceError:
+        if path in known:
+            return known[path]
         try:
-            return describe(file)
+            return describe(path)
         except SourceError as error:
             return error
 
-    infos: list[RasterInfo] = []
-    bad: list[tuple[str, str]] = []
-    for done, (file, found) in enumerate(
-        zip(files, in_order(attempt, files, threads=threads), strict=True), start=1
-    ):
+    infos: dict[str, RasterInfo] = {}
+    bad: Bad = []
+    results = in_order(attempt, paths, threads=threads)
+    for done, (path, found) in enumerate(zip(paths, results, strict=True), start=1):
         if isinstance(found, SourceError):
-            bad.append((str(file), str(found)))
+            bad.append((path, str(found)))
         else:
-            infos.append(found)
+            infos[path] = found
         if progress is not None:
-            progress(done, len(files))
+            progress(done, len(paths))
     return infos, bad
 
 
-def _is_unchanged(file: Path, old: RasterInfo) -> bool:
+def _refreshed(
+    index: TileIndex, config: DataConfig, threads: int, progress: Progress | None
+) -> TileIndex:
+    """Take an index as the source: files that changed are described again, and the rest holds.
+
+    Raises:
+        SourceError: ``config`` declares something that needs the files looked at as a whole.
+    """
+    changed: Bad = []
+    old = {part.info.path: part.info for tile in index.tiles for part in tile.parts}
+    kept = {path: info for path, info in old.items() if info.mtime_ns and _is_unchanged(info)}
+    infos, bad = _describe(list(old), kept, threads, progress)
+    reasons = dict(bad)
+    tiles = []
+    for tile in index.tiles:
+        paths = [part.info.path for part in tile.parts]
+        why = next((reasons[p] for p in paths if p in reasons), None)
+        if why is None and all(infos[p] == old[p] for p in paths):
+            tiles.append(tile)
+            continue
+        if why is None:
+            why = next((w for p in paths if (w := _misfit(tile, old[p], infos[p]))), None)
+        if why is not None:
+            changed.append((tile.path, why))
+            continue
+        parts = tuple(replace(part, info=infos[part.info.path]) for part in tile.parts)
+        grid = parts[0].info.grid if len(parts) == 1 else tile.grid
+        tiles.append(replace(tile, parts=parts, grid=grid, gsd_m=grid.gsd_m, valid_share=None))
+    if not tiles:
+        raise SourceError(f"No tile of the index can be used. {first_reasons(changed)}")
+    taken = replace(index, tiles=tuple(tiles), bad=tuple(changed))
+    return _redecided(taken, config, threads)
+
+
+def _redecided(index: TileIndex, config: DataConfig, threads: int) -> TileIndex:
+    """Apply what ``config`` declares over the decisions of an index."""
+    if config.alpha == config.nodata == "auto" and config.bands is None:
+        return index
+    if any(len(tile.parts) > 1 or tile.recoding for tile in index.tiles):
+        raise SourceError(
+            "data.bands, data.alpha and data.nodata cannot be changed for an index of scenes of "
+            "several files. Name their folder instead of the index."
+        )
+    infos = [tile.parts[0].info for tile in index.tiles]
+    rule, damaged = decide(infos, config, threads=threads)
+    reasons = dict(damaged)
+    if reasons:
+        index = index.without(reasons)
+    by_path = [tile.parts[0].info for tile in index.tiles]
+    chosen, notes = choose_bands([channels_of(info, rule, config) for info in by_path], config)
+    bands, recodings, dtype, coded = bring_together(chosen, config)
+    tiles = [
+        replace(
+            tile,
+            parts=(replace(tile.parts[0], bands=tuple(c.number for c in channels)),),
+            recoding=recoding,
+            valid_share=None,
+        )
+        for tile, channels, recoding in zip(index.tiles, chosen, recodings, strict=True)
+    ]
+    return replace(
+        index, tiles=tuple(tiles), bands=bands, dtype=dtype, rule=rule, notes=(*notes, *coded)
+    )
+
+
+def _is_unchanged(old: RasterInfo) -> bool:
     try:
-        stat = file.stat()
+        stat = Path(old.path).stat()
     except OSError:
         return False
     return (stat.st_size, stat.st_mtime_ns) == (old.size, old.mtime_ns)
 
 
-def _all_bad(src: str | Path, bad: list[tuple[str, str]], files: int, *, readable: bool) -> str:
-    if readable:
-        return (
-            f"{len(bad)} of {files} files of {src} cannot be used, and --strict makes that an "
-            f"error. {first_reasons(bad)}"
-        )
-    return f"{src} holds no readable raster ({files} files tried). {first_reasons(bad)}"
-
-
-def _root(files: list[Path]) -> str:
-    if len(files) == 1:
-        return str(files[0].parent)
-    return os.path.commonpath([file.parent for file in files])
-
-
-def _pair(x: Any, y: Any) -> tuple[float, float] | None:
-    return None if x is None or y is None else (x, y)
+def _misfit(tile: Tile, old: RasterInfo, new: RasterInfo) -> str | None:
+    """Say how a rewritten file cannot take the place it has in the index."""
+    # The only file of a tile may have another size: the tile then has it too.
+    for name in ("count", "dtype") if len(tile.parts) == 1 else ("count", "dtype", "grid"):
+        if getattr(old, name) != getattr(new, name):
+            return (
+                f"{new.path} was rewritten since the index was built: its {name} was "
+                f"{getattr(old, name)} and is {getattr(new, name)}. Build the index again."
+            )
+    return None

@@ -1,68 +1,166 @@
-"""Which bands are read from each file, and what they are called."""
+"""Which bands are read from each tile, and what they are called."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import get_args
 
 from geodino.data.config import DataConfig
-from geodino.errors import BandError, suggest
-from geodino.geo.bands import Band, common_name
+from geodino.data.product import sentinel_2_offset
+from geodino.data.recoding import Channel
+from geodino.data.scenes import Scene
+from geodino.errors import BandError, SourceError, suggest
+from geodino.geo.bands import Band, Unit, common_name
 from geodino.geo.validity import ReadRule
 from geodino.io.raster import RasterInfo
 
 _LONGEST_NAME = 40
 
-_Names = tuple[str, ...]
-_Numbers = tuple[int, ...]
+_UNITS: dict[str, Unit] = {unit.lower(): unit for unit in get_args(Unit)}
+
+Channels = tuple[Channel, ...]
 
 
-def choose_bands(
-    infos: Sequence[RasterInfo], rule: ReadRule, config: DataConfig
-) -> tuple[tuple[Band, ...], list[tuple[int, ...]], list[str]]:
-    """Join the files' bands under one list of names.
-
-    Returns:
-        The bands of the source; for each file the numbers of its bands in that order; and notes
-        for the run card.
+def channels_of(info: RasterInfo, rule: ReadRule, config: DataConfig) -> Channels:
+    """Return the data bands of a raster, named as declared, described, coloured, or by position.
 
     Raises:
-        BandError: bands or types of two files do not fit; the message names both.
+        BandError: ``data.band_names`` does not fit.
     """
-    _one_dtype(infos)
-    numbers = [info.data_bands(rule) for info in infos]
-    names = [_names(info, own, config) for info, own in zip(infos, numbers, strict=True)]
+    numbers = info.data_bands(rule)
+    units = info.units or (None,) * info.count
+    return tuple(
+        Channel(
+            info,
+            i,
+            _band(
+                name,
+                common_name(name),
+                None,
+                _UNITS.get((units[i - 1] or "").strip().lower(), "unknown"),
+                info.scales[i - 1] if config.scale is None else config.scale,
+                info.offsets[i - 1] if config.offset is None else config.offset,
+            ),
+        )
+        for i, name in zip(numbers, _names(info, numbers, config), strict=True)
+    )
+
+
+def declared_channels(
+    scene: Scene, infos: Mapping[str, RasterInfo], config: DataConfig, *, by_baseline: bool
+) -> Channels:
+    """Return the bands of a scene as its descriptor or catalogue declares them.
+
+    Args:
+        scene: with ``bands``.
+        infos: of its rasters, by path.
+        config: ``scale`` and ``offset`` overrule what is declared.
+        by_baseline: whether undeclared offsets follow from Sentinel-2's processing baseline.
+
+    Raises:
+        SourceError: a raster has fewer bands than declared.
+        BandError: nothing tells the offset of a Sentinel-2 scene.
+    """
+    channels = []
+    for wanted in scene.bands or ():
+        info, band = infos[wanted.path], wanted.band
+        if wanted.number > info.count:
+            raise SourceError(
+                f"{wanted.path} has {info.count} band(s), but band {band.name} is declared to be "
+                f"number {wanted.number}. Mend the descriptor, or remove the file."
+            )
+        scale = info.scales[wanted.number - 1] if band.scale is None else band.scale
+        offset = info.offsets[wanted.number - 1] if band.offset is None else band.offset
+        if by_baseline and band.offset is None and config.offset is None:
+            found = sentinel_2_offset(wanted.path)
+            if found is None:
+                raise BandError(
+                    f"The offset of {wanted.path} is not known: there is no MTD_MSIL2A.xml above "
+                    "it and no processing baseline (N0509) in a folder's name. Declare it for all "
+                    "scenes: data.offset: -0.1 (baseline 04.00 and later, from 2022 on) or "
+                    "data.offset: 0.0 (earlier)."
+                )
+            offset = found.value
+        channels.append(
+            Channel(
+                info,
+                wanted.number,
+                _band(
+                    band.name,
+                    band.common_name or common_name(band.name),
+                    band.wavelength_nm,
+                    band.unit,
+                    scale if config.scale is None else config.scale,
+                    offset if config.offset is None else config.offset,
+                ),
+            )
+        )
+    return tuple(channels)
+
+
+def choose_bands(tiles: Sequence[Channels], config: DataConfig) -> tuple[list[Channels], list[str]]:
+    """Pick the bands of every tile in one order, under names that hold for all of them.
+
+    Args:
+        tiles: all data bands of each tile.
+        config: ``bands``.
+
+    Returns:
+        For each tile its channels in the order of the source's bands, named alike, and notes for
+        the run card.
+
+    Raises:
+        BandError: bands or types of two tiles do not fit; the message names both.
+    """
     notes: list[str] = []
     if config.bands is None:
-        _one_count(infos, numbers)
-        common, notes = _common_names(infos, names, numbers[0])
-        chosen = numbers
+        _one_count(tiles)
+        chosen = list(tiles)
     else:
-        wanted = config.bands
-        chosen = [
-            tuple(_number(w, info, own, called) for w in wanted)
-            for info, own, called in zip(infos, numbers, names, strict=True)
-        ]
-        used = [
-            tuple(called[own.index(i)] for i in picked)
-            for own, called, picked in zip(numbers, names, chosen, strict=True)
-        ]
-        common, notes = _common_names(infos, used, chosen[0])
-    first = _decoding(infos[0], chosen[0])
-    bands = tuple(
-        Band(name=name, common_name=common_name(name), scale=scale, offset=offset)
-        for name, scale, offset in zip(common, *first, strict=True)
+        chosen = [tuple(_pick(w, tile) for w in config.bands) for tile in tiles]
+    _one_dtype(chosen)
+    names, notes = _common_names(chosen)
+    cache: dict[tuple[Band, str], Band] = {}
+    out = [
+        tuple(_renamed(channel, name, cache) for channel, name in zip(tile, names, strict=True))
+        for tile in chosen
+    ]
+    return out, notes
+
+
+def _renamed(channel: Channel, name: str, cache: dict[tuple[Band, str], Band]) -> Channel:
+    if channel.band.name == name:
+        return channel
+    key = (channel.band, name)
+    if key not in cache:
+        update = {"name": name, "common_name": common_name(name)}
+        cache[key] = channel.band.model_copy(update=update)
+    return Channel(channel.info, channel.number, cache[key])
+
+
+@lru_cache(maxsize=4096)
+def _band(
+    name: str,
+    common: str | None,
+    wavelength_nm: float | None,
+    unit: Unit,
+    scale: float,
+    offset: float,
+) -> Band:
+    """Make a band; thousands of files share theirs."""
+    return Band.model_validate(
+        {
+            "name": name,
+            "common_name": common,
+            "wavelength_nm": wavelength_nm,
+            "unit": unit,
+            "scale": scale,
+            "offset": offset,
+        }
     )
-    for info, picked in zip(infos, chosen, strict=True):
-        if _decoding(info, picked) != first:
-            notes.append(
-                f"scale or offset of {_short(info)} differ from those of {_short(infos[0])}: "
-                "values are used as stored, so one stored value has two meanings"
-            )
-            break
-    return bands, chosen, notes
 
 
-def _names(info: RasterInfo, numbers: _Numbers, config: DataConfig) -> _Names:
-    """Name the data bands of a file: as declared, described, coloured, or by position."""
+def _names(info: RasterInfo, numbers: Sequence[int], config: DataConfig) -> tuple[str, ...]:
     if config.band_names is not None:
         if len(config.band_names) != len(numbers):
             raise BandError(
@@ -85,73 +183,83 @@ def _names(info: RasterInfo, numbers: _Numbers, config: DataConfig) -> _Names:
     )
 
 
-def _number(wanted: str | int, info: RasterInfo, numbers: _Numbers, names: _Names) -> int:
+def _pick(wanted: str | int, tile: Channels) -> Channel:
     if isinstance(wanted, int):
-        if wanted not in numbers:
-            alpha = " (its last band is an alpha mask)" if wanted == info.alpha else ""
-            raise BandError(
-                f"{info.path} has no data band {wanted}{alpha}; it has {_list(numbers)}. "
-                "Change data.bands; numbers count from 1."
-            )
-        return wanted
-    if wanted not in names:
+        return _numbered(wanted, tile)
+    named = [c for c in tile if c.band.name == wanted]
+    named = named or [c for c in tile if c.band.common_name == wanted]
+    if not named:
+        names = [c.band.name for c in tile]
+        common = [c.band.common_name for c in tile if c.band.common_name]
         raise BandError(
-            f"{info.path} has no band {wanted!r}.{suggest(wanted, names)}\n"
+            f"{tile[0].info.path} has no band {wanted!r}.{suggest(wanted, [*names, *common])}\n"
             f"  it has:    {', '.join(names)}\n"
             "Change data.bands, or name the files' bands in data.band_names."
         )
-    return numbers[names.index(wanted)]
+    return named[0]
 
 
-def _common_names(
-    infos: Sequence[RasterInfo], names: Sequence[_Names], numbers: _Numbers
-) -> tuple[_Names, list[str]]:
-    """Return the names all files agree on, or names by position with a note why."""
-    first = names[0]
-    for info, other in zip(infos, names, strict=True):
+def _numbered(wanted: int, tile: Channels) -> Channel:
+    """Return a band by its number in the file, or by its place in a scene of several files."""
+    one_file = len({c.info.path for c in tile}) == 1
+    numbers = [c.number for c in tile] if one_file else list(range(1, len(tile) + 1))
+    if wanted not in numbers:
+        info = tile[0].info
+        alpha = " (its last band is an alpha mask)" if one_file and wanted == info.alpha else ""
+        raise BandError(
+            f"{info.path} has no data band {wanted}{alpha}; it has {_list(numbers)}. "
+            "Change data.bands; numbers count from 1."
+        )
+    return tile[numbers.index(wanted)]
+
+
+def _common_names(tiles: Sequence[Channels]) -> tuple[tuple[str, ...], list[str]]:
+    """Return the names all tiles agree on, or names by position with a note why."""
+    first = tuple(c.band.name for c in tiles[0])
+    for tile in tiles:
+        other = tuple(c.band.name for c in tile)
         if other == first:
             continue
         if set(other) == set(first):
             raise BandError(
-                f"{infos[0].path} stores its bands as {', '.join(first)}, "
-                f"but {info.path} as {', '.join(other)}. "
+                f"{tiles[0][0].info.path} stores its bands as {', '.join(first)}, "
+                f"but {tile[0].info.path} as {', '.join(other)}. "
                 f"Declare the order with data.bands: [{', '.join(first)}]."
             )
         note = (
-            f"bands are named by position: {_short(infos[0])} calls them {', '.join(first)}, "
-            f"{_short(info)} {', '.join(other)} (data.band_names declares names for all)"
+            f"bands are named by position: {_short(tiles[0])} calls them {', '.join(first)}, "
+            f"{_short(tile)} {', '.join(other)} (data.band_names declares names for all)"
         )
-        return tuple(f"band_{i}" for i in numbers), [note]
+        return tuple(f"band_{c.number}" for c in tiles[0]), [note]
     return first, []
 
 
-def _one_count(infos: Sequence[RasterInfo], numbers: Sequence[_Numbers]) -> None:
-    for info, own in zip(infos, numbers, strict=True):
-        if len(own) != len(numbers[0]):
+def _one_count(tiles: Sequence[Channels]) -> None:
+    for tile in tiles:
+        if len(tile) != len(tiles[0]):
             raise BandError(
-                f"{infos[0].path} has {len(numbers[0])} data band(s), but {info.path} has "
-                f"{len(own)}. Declare what they share with data.bands (names, or numbers such as "
-                "[1, 2, 3]), or name files of one kind."
+                f"{tiles[0][0].info.path} has {len(tiles[0])} data band(s), but "
+                f"{tile[0].info.path} has {len(tile)}. Declare what they share with data.bands "
+                "(names, or numbers such as [1, 2, 3]), or name files of one kind."
             )
 
 
-def _one_dtype(infos: Sequence[RasterInfo]) -> None:
-    for info in infos:
-        if info.dtype != infos[0].dtype:
-            raise BandError(
-                f"{infos[0].path} stores {infos[0].count} band(s) of {infos[0].dtype}, but "
-                f"{info.path} {info.count} of {info.dtype}. Values of several types cannot be "
-                "joined: name files of one type by a pattern, or convert them."
-            )
-
-
-def _decoding(info: RasterInfo, numbers: _Numbers) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return tuple(info.scales[i - 1] for i in numbers), tuple(info.offsets[i - 1] for i in numbers)
+def _one_dtype(tiles: Sequence[Channels]) -> None:
+    first = tiles[0][0].info
+    for tile in tiles:
+        for channel in tile:
+            info = channel.info
+            if info.dtype != first.dtype:
+                raise BandError(
+                    f"{first.path} stores {first.count} band(s) of {first.dtype}, but "
+                    f"{info.path} {info.count} of {info.dtype}. Values of several types cannot be "
+                    "joined: name files of one type by a pattern, or convert them."
+                )
 
 
 def _list(numbers: Sequence[int]) -> str:
     return ", ".join(str(i) for i in numbers)
 
 
-def _short(info: RasterInfo) -> str:
-    return Path(info.path).name
+def _short(tile: Channels) -> str:
+    return Path(tile[0].info.path).name

@@ -30,6 +30,7 @@ _WIDEST = 4
 _DECODED_WHOLE = frozenset({"JPEG", "PNG", "WEBP", "GIF"})
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,14 +61,14 @@ class Shapes:
     block_width: Ints
     pixel_bytes: Ints
     """Bytes of one decoded pixel in all bands."""
+    weight: NDArray[np.float64]
+    """Share of the chips of its area that a tile gives; below 1 where others cover its ground."""
 
 
 def shapes_of(index: TileIndex) -> Shapes:
     """Return the sizes of the tiles of an index, in its order."""
-    rows = [(t.height, t.width, *_block(t), len(t.bands)) for t in index.tiles]
-    height, width, block_height, block_width, bands = (
-        np.array(rows, dtype=np.int64).reshape(-1, 5).T
-    )
+    rows = [(t.height, t.width, *_block(t)) for t in index.tiles]
+    height, width, block_height, block_width = np.array(rows, dtype=np.int64).reshape(-1, 4).T
     dtype = np.dtype(index.dtype)
     # 64-bit floats are kept as 32-bit ones.
     stored = 4 if dtype == np.float64 else dtype.itemsize
@@ -76,13 +77,15 @@ def shapes_of(index: TileIndex) -> Shapes:
         width=width,
         block_height=block_height,
         block_width=block_width,
-        pixel_bytes=bands * stored,
+        pixel_bytes=np.full(len(rows), len(index.bands) * stored),
+        weight=np.array([t.weight for t in index.tiles]),
     )
 
 
 def _block(tile: Tile) -> tuple[int, int]:
     """Return what decodes together: GDAL reports rows for formats that only decode from the top."""
-    return (tile.height, tile.width) if tile.info.driver in _DECODED_WHOLE else tile.block
+    base = tile.base
+    return (tile.height, tile.width) if base.driver in _DECODED_WHOLE else base.block
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +141,8 @@ class Order:
         self._start = np.concatenate([[0], np.cumsum(per_tile)])
         self.windows = int(self._start[-1])
         """Super-windows of the source."""
-        self._chips = self._chips_of_windows(per_tile)
-        self.samples_per_epoch = int(self._chips.sum())
+        self._chips = self._chips_of_windows(per_tile, shapes.weight[fits])
+        self.samples_per_epoch = max(1, round(float(self._chips.sum())))
         self.depth = self.windows if self.resident else min(self.windows, self._affordable())
         """Super-windows that are mixed with each other at any time."""
         lane = seeds.permuted(np.arange(self.windows), self.windows, config.seed, "lane")
@@ -200,7 +203,8 @@ class Order:
                 self._epochs.popitem(last=False)
         return found
 
-    def _chips_of_windows(self, per_tile: Ints) -> Ints:
+    def _chips_of_windows(self, per_tile: Ints, weight: Floats) -> Floats:
+        """Return how many chips an epoch cuts from each super-window, on average."""
         tile = np.repeat(np.arange(len(per_tile)), per_tile)
         local = np.arange(self.windows) - self._start[tile]
         across = self._across.count[tile]
@@ -210,7 +214,7 @@ class Order:
         if not self.resident:
             most = config.chips_per_window * np.maximum(area / config.super_window**2, 1.0)
             chips = np.minimum(chips, np.floor(most))
-        return np.maximum(chips, 1).astype(np.int64)
+        return np.asarray(np.maximum(chips, 1) * weight[tile], dtype=np.float64)
 
     def _affordable(self) -> int:
         """Super-windows of mean size that fit the memory; fewer than four would not mix at all."""
@@ -226,12 +230,15 @@ class _Epoch:
     the distance of two chips.
     """
 
-    def __init__(self, number: int, chips: Ints, depth: int, seed: int) -> None:
+    def __init__(self, number: int, chips: Floats, depth: int, seed: int) -> None:
         self._number, self._depth, self._seed = number, depth, seed
         windows = len(chips)
         key = (seed, "epoch", number)
-        self._window = seeds.permuted(np.arange(windows), windows, *key)
-        self._chips = chips[self._window]
+        window = seeds.permuted(np.arange(windows), windows, *key)
+        whole = _rounded(chips[window])
+        # A window whose share is below one chip is visited in some epochs only.
+        self._window, self._chips = window[whole > 0], whole[whole > 0]
+        windows = len(self._chips)
         offset = np.arange(windows) % depth
         # How many i have offset + i * depth / k < depth: those of the visit's own chunk.
         self._early = -((offset - depth) * self._chips // depth)
@@ -274,6 +281,18 @@ class _Epoch:
         time = visit + (index + jitter) * (self._depth / chips[visit])
         early = index < self._early[start:stop][visit]
         return np.stack([visit + start, time + start, index == chips[visit] - 1, early])
+
+
+def _rounded(chips: Floats) -> Ints:
+    """Round to whole numbers whose running sums stay closest to those of ``chips``."""
+    if (chips == np.rint(chips)).all():
+        return chips.astype(np.int64)
+    running = np.cumsum(chips)
+    total = max(1, round(float(chips.sum())))
+    steps = np.floor(running * (total / running[-1]) + 0.5).astype(np.int64)
+    steps[-1] = total
+    whole: Ints = np.diff(steps, prepend=0)
+    return whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,53 +1,82 @@
 """From what a user calls a source to the list of its files, in an order that never changes."""
 
 import os
+import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from glob import glob, has_magic
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from geodino.errors import SourceError
 
 RASTERS = (".tif", ".tiff", ".jp2", ".jpg", ".jpeg", ".png")
 """Endings looked for in folders. A file that is named itself may have any that GDAL reads."""
 
+STORES = (".zarr", ".zarr.zip")
+"""Endings of zarr stores."""
+
+SHARDS = ".tar"
+"""Ending of WebDataset shards: uncompressed archives of pictures."""
+
 INDEX = ".parquet"
 
 
-def find(src: str | Path) -> list[Path]:
-    """Return the raster files of a source: absolute, sorted by path.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The files of a source."""
 
-    A source is a folder (searched with all folders below it, links followed), a glob pattern, or
-    a file. Hidden files and folders and files that are not rasters by their ending (tables,
-    ``.msk``, ``.ovr``, ``.aux.xml``) are left out.
+    root: str
+    """The folder that all of them lie in."""
+
+    files: tuple[str, ...]
+    """Rasters and zarr stores, absolute paths or URLs, sorted; a picture in a shard is
+    ``/vsitar/SHARD/NAME``, as GDAL opens it."""
+
+
+def find(src: str | Path) -> Found:
+    """Return the rasters and zarr stores of a source.
+
+    A source is a folder (searched with all folders below it, links followed), a glob pattern, a
+    file, a shard, a store, or the URL of one of them. Hidden files and folders and files that are
+    not rasters by their ending (tables, ``.msk``, ``.ovr``, ``.aux.xml``) are left out.
 
     Raises:
         SourceError: nothing is there, or nothing in it is a raster.
     """
     text = str(src)
+    if is_remote(text):
+        return _remote(text)
     path = Path(text).expanduser().absolute()
-    if path.is_dir():
-        if path.suffix == ".zarr":
-            raise SourceError(f"{text} is a zarr store; tiles are read from GeoTIFF, JPEG and PNG.")
+    if path.is_dir() and path.suffix not in STORES:
         files = sorted(_rasters_below(path), key=lambda p: p.relative_to(path).parts)
         if not files:
             raise SourceError(
-                f"{text} holds no raster: no file below it ends in {', '.join(RASTERS)}. "
-                "Name another folder, or a file or pattern."
+                f"{text} holds no raster: no file below it ends in "
+                f"{', '.join((*RASTERS, *STORES, SHARDS))}. Name another folder, or a file or pattern."
             )
-        return files
+        return Found(str(path), tuple(_opened(files)))
     if path.exists():
-        return [path]
+        return Found(str(path.parent), tuple(_opened([path])))
     if has_magic(text):
         # Unlike Path.glob, this leaves hidden folders alone.
         matches = map(Path, glob(str(path), recursive=True))  # noqa: PTH207
         files = sorted({p for p in matches if _is_raster(p)}, key=lambda p: p.parts)
         if not files:
             raise SourceError(
-                f"The pattern {text} matches no raster ({', '.join(RASTERS)}). "
+                f"The pattern {text} matches no raster ({', '.join((*RASTERS, *STORES, SHARDS))}). "
                 "Quote it, so that the shell leaves it alone, and check it with ls."
             )
-        return files
+        return Found(_common([str(file.parent) for file in files]), tuple(_opened(files)))
     raise SourceError(f"{text} does not exist. Name a folder, a file or a pattern of rasters.")
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is fetched over a network, or is a virtual path of GDAL's."""
+    return "://" in path or path.startswith("/vsi")
+
+
+def _common(folders: list[str]) -> str:
+    return folders[0] if len(folders) == 1 else os.path.commonpath(folders)
 
 
 def _rasters_below(root: Path) -> Iterator[Path]:
@@ -58,7 +87,9 @@ def _rasters_below(root: Path) -> Iterator[Path]:
             subfolders.clear()
             continue
         seen.add((stat.st_dev, stat.st_ino))
-        subfolders[:] = sorted(n for n in subfolders if not n.startswith((".", "__MACOSX")))
+        visible = sorted(n for n in subfolders if not n.startswith((".", "__MACOSX")))
+        yield from (Path(folder, n) for n in visible if n.endswith(STORES))
+        subfolders[:] = [n for n in visible if not n.endswith(STORES)]
         yield from (path for name in names if _is_raster(path := Path(folder, name)))
 
 
@@ -70,4 +101,56 @@ def _refuse(error: OSError) -> None:
 
 
 def _is_raster(path: Path) -> bool:
-    return path.suffix.lower() in RASTERS and not path.name.startswith(".") and not path.is_dir()
+    name = path.name.lower()
+    if name.startswith("."):
+        return False
+    return name.endswith(STORES) or (name.endswith((*RASTERS, SHARDS)) and not path.is_dir())
+
+
+def _opened(files: list[Path]) -> Iterator[str]:
+    """Put the pictures of shards in the place of the shards."""
+    for file in files:
+        if file.suffix.lower() == SHARDS and file.is_file():
+            yield from _in_shard(file)
+        else:
+            yield str(file)
+
+
+def _in_shard(shard: Path) -> list[str]:
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            names = sorted(m.name for m in archive if m.isfile())
+    except (tarfile.TarError, OSError) as error:
+        raise SourceError(
+            f"{shard} cannot be read as an uncompressed tar archive ({error}). Unpack it, or write "
+            "it again without compression: single pictures of a compressed one cannot be reached."
+        ) from error
+    pictures = [n for n in names if PurePosixPath(n).suffix.lower() in RASTERS]
+    if not pictures:
+        raise SourceError(
+            f"{shard} holds no picture: none of its {len(names)} files ends in {', '.join(RASTERS)}."
+        )
+    return [f"/vsitar/{shard}/{name}" for name in pictures]
+
+
+def _remote(url: str) -> Found:
+    if not has_magic(url) and not url.endswith("/"):
+        return Found(url.rsplit("/", 1)[0], (url,))
+    if url.startswith("/vsi"):
+        raise SourceError(f"{url} is a pattern of GDAL's virtual files; name the files one by one.")
+    import fsspec
+
+    try:
+        system, pattern = fsspec.core.url_to_fs(url)
+        below = f"{pattern.rstrip('/')}/**" if url.endswith("/") else pattern
+        names = [system.unstrip_protocol(name) for name in system.glob(below)]
+    except (ImportError, OSError, NotImplementedError) as error:
+        raise SourceError(
+            f"{url} cannot be listed: {error}. Name the files themselves, a STAC item collection "
+            "or a tile index; some protocols need a package of their own (s3fs, gcsfs, adlfs)."
+        ) from error
+    files = sorted(n for n in names if n.lower().endswith((*RASTERS, *STORES)))
+    if not files:
+        raise SourceError(f"{url} holds no raster ({', '.join((*RASTERS, *STORES))}).")
+    root = url[: min(url.find(c) for c in "*?[" if c in url)] if has_magic(url) else url
+    return Found(root.rsplit("/", 1)[0], tuple(files))

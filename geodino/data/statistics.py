@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from geodino import seeds
 from geodino.data.config import DataConfig
 from geodino.data.parallel import in_order
-from geodino.data.tiles import TileIndex, first_reasons
+from geodino.data.tiles import TileIndex, first_reasons, read_tile
 from geodino.errors import SourceError
 from geodino.geo.contract import InputContract
 from geodino.geo.validity import combine
 from geodino.geo.windows import super_windows
-from geodino.io.raster import HandlePool, read
+from geodino.io.raster import HandlePool
 from geodino.metrics.moments import FLOAT_ERROR, Moments, ValueCounts
 
 Progress = Callable[[int, int], None]
@@ -181,7 +181,7 @@ class _Work:
         of, tiling = self._index.tiles[tile], self._tilings[tile]
         window = tiling[number - int(self._starts[tile])]
         try:
-            pixels, valid = read(pool, of.path, window, bands=of.bands, rule=self._index.rule)
+            pixels, valid = read_tile(pool, of, window, self._index.rule)
         except SourceError as error:
             return _Part(tile, error=error)
         every, some = combine(valid, "all"), combine(valid, "any")

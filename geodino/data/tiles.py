@@ -5,22 +5,24 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Shaped
 
 from geodino.data.config import DataConfig
 from geodino.data.parallel import in_order
+from geodino.data.recoding import Recoding
 from geodino.errors import SourceError
 from geodino.geo.bands import Band
 from geodino.geo.grid import Grid
+from geodino.geo.quality import Encoding, usable
+from geodino.geo.regrid import Resampling, axes, resample, source_window
 from geodino.geo.validity import Combine, ReadRule, combine
 from geodino.geo.windows import Window
+from geodino.io.content import content_sample, is_virtual
 from geodino.io.raster import HandlePool, RasterInfo, read
 
-_SAMPLED = 1 << 16
-"""Bytes hashed at the start, the middle and the end of a file for the fingerprint."""
+_AS_STORED = ReadRule(alpha="band", nodata="ignore")
 
 _SHOWN = 3
 """Bad files named in a message."""
@@ -29,51 +31,99 @@ _FITTING = 0.9
 """Share of the tiles that an automatic chip must fit into."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tile:
-    """One file of a source, with the bands that are read from it."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A raster of a tile and the bands that are read from it."""
 
     info: RasterInfo
     """What its metadata says."""
 
     bands: tuple[int, ...]
-    """Numbers of the bands to read (the first is 1), in the order of ``TileIndex.bands``."""
+    """Numbers of the bands to read, the first is 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """The quality layer of a tile and what it masks."""
+
+    part: Part
+    """The raster and the bands that are read."""
+
+    encoding: Encoding
+    """How classes are stored."""
+
+    numbers: tuple[int, ...]
+    """Values, bits or bands of the classes that make a pixel invalid."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tile:
+    """One image of a source, in one file or several, with the bands that are read from it."""
+
+    path: str
+    """The file; for several files the part of their paths that they share."""
+
+    grid: Grid
+    """CRS, transform and size."""
+
+    parts: tuple[Part, ...]
+    """Rasters, whose bands one after the other are those of ``TileIndex.bands``."""
 
     gsd_m: tuple[float, float] | None
     """Ground sampling distance along columns and rows, metres; None without a place on Earth."""
 
+    resampling: Resampling | None = None
+    """How parts on other grids come to ``grid``; None where all are on it."""
+
+    quality: Quality | None = None
+    """The quality layer, if one is used."""
+
+    recoding: Recoding | None = None
+    """How stored values become those of the source; None where they are already."""
+
+    datetime: str | None = None
+    """ISO 8601 time of acquisition, as far as known."""
+
+    datetime_from: str | None = None
+    """Where the time came from; a ``tiff tag`` is often the time of writing."""
+
     valid_share: float | None = None
     """Share of valid pixels; None where the statistics did not read this tile."""
 
-    @property
-    def path(self) -> str:
-        """The file."""
-        return self.info.path
-
-    @property
-    def grid(self) -> Grid:
-        """CRS, transform and size."""
-        return self.info.grid
+    weight: float = 1.0
+    """How often its ground is sampled: 1 where no other tile covers it, 1/n where n tiles do."""
 
     @property
     def height(self) -> int:
         """Rows."""
-        return self.info.grid.height
+        return self.grid.height
 
     @property
     def width(self) -> int:
         """Columns."""
-        return self.info.grid.width
+        return self.grid.width
 
     @property
     def dtype(self) -> str:
         """Stored type."""
-        return self.info.dtype
+        return self.parts[0].info.dtype
+
+    @property
+    def base(self) -> RasterInfo:
+        """The first raster on the tile's own grid; its blocks are the ones that reading respects."""
+        own = (part.info for part in self.parts if part.info.grid == self.grid)
+        return next(own, self.parts[0].info)
 
     @property
     def block(self) -> tuple[int, int]:
         """Rows and columns of a stored block."""
-        return self.info.block
+        return self.base.block
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Everything that is opened to read it."""
+        layer = () if self.quality is None else (self.quality.part.info.path,)
+        return tuple(dict.fromkeys([*(part.info.path for part in self.parts), *layer]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +140,8 @@ class TileIndex:
     """What is read from every tile."""
 
     dtype: str
-    """Stored type of all tiles."""
+    """Type of the pixels that are read: the stored type of all tiles, or ``float32`` where some
+    are recoded to physical values."""
 
     rule: ReadRule
     """How files are read; its reasons are sentences for the run card."""
@@ -137,25 +188,26 @@ class TileIndex:
     def fingerprint(self, *, threads: int = 1) -> str:
         """Return a SHA-256 of the source: it changes when a file is added, renamed or rewritten.
 
-        Hashed are, in sorted order, each tile's path relative to ``root``, its size in bytes, and
-        the SHA-256 of its first, middle and last 64 KiB (of all of it, where it is no longer).
-        The same tiles in another folder have the same fingerprint.
+        Hashed are, in sorted order, each file's path relative to ``root``, its size in bytes, and
+        the SHA-256 of its first, middle and last 64 KiB (of all of it, where it is no longer; see
+        :func:`geodino.io.content.content_sample`). The same tiles in another folder have the same
+        fingerprint.
 
         Raises:
-            SourceError: a tile vanished.
+            SourceError: a file vanished.
         """
         digest = hashlib.sha256()
-        paths = sorted(Path(tile.path) for tile in self.tiles)
+        paths = sorted({path for tile in self.tiles for path in tile.files})
         for path, (size, content) in zip(
-            paths, in_order(_sampled_hash, paths, threads=threads), strict=True
+            paths, in_order(content_sample, paths, threads=threads), strict=True
         ):
-            name = os.path.relpath(path, self.root).replace(os.sep, "/")
-            digest.update(f"{name}\0{size}\0{content}\n".encode())
+            name = path if is_virtual(path) else os.path.relpath(path, self.root)
+            digest.update(f"{name.replace(os.sep, '/')}\0{size}\0{content}\n".encode())
         return digest.hexdigest()
 
 
 class TileReader:
-    """Reads windows of the tiles of an index: stored pixels and their joined validity.
+    """Reads windows of the tiles of an index: stored pixels and their validity.
 
     Values under invalid pixels are as stored and must not be used. Safe to call from threads.
 
@@ -188,17 +240,67 @@ class TileReader:
     def __call__(
         self, tile: int, window: Window
     ) -> tuple[Shaped[np.ndarray, "c h w"], Bool[np.ndarray, "h w"]]:
-        """Read a window of tile number ``tile``.
+        """Read a window of tile number ``tile``: pixels, and where they may be used.
 
         Raises:
-            SourceError: the file vanished or is damaged.
+            SourceError: a file vanished or is damaged.
         """
-        of = self._index.tiles[tile]
-        pixels, valid = read(self._pool, of.path, window, bands=of.bands, rule=self._index.rule)
+        pixels, valid = read_tile(self._pool, self._index.tiles[tile], window, self._index.rule)
         joined = combine(valid, self._valid)
         if self._valid == "any" and valid.strides[0] != 0:
             pixels = np.where(valid, pixels, self._fill[:, None, None])
         return pixels, joined
+
+
+def read_tile(
+    pool: HandlePool, tile: Tile, window: Window, rule: ReadRule
+) -> tuple[Shaped[np.ndarray, "c h w"], Bool[np.ndarray, "c h w"]]:
+    """Read a window of a tile on its grid: all bands, and where each may be used.
+
+    The masks may be a read-only view shared by the bands.
+
+    Raises:
+        SourceError: a file vanished or is damaged.
+    """
+    read_parts = [_read_part(pool, part, tile, window, rule) for part in tile.parts]
+    if len(read_parts) == 1:
+        pixels, valid = read_parts[0]
+    else:
+        pixels, valid = (np.concatenate(arrays) for arrays in zip(*read_parts, strict=True))
+    if tile.quality is not None:
+        keep = _read_quality(pool, tile.quality, tile, window)
+        is_shared = valid.strides[0] == 0
+        valid = np.broadcast_to(valid[0] & keep, valid.shape) if is_shared else valid & keep
+    return (pixels, valid) if tile.recoding is None else tile.recoding(pixels, valid)
+
+
+def _read_part(
+    pool: HandlePool,
+    part: Part,
+    tile: Tile,
+    window: Window,
+    rule: ReadRule,
+    how: Resampling | None = None,
+) -> tuple[Shaped[np.ndarray, "c h w"], Bool[np.ndarray, "c h w"]]:
+    info = part.info
+    if info.grid == tile.grid:
+        return read(pool, info.path, window, bands=part.bands, rule=rule)
+    how = how or tile.resampling
+    placed = axes(info.grid, tile.grid)
+    if how is None or placed is None:
+        raise ValueError(f"{info.path} is not on the grid of {tile.path}")
+    needed = source_window(*placed, window, how)
+    pixels, valid = read(pool, info.path, needed, bands=part.bands, rule=rule)
+    rows, columns = placed
+    return resample(pixels, valid, read=needed, rows=rows, columns=columns, window=window, how=how)
+
+
+def _read_quality(
+    pool: HandlePool, quality: Quality, tile: Tile, window: Window
+) -> Bool[np.ndarray, "h w"]:
+    # Classes cannot be averaged; a pixel outside of the layer is one that nobody judged.
+    layer, known = _read_part(pool, quality.part, tile, window, _AS_STORED, "nearest")
+    return usable(layer, quality.encoding, quality.numbers) & known.all(axis=0)
 
 
 def resolve_chip(config: DataConfig, index: TileIndex, wanted: int) -> int:
@@ -236,23 +338,3 @@ def first_reasons(bad: Iterable[tuple[str, str]]) -> str:
     reasons = [reason for _, reason in bad]
     more = f" (and {len(reasons) - _SHOWN} more)" if len(reasons) > _SHOWN else ""
     return " ".join(reasons[:_SHOWN]) + more
-
-
-def _sampled_hash(path: Path) -> tuple[int, str]:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as handle:
-            size = handle.seek(0, os.SEEK_END)
-            if size <= 3 * _SAMPLED:
-                starts, length = [0], size
-            else:
-                starts, length = [0, (size - _SAMPLED) // 2, size - _SAMPLED], _SAMPLED
-            for start in starts:
-                handle.seek(start)
-                digest.update(handle.read(length))
-    except OSError as error:
-        raise SourceError(
-            f"{path} cannot be read any more ({error.strerror}). Restore it, or build the index "
-            "again."
-        ) from error
-    return size, digest.hexdigest()

@@ -7,8 +7,9 @@ from pydantic import Field
 
 from geodino.config import Config
 
-Unit = Literal["unknown", "reflectance", "radiance", "dB", "K", "m"]
-"""Unit of ``stored * scale + offset``; ``unknown`` until somebody declares it."""
+Unit = Literal["unknown", "reflectance", "radiance", "power", "dB", "K", "m"]
+"""Unit of ``stored * scale + offset``; ``power`` is linear radar backscatter, ``dB`` ten times its
+logarithm; ``unknown`` until somebody declares it."""
 
 CommonName = Literal[
     "pan", "coastal", "blue", "green", "green05", "yellow", "red", "rededge", "rededge071",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +14,55 @@ from geodino.geo.grid import Grid
 from geodino.io.metadata import RasterInfo
 
 _KEY = b"geodino"
-_VERSION = 1
+_VERSION = 2
 
 
 def write_index(
     path: str | Path,
-    infos: Sequence[RasterInfo],
     *,
+    grids: Sequence[Grid],
+    rasters: Sequence[Sequence[RasterInfo]],
     columns: Mapping[str, Sequence[Any]],
     record: Mapping[str, Any],
 ) -> None:
-    """Write what the metadata of tiles says, their footprints in EPSG:4326, and more columns.
+    """Write tiles: grid and footprint in EPSG:4326, the rasters of each, and more columns.
 
     Args:
         path: where to; whole or absent.
-        infos: one per row.
+        grids: of each tile, one per row.
+        rasters: what the metadata of each tile's files says.
         columns: further columns, by name; one value per row.
         record: what belongs to all rows, as JSON values; kept in the file's own metadata.
     """
     import geopandas
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [_row(info) for info in infos]
+    rows = [_place(grid) for grid in grids]
     frame = geopandas.GeoDataFrame(
-        {name: [row[name] for row in rows] for name in rows[0]} | dict(columns),
-        geometry=[info.grid.footprint_wgs84() for info in infos],
+        {
+            **{name: [row[name] for row in rows] for name in rows[0]},
+            "files": [[info.path for info in infos] for infos in rasters],
+            **columns,
+        },
+        geometry=[grid.footprint_wgs84() for grid in grids],
         crs="EPSG:4326",
     )
     with replacing(path) as temporary:
         frame.to_parquet(temporary, index=False, write_covering_bbox=True, schema_version="1.1.0")
         table = pq.read_table(temporary)
-        note = {"version": _VERSION, **record}
-        metadata = {**(table.schema.metadata or {}), _KEY: json.dumps(note).encode()}
+        metadata = dict(table.schema.metadata or {})
+        details = pa.array([[_row(info) for info in infos] for infos in rasters])
+        at = table.column_names.index("geometry")
+        table = table.add_column(at, "rasters", details)
+        metadata[_KEY] = json.dumps({"version": _VERSION, **record}).encode()
         pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
 
 
 def read_index(
     path: str | Path,
-) -> tuple[list[RasterInfo], dict[str, list[Any]], dict[str, Any]]:
-    """Read back what :func:`write_index` wrote: infos, all columns, record.
+) -> tuple[list[Grid], list[list[RasterInfo]], dict[str, list[Any]], dict[str, Any]]:
+    """Read back what :func:`write_index` wrote: grids, rasters, all columns, record.
 
     Raises:
         SourceError: the file is missing, damaged, or not an index of ours.
@@ -77,59 +88,45 @@ def read_index(
     columns = {
         name: table.column(name).to_pylist()
         for name in table.column_names
-        if name not in ("geometry", "bbox")
+        if name not in ("geometry", "bbox", "rasters")
     }
-    infos = [
-        _info({name: values[i] for name, values in columns.items()}) for i in range(len(table))
-    ]
-    return infos, columns, record
+    places = zip(
+        columns["crs"], columns["transform"], columns["width"], columns["height"], strict=True
+    )
+    grids = [Grid(crs, Affine(*terms), width, height) for crs, terms, width, height in places]
+    rasters = [[_info(row) for row in rows] for rows in table.column("rasters").to_pylist()]
+    return grids, rasters, columns, record
+
+
+def _place(grid: Grid) -> dict[str, Any]:
+    return {
+        "crs": grid.crs,
+        "transform": list(grid.transform[:6]),
+        "width": grid.width,
+        "height": grid.height,
+    }
+
+
+_LISTS = frozenset({"colors", "descriptions", "scales", "offsets", "units"})
 
 
 def _row(info: RasterInfo) -> dict[str, Any]:
-    gsd = info.grid.gsd_m
-    return {
-        "path": info.path,
-        "driver": info.driver,
-        "crs": info.grid.crs,
-        "transform": list(info.grid.transform[:6]),
-        "width": info.grid.width,
-        "height": info.grid.height,
-        "gsd_x_m": None if gsd is None else gsd[0],
-        "gsd_y_m": None if gsd is None else gsd[1],
-        "count": info.count,
-        "dtype": info.dtype,
-        # As text: Arrow turns a NaN inside a list into a null, which means "no tag".
-        "nodata": [None if v is None else repr(v) for v in info.nodata],
-        "colors": list(info.colors),
-        "descriptions": list(info.descriptions),
-        "scales": list(info.scales),
-        "offsets": list(info.offsets),
-        "mask": info.mask,
-        "block_height": info.block[0],
-        "block_width": info.block[1],
-        "size": info.size,
-        "mtime_ns": info.mtime_ns,
-        "datetime": info.datetime,
-        "datetime_from": info.datetime_from,
-    }
+    """Return the fields of a raster as values that Arrow keeps as they are."""
+    row = {f.name: getattr(info, f.name) for f in fields(info) if f.name != "grid"}
+    for name in _LISTS:
+        row[name] = list(row[name])
+    # As text: Arrow turns a NaN inside a list into a null, which means "no tag".
+    row["nodata"] = [None if v is None else repr(v) for v in info.nodata]
+    row["block"] = list(info.block)
+    return row | _place(info.grid)
 
 
 def _info(row: Mapping[str, Any]) -> RasterInfo:
-    return RasterInfo(
-        path=row["path"],
-        driver=row["driver"],
-        grid=Grid(row["crs"], Affine(*row["transform"]), row["width"], row["height"]),
-        count=row["count"],
-        dtype=row["dtype"],
-        nodata=tuple(None if v is None else float(v) for v in row["nodata"]),
-        colors=tuple(row["colors"]),
-        descriptions=tuple(row["descriptions"]),
-        scales=tuple(row["scales"]),
-        offsets=tuple(row["offsets"]),
-        mask=row["mask"],
-        block=(row["block_height"], row["block_width"]),
-        size=row["size"],
-        mtime_ns=row["mtime_ns"],
-        datetime=row["datetime"],
-        datetime_from=row["datetime_from"],
-    )
+    values = dict(row)
+    crs, terms = values.pop("crs"), values.pop("transform")
+    grid = Grid(crs, Affine(*terms), values.pop("width"), values.pop("height"))
+    for name in _LISTS:
+        values[name] = tuple(values[name])
+    values["nodata"] = tuple(None if v is None else float(v) for v in values["nodata"])
+    values["block"] = tuple(values["block"])
+    return RasterInfo(grid=grid, **values)

@@ -79,6 +79,9 @@ class RasterInfo:
     datetime_from: str | None
     """Where the time came from; a ``tiff tag`` is often the time of writing, not acquisition."""
 
+    units: tuple[str | None, ...] = ()
+    """Unit of each band as the file words it; empty where the format knows none."""
+
     @property
     def alpha(self) -> int | None:
         """Number of the band tagged alpha; None without one, or where it is the only band."""
@@ -129,6 +132,7 @@ def describe(path: str | Path) -> RasterInfo:
             mtime_ns=stat.st_mtime_ns if stat else 0,
             datetime=when,
             datetime_from=source,
+            units=tuple(dataset.units),
         )
 
 

@@ -79,7 +79,7 @@ def test_tagged_and_untagged_deliveries_of_the_same_sensor_are_one_source(shared
         shutil.copy(shared_data / f"{name}.tif", tmp_path)
     index = index_of(tmp_path)
     assert band_names(index) == ["red", "green", "blue", "band_4"]
-    assert [tile.bands for tile in index.tiles] == [(1, 2, 3, 4)] * 2
+    assert [tile.parts[0].bands for tile in index.tiles] == [(1, 2, 3, 4)] * 2
 
 
 @pytest.mark.parametrize("name", ["hro_colorado_alpha", "pix4d_alpha_nodata"])
@@ -178,7 +178,7 @@ def test_mixed_band_counts_name_two_files_and_the_cure(tmp_path):
     for part in ("a.tif has 3 data band(s)", "b.tif has 5", "data.bands"):
         assert part in str(error.value)
     joined = index_of(tmp_path, DataConfig(bands=(3, 1)))
-    assert [tile.bands for tile in joined.tiles] == [(3, 1), (3, 1)]
+    assert [tile.parts[0].bands for tile in joined.tiles] == [(3, 1), (3, 1)]
     assert band_names(joined) == ["band_3", "band_1"]
     assert "bands are named by position: a.tif calls them blue, red" in joined.notes[0]
 
@@ -188,7 +188,7 @@ def test_a_selection_by_name_joins_files_with_other_orders_and_counts(tmp_path):
     write(tmp_path / "a.tif", pixels, names=("red", "green", "blue", "nir"))
     write(tmp_path / "b.tif", pixels[[2, 1, 0]], names=("blue", "green", "red"))
     index = index_of(tmp_path, DataConfig(bands=("red", "blue")))
-    assert [tile.bands for tile in index.tiles] == [(1, 3), (3, 1)]
+    assert [tile.parts[0].bands for tile in index.tiles] == [(1, 3), (3, 1)]
     with HandlePool() as pool:
         reader = TileReader(index, pool)
         first, second = (reader(i, Window(0, 0, 32, 32))[0] for i in (0, 1))
@@ -223,11 +223,32 @@ def test_mixed_types_are_refused(tmp_path):
         index_of(tmp_path)
 
 
-def test_files_with_another_scale_are_noted(tmp_path):
-    write(tmp_path / "a.tif", noise())
-    with rasterio.open(write(tmp_path / "b.tif", noise()), "r+") as out:
-        out.offsets = (-0.1, 0, 0)
-    assert "scale or offset of b.tif differ from those of a.tif" in index_of(tmp_path).notes[0]
+def test_files_with_another_offset_are_read_so_that_one_value_has_one_meaning(tmp_path):
+    # Both store reflectance / 0.001; b.tif has 100 added, as its offset says.
+    write(tmp_path / "a.tif", noise(dtype="uint16"))
+    write(tmp_path / "b.tif", noise(dtype="uint16") + np.uint16(100))
+    for name, offset in (("a", 0.0), ("b", -0.1)):
+        with rasterio.open(tmp_path / f"{name}.tif", "r+") as out:
+            out.scales, out.offsets = (0.001,) * 3, (offset,) * 3
+    index = index_of(tmp_path)
+    assert index.dtype == "uint16"
+    assert index.bands[0].offset == -0.1
+    assert "100 is added to the stored values of 1 of 2 tiles" in index.notes[0]
+    with HandlePool() as pool:
+        a, b = (TileReader(index, pool)(i, Window(0, 0, 32, 32))[0] for i in (0, 1))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_files_with_another_scale_are_read_as_physical_values(tmp_path):
+    for name, scale in (("a", 1.0), ("b", 0.5)):
+        with rasterio.open(write(tmp_path / f"{name}.tif", noise()), "r+") as out:
+            out.scales = (scale,) * 3
+    index = index_of(tmp_path)
+    assert index.dtype == "float32"
+    assert [(band.scale, band.offset) for band in index.bands] == [(1.0, 0.0)] * 3
+    with HandlePool() as pool:
+        a, b = (TileReader(index, pool)(i, Window(0, 0, 32, 32))[0] for i in (0, 1))
+    np.testing.assert_array_equal(a, 2 * b)
 
 
 # Bad files
@@ -308,7 +329,7 @@ def test_an_index_file_is_a_source_and_unchanged_files_are_not_opened(tmp_path, 
 
     monkeypatch.setattr("geodino.data.index.describe", watched)
     again = index_of(tmp_path / "i.parquet")
-    assert opened == [paths[1], paths[2]]
+    assert opened == [str(paths[1]), str(paths[2])]
     assert [tile.height for tile in again.tiles] == [32, 40]
     assert [tile.valid_share for tile in again.tiles] == [1.0, None]
     assert "does not exist" in again.bad[0][1]

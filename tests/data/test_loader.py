@@ -36,6 +36,7 @@ class FakeTiles:
             block_height=16 * one,
             block_width=16 * one,
             pixel_bytes=6 * one,
+            weight=np.ones(len(height)),
         )
 
     def __call__(self, tile, window):

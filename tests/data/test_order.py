@@ -21,6 +21,7 @@ def shapes(*sizes, block=(256, 256), pixel_bytes=3):
         block_height=one * block[0],
         block_width=one * block[1],
         pixel_bytes=one * pixel_bytes,
+        weight=np.ones(len(sizes)),
     )
 
 
@@ -287,6 +288,7 @@ def test_a_hundred_thousand_tiles_are_ordered_within_two_seconds():
         block_height=256 * one,
         block_width=256 * one,
         pixel_bytes=3 * one,
+        weight=np.ones(100_000),
     )
     began = time.process_time()
     of = order(tiles, chip=200, super_window=1024, budget=2**31)

@@ -31,29 +31,35 @@ def info(path, *, crs="EPSG:32618", nodata=(float("nan"), None, 0.0)):
         mtime_ns=1_700_000_000_123_456_789,
         datetime="2020-07-01T10:20:30",
         datetime_from="tiff tag",
+        units=(None, "m", "dB"),
     )
 
 
 def test_an_index_comes_back_as_it_was_even_nan_and_missing_tags(tmp_path):
-    infos = [info("a.tif"), info("b.tif", crs=None, nodata=(None, None, None))]
+    rasters = [[info("a.tif"), info("q.tif")], [info("b.tif", crs=None, nodata=(None,) * 3)]]
+    grids = [infos[0].grid for infos in rasters]
     columns = {"bands": [[1, 2], [3, 1]], "share": [0.25, None]}
-    write_index(tmp_path / "i.parquet", infos, columns=columns, record={"root": "/x", "n": [1]})
-    found, extra, record = read_index(tmp_path / "i.parquet")
-    assert str(found[0]) == str(infos[0])  # nan differs from itself, its text does not
-    assert found[1] == infos[1]
+    record = {"root": "/x", "n": [1]}
+    path = tmp_path / "i.parquet"
+    write_index(path, grids=grids, rasters=rasters, columns=columns, record=record)
+    places, found, extra, record = read_index(path)
+    assert places == grids
+    assert str(found[0]) == str(rasters[0])  # nan differs from itself, its text does not
+    assert found[1] == rasters[1]
+    assert extra["files"] == [["a.tif", "q.tif"], ["b.tif"]]
     assert extra["bands"] == columns["bands"]
     assert extra["share"] == columns["share"]
     assert record == {"root": "/x", "n": [1]}
 
 
 def test_the_file_is_geoparquet_1_1_with_a_bbox_covering(tmp_path):
-    write_index(tmp_path / "i.parquet", [info("a.tif")], columns={}, record={})
+    one = info("a.tif")
+    write_index(tmp_path / "i.parquet", grids=[one.grid], rasters=[[one]], columns={}, record={})
     geo = json.loads(pq.read_schema(tmp_path / "i.parquet").metadata[b"geo"])
     assert geo["version"] == "1.1.0"
     assert geo["columns"]["geometry"]["covering"]["bbox"]["xmin"] == ["bbox", "xmin"]
     frame = geopandas.read_parquet(tmp_path / "i.parquet")
     assert frame.crs.to_epsg() == 4326
-    assert frame.gsd_x_m[0] == pytest.approx(10.5, rel=1e-3)
     assert frame.geometry[0].bounds[0] == pytest.approx(-75, abs=1e-2)
 
 

@@ -1,0 +1,140 @@
+"""Choosing tiles: by area, by time, by a condition on the columns of the index."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geodino.data.config import DataConfig
+from geodino.data.tiles import Tile
+from geodino.errors import SourceError, suggest
+
+_OPEN = ("", "..")
+
+
+def select(tiles: Sequence[Tile], config: DataConfig) -> tuple[list[Tile], list[str]]:
+    """Return the tiles that ``aoi``, ``datetime`` and ``where`` let through, and notes.
+
+    Raises:
+        SourceError: a filter cannot be read, or lets nothing through.
+    """
+    kept, notes = list(tiles), []
+    for name, choose in (("aoi", _in_area), ("datetime", _in_time), ("where", _where)):
+        wanted = getattr(config, name)
+        if wanted is None:
+            continue
+        is_in = choose(kept, wanted)
+        left = [tile for tile, inside in zip(kept, is_in, strict=True) if inside]
+        if not left:
+            raise SourceError(
+                f"data.{name} = {wanted} lets none of the {len(kept)} tiles through. {_hint(name, kept)}"
+            )
+        notes.append(f"{len(left)} of {len(kept)} tiles pass data.{name} = {wanted}")
+        kept = left
+    return kept, notes
+
+
+def columns(tiles: Sequence[Tile]) -> dict[str, list[Any]]:
+    """Return what a ``where`` condition may ask for, by name."""
+    return {
+        "path": [t.path for t in tiles],
+        "crs": [t.grid.crs for t in tiles],
+        "width": [t.width for t in tiles],
+        "height": [t.height for t in tiles],
+        "gsd_x_m": [t.gsd_m[0] if t.gsd_m else np.nan for t in tiles],
+        "gsd_y_m": [t.gsd_m[1] if t.gsd_m else np.nan for t in tiles],
+        "dtype": [t.dtype for t in tiles],
+        "driver": [t.base.driver for t in tiles],
+        "files": [len(t.files) for t in tiles],
+        "size": [sum(part.info.size for part in t.parts) for t in tiles],
+        "datetime": [t.datetime for t in tiles],
+        "datetime_from": [t.datetime_from for t in tiles],
+    }
+
+
+def _in_area(tiles: Sequence[Tile], path: str) -> NDArray[np.bool_]:
+    import geopandas
+    from pyogrio.errors import DataSourceError
+
+    if not Path(path).is_file():
+        raise SourceError(f"data.aoi: {path} does not exist. Name a vector file.")
+    try:
+        frame = geopandas.read_file(path)
+    except (DataSourceError, ValueError) as error:
+        raise SourceError(f"data.aoi: {path} cannot be read as a vector file ({error}).") from error
+    if frame.crs is None:
+        raise SourceError(f"data.aoi: {path} has no CRS. Declare it in the file.")
+    if frame.empty or frame.geometry.isna().all():
+        raise SourceError(f"data.aoi: {path} holds no geometry.")
+    area = frame.to_crs("EPSG:4326").union_all()
+    places = [tile.grid.footprint_wgs84() for tile in tiles]
+    return np.array([place is not None and area.intersects(place) for place in places], dtype=bool)
+
+
+def _in_time(tiles: Sequence[Tile], interval: str) -> NDArray[np.bool_]:
+    parts = interval.split("/")
+    if len(parts) != 2:
+        raise SourceError(
+            f"data.datetime: {interval!r} is not START/END, e.g. 2020-01-01/2020-12-31."
+        )
+    start, end = _moment(parts[0], interval), _moment(parts[1], interval)
+    if end is not None and len(parts[1].strip()) == len("2020-12-31"):
+        end += timedelta(days=1)  # a date alone means the whole day
+    whens = [_moment(tile.datetime, tile.path) if tile.datetime else None for tile in tiles]
+    return np.array(
+        [
+            when is not None and (start is None or when >= start) and (end is None or when < end)
+            for when in whens
+        ],
+        dtype=bool,
+    )
+
+
+def _moment(text: str, whole: str) -> datetime | None:
+    if text.strip() in _OPEN:
+        return None
+    try:
+        when = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise SourceError(
+            f"data.datetime: {text!r} in {whole!r} is no ISO 8601 time, e.g. 2020-07-01."
+        ) from None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
+def _where(tiles: Sequence[Tile], condition: str) -> NDArray[np.bool_]:
+    import pandas as pd
+
+    frame = pd.DataFrame(columns(tiles))
+    if "@" in condition or "__" in condition:
+        raise SourceError(f"data.where: {condition!r} may name columns and values only.")
+    try:
+        found = frame.eval(condition, engine="python")
+    except pd.errors.UndefinedVariableError as error:
+        name = str(error).split("'")[1]
+        raise SourceError(
+            f"data.where: there is no column {name!r}.{suggest(name, frame.columns)} "
+            f"Columns: {', '.join(frame.columns)}."
+        ) from None
+    except (SyntaxError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise SourceError(
+            f"data.where: {condition!r} cannot be understood ({error}). An example: "
+            "gsd_x_m < 1 and width >= 512."
+        ) from None
+    values = np.asarray(found)
+    if values.dtype != bool or values.shape != (len(tiles),):
+        raise SourceError(f"data.where: {condition!r} is no condition: it gives {values.dtype}.")
+    return values
+
+
+def _hint(name: str, tiles: Sequence[Tile]) -> str:
+    if name == "aoi":
+        placed = sum(t.grid.footprint_wgs84() is not None for t in tiles)
+        return f"{placed} of them have a place on the Earth; check the area's CRS."
+    if name == "datetime":
+        known = sorted(t.datetime for t in tiles if t.datetime)
+        return f"Their dates: {known[0]} to {known[-1]}." if known else "No tile has a date."
+    return "geodino inspect shows what the columns hold."

@@ -1,0 +1,145 @@
+"""Bringing bands of several resolutions to one grid, weighed by validity.
+
+Only between grids of one CRS whose axes are parallel: nothing is reprojected. The weights of an
+output pixel depend on its own place alone, and sums run in a fixed order, so a window of the
+result has the same bits however the raster is cut.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Shaped
+from numpy.typing import NDArray
+
+from geodino.geo.grid import Grid
+from geodino.geo.windows import Window
+
+Resampling = Literal["nearest", "bilinear", "average"]
+"""``average`` is the mean over the area of the coarser pixel, for bands finer than the grid."""
+
+_CLOSE = 1e-6
+"""Positions are rounded to this part of a pixel: coordinates are written in decimals."""
+
+_ENOUGH = 0.5
+"""A resampled pixel is valid if at least this share of its weight lies on valid pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Places along one axis: output pixel ``i`` spans ``start + i * step`` to one step further."""
+
+    start: float
+    """Where output pixel 0 begins, in source pixels."""
+
+    step: float
+    """Source pixels per output pixel."""
+
+    length: int
+    """Source pixels there are."""
+
+    def reach(self, first: int, stop: int, how: Resampling) -> tuple[int, int]:
+        """Return the source pixels that output pixels ``first`` to ``stop - 1`` draw on."""
+        index, _ = self.taps(np.array([first, stop - 1]), how)
+        return int(index.min()), int(index.max()) + 1
+
+    def inside(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Where the centre of an output pixel lies on the source."""
+        centre = self.start + (places + 0.5) * self.step
+        return (centre > -_CLOSE) & (centre < self.length + _CLOSE)
+
+    def taps(
+        self, places: NDArray[np.int64], how: Resampling
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return source pixels and weights ``[taps, places]`` of output pixels."""
+        centre = np.round((self.start + (places + 0.5) * self.step) / _CLOSE) * _CLOSE
+        if how == "nearest":
+            index = np.floor(centre + _CLOSE / 2).astype(np.int64)[None]
+            weight = np.ones(index.shape)
+        elif how == "bilinear":
+            left = np.floor(centre - 0.5 + _CLOSE / 2)
+            part = np.clip(centre - 0.5 - left, 0, 1)
+            index = np.stack([left, left + 1]).astype(np.int64)
+            weight = np.stack([1 - part, part])
+        else:
+            low, high = centre - self.step / 2, centre + self.step / 2
+            first = np.floor(low + _CLOSE).astype(np.int64)
+            index = first + np.arange(int(np.ceil(self.step)) + 1)[:, None]
+            shared = np.minimum(high, index + 1) - np.maximum(low, index)
+            weight = np.where(shared > _CLOSE, shared, 0) / self.step
+        # Edge pixels stand in for what lies beyond the edge.
+        return np.clip(index, 0, self.length - 1), weight
+
+
+def axes(source: Grid, target: Grid) -> tuple[Axis, Axis] | None:
+    """Return how the rows and the columns of ``target`` lie on ``source``.
+
+    None where the two have different CRSs or their axes are not parallel.
+    """
+    to_source = ~source.transform * target.transform
+    turned = max(abs(to_source.b), abs(to_source.d)) * max(target.width, target.height)
+    if source.crs != target.crs or turned > 0.01 or to_source.a <= 0 or to_source.e <= 0:
+        return None
+    rows = Axis(float(to_source.f), float(to_source.e), source.height)
+    return rows, Axis(float(to_source.c), float(to_source.a), source.width)
+
+
+def source_window(rows: Axis, columns: Axis, window: Window, how: Resampling) -> Window:
+    """Return the part of the source that a window of the target draws on."""
+    top, bottom = rows.reach(window.top, window.bottom, how)
+    left, right = columns.reach(window.left, window.right, how)
+    return Window(top, left, bottom - top, right - left)
+
+
+def resample(
+    pixels: Shaped[np.ndarray, "c h w"],
+    valid: Bool[np.ndarray, "c h w"],
+    *,
+    read: Window,
+    rows: Axis,
+    columns: Axis,
+    window: Window,
+    how: Resampling,
+) -> tuple[Shaped[np.ndarray, "c hh ww"], Bool[np.ndarray, "c hh ww"]]:
+    """Resample pixels to a window of the target grid; integers are rounded to the nearest.
+
+    Args:
+        pixels: the part ``read`` of the source, as stored.
+        valid: where its pixels may be used; what lies under others does not matter.
+        read: from :func:`source_window`.
+        rows: from :func:`axes`.
+        columns: from :func:`axes`.
+        window: the wanted part of the target.
+        how: the method.
+
+    Returns:
+        Pixels in the dtype of the source, 0 where not valid, and where they are valid: at least
+        half of the weight on valid pixels, and the centre on the source.
+    """
+    down = np.arange(window.top, window.bottom)
+    across = np.arange(window.left, window.right)
+    index_y, weight_y = rows.taps(down, how)
+    index_x, weight_x = columns.taps(across, how)
+    index_y, index_x = index_y - read.top, index_x - read.left
+    inside = rows.inside(down)[:, None] & columns.inside(across)
+    if how == "nearest":
+        picked = pixels[:, index_y[0]][:, :, index_x[0]]
+        kept = valid[:, index_y[0]][:, :, index_x[0]] & inside
+        return np.where(kept, picked, picked.dtype.type(0)), kept
+    weight = _along(_along(valid.astype(np.float64), index_y, weight_y, 1), index_x, weight_x, 2)
+    kept = (weight >= _ENOUGH - _CLOSE) & inside
+    values = np.where(valid, pixels, pixels.dtype.type(0)).astype(np.float64)
+    total = _along(_along(values, index_y, weight_y, 1), index_x, weight_x, 2)
+    mean = np.where(kept, total / np.where(kept, weight, 1.0), 0.0)
+    return (np.rint(mean) if pixels.dtype.kind in "iu" else mean).astype(pixels.dtype), kept
+
+
+def _along(
+    values: NDArray[Any], index: NDArray[np.int64], weight: NDArray[np.float64], axis: int
+) -> NDArray[np.float64]:
+    """Sum the taps along an axis of ``[c h w]``, one after the other."""
+    shape = (1, -1, 1) if axis == 1 else (1, 1, -1)
+    total = np.take(values, index[0], axis=axis) * weight[0].reshape(shape)
+    for places, share in zip(index[1:], weight[1:], strict=True):
+        total += np.take(values, places, axis=axis) * share.reshape(shape)
+    return np.asarray(total)
