@@ -30,15 +30,31 @@ Overrides = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
+Aoi = Annotated[str | None, typer.Option(help="Vector file: only tiles that touch it (data.aoi).")]
+When = Annotated[
+    str | None,
+    typer.Option(
+        "--datetime", help="START/END, .. for an open end (data.datetime).", metavar="A/B"
+    ),
+]
+Where = Annotated[
+    str | None, typer.Option(help="Condition on the tile index, e.g. 'gsd_x_m < 1' (data.where).")
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random (train.seed).")]
 
 
 @app.command()
 def pretrain(
-    tiles: Annotated[str, typer.Option(help="Folder, glob, raster or tile index.")],
+    tiles: Annotated[
+        str,
+        typer.Option(help="Folder, glob, raster, zarr store, STAC document, index or world:NAME."),
+    ],
     out: Annotated[Path, typer.Option(help="Run folder.")],
     recipe: Recipe = None,
     overrides: Overrides = None,
+    aoi: Aoi = None,
+    when: When = None,
+    where: Where = None,
     seed: Seed = None,
     device: Device = "auto",
     devices: Annotated[int, typer.Option(help="Devices on this machine.", min=1)] = 1,
@@ -60,7 +76,7 @@ def pretrain(
         tiles=tiles,
         out=out,
         recipe=recipe,
-        overrides=tuple(overrides or ()),
+        overrides=(*(overrides or ()), *_filters(aoi, when, where)),
         seed=seed,
         device=device,
         devices=devices,
@@ -181,6 +197,14 @@ def explain_recipe(
         return
     for name, default, meaning in rows:
         print(f"{name} = {default}\n    {meaning}")
+
+
+def _filters(aoi: str | None, when: str | None, where: str | None) -> tuple[str, ...]:
+    """Write the filters as overrides, quoted so that YAML reads them as text."""
+    import json
+
+    given = {"aoi": aoi, "datetime": when, "where": where}
+    return tuple(f"data.{name}={json.dumps(v)}" for name, v in given.items() if v is not None)
 
 
 def _report(result: object, *, as_json: bool) -> None:

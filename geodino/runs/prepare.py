@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from geodino.data.config import DataConfig
+from geodino.data.dates import companions
 from geodino.data.index import build_index
 from geodino.data.loader import default_threads
 from geodino.data.statistics import measure_source
@@ -88,6 +89,9 @@ def prepare(
         derived["recipe"] = {"value": name, "reason": reason}
         config = load_recipe(name, overrides)
     check_sizes(config)
+    if config.data.dates > 1:
+        _, note = companions(index, config.data.dates, config.train.seed)
+        index = replace(index, notes=(*index.notes, note))
     index, contract = measure_source(index, config.data, threads=default_threads())
     wanted = 2 * config.phases.pretrain.views.global_size
     chip = resolve_chip(config.data, index, wanted)

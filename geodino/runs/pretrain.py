@@ -16,6 +16,7 @@ from geodino.geo.contract import InputContract
 from geodino.pretrain.module import PretrainData, PretrainModule
 from geodino.runs.build import (
     Feed,
+    build_companions,
     build_health,
     build_module,
     build_order,
@@ -298,5 +299,6 @@ def _feed(
         rank=trainer.global_rank,
         world=trainer.world_size,
         plan_of=build_planner(config, prepared.contract),
+        companions=build_companions(config, prepared.index),
         on_bad=on_bad,
     )
