@@ -8,6 +8,7 @@ value. So chunks are decoded here, by numcodecs, from the list of codecs in the 
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from lzma import LZMAError
 from math import prod
 from typing import Any, Protocol, runtime_checkable
 from zlib import error as ZlibError
@@ -20,8 +21,17 @@ from numpy.typing import NDArray
 from geodino.errors import SourceError
 from geodino.io.zarr_open import ZarrArray
 
-DAMAGE = (ValueError, RuntimeError, OSError, EOFError, ZlibError, MemoryError)
-"""What the codecs raise on bytes that are not theirs."""
+DAMAGE = (
+    ValueError,
+    RuntimeError,
+    OSError,
+    EOFError,
+    ZlibError,
+    LZMAError,
+    MemoryError,
+    SystemError,
+)
+"""What the codecs raise on bytes that are not theirs; the last two where a length is nonsense."""
 
 _BYTES_TO_BYTES = (
     "adler32", "blosc", "bz2", "crc32", "crc32c", "fletcher32", "gzip", "lz4", "lzma", "shuffle",
@@ -58,7 +68,7 @@ class ChunkCodec:
         """Return the values of a chunk, read-only, of shape ``shape``.
 
         Raises:
-            ValueError, RuntimeError, OSError, EOFError, zlib.error, MemoryError: see ``DAMAGE``.
+            ValueError, RuntimeError and others: see ``DAMAGE``.
         """
         decoded: Any = data
         for stage in self.stages:

@@ -15,7 +15,7 @@ import zarr
 
 from geodino.errors import SourceError
 from geodino.io.metadata import RasterInfo
-from geodino.io.zarr_array import StoredArray, dimensions, stored_array
+from geodino.io.zarr_array import StoredArray, stored_array
 from geodino.io.zarr_chunks import Chunks
 from geodino.io.zarr_key import StoreKey, absolute
 from geodino.io.zarr_labels import band_names, dates, nodata, scale_and_offset
@@ -314,12 +314,10 @@ def _members(nodes: Nodes, group: str) -> dict[str, ZarrArray]:
 
 
 def _coordinates(nodes: Iterable[Node]) -> set[str]:
-    """Return the names of arrays that label others: dimensions, CF coordinates, bounds."""
+    """Return the names of arrays that CF calls coordinates or bounds of others."""
     names: set[str] = set()
     for node in nodes:
         said = attributes(node)
-        if isinstance(node, zarr.Array):
-            names.update(str(dim) for dim in dimensions(node))
         for key in ("coordinates", "bounds", "grid_mapping"):
             names.update(str(said.get(key, "")).replace(":", " ").split())
         if said.get("standard_name") in ("latitude", "longitude"):
