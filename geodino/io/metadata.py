@@ -32,10 +32,10 @@ class RasterInfo:
     """Everything the metadata of one raster says; no pixel was read."""
 
     path: str
-    """The file, as it was named."""
+    """The file, as it was named; in a zarr store ``STORE#ARRAYS@INDEX``."""
 
     driver: str
-    """GDAL's name of the format."""
+    """GDAL's name of the format; ``Zarr`` for a raster of a zarr store."""
 
     grid: Grid
     """CRS, transform and size."""
@@ -68,7 +68,7 @@ class RasterInfo:
     """Rows and columns of a stored block."""
 
     size: int
-    """Bytes on disk; 0 where that is not known (remote files)."""
+    """Bytes on disk; 0 where that is not known (remote files). Of a zarr store: of its metadata."""
 
     mtime_ns: int
     """Time of the last change, nanoseconds since 1970; 0 where not known."""
@@ -93,8 +93,8 @@ class RasterInfo:
         return tuple(i for i in range(1, self.count + 1) if i != masked)
 
 
-def describe(path: str | Path) -> RasterInfo:
-    """Read the metadata of a raster and check that the file is complete.
+def describe_file(path: str | Path) -> RasterInfo:
+    """Read the metadata of a raster file and check that the file is complete.
 
     Raises:
         SourceError: in one sentence, why the file cannot be used: missing, empty, cut off, not a
@@ -197,7 +197,7 @@ def _refuse_unusable(name: str, dataset: Any) -> None:
 def _grid(dataset: Any) -> Grid:
     wkt = dataset.crs.to_wkt() if dataset.crs else None
     return Grid(
-        crs=_short_name(wkt) if wkt else None,
+        crs=crs_name(wkt) if wkt else None,
         transform=dataset.transform,
         width=dataset.width,
         height=dataset.height,
@@ -205,7 +205,7 @@ def _grid(dataset: Any) -> Grid:
 
 
 @lru_cache(maxsize=512)
-def _short_name(wkt: str) -> str:
+def crs_name(wkt: str) -> str:
     """Return ``EPSG:32618`` where the CRS has such a name, else its WKT; the search is slow."""
     authority = rasterio.CRS.from_wkt(wkt).to_authority()
     return ":".join(authority) if authority else wkt
