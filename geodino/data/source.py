@@ -8,6 +8,7 @@ from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
 
 from geodino.errors import SourceError
+from geodino.io.zarr_key import absolute, find_key
 
 RASTERS = (".tif", ".tiff", ".jp2", ".jpg", ".jpeg", ".png")
 """Endings looked for in folders. A file that is named itself may have any that GDAL reads."""
@@ -44,6 +45,10 @@ def find(src: str | Path) -> Found:
         SourceError: nothing is there, or nothing in it is a raster.
     """
     text = str(src)
+    key = find_key(text)
+    if key is not None and not Path(text).exists() and (key.arrays or is_remote(text)):
+        whole = str(absolute(text))
+        return Found(whole.rsplit("/", 1)[0], (whole,))
     if is_remote(text):
         return _remote(text)
     path = Path(text).expanduser().absolute()

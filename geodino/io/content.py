@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 
 from geodino.errors import SourceError
+from geodino.io.zarr_key import find_key
+from geodino.io.zarr_pool import StorePool
 
 _SAMPLED = 1 << 16
 """Bytes hashed at the start, the middle and the end of a file."""
@@ -21,11 +23,19 @@ def content_sample(path: str) -> tuple[int, str]:
     """Return the size in bytes and a SHA-256 of samples of a raster's content.
 
     Of a local file the first, middle and last 64 KiB are hashed, all of it where it is no longer;
-    of a picture in a shard the shard; of a remote file what the server says of its version.
+    of a picture in a shard the shard; of a raster of a zarr store its metadata and some chunks; of
+    a remote file what the server says of its version.
 
     Raises:
         SourceError: it is not there any more.
     """
+    key = find_key(path)
+    if key is not None:
+        stores = StorePool(1)
+        try:
+            return stores.open(key).content_sample()
+        finally:
+            stores.close()
     if path.startswith(_IN_SHARD):
         shard, _, _ = path.removeprefix(_IN_SHARD).partition(".tar/")
         return _of_file(Path(f"{shard}.tar"))
