@@ -136,6 +136,22 @@ def export(
 
 
 @app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder, finished or not.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the page goes; left out, RUN/report.html.")
+    ] = None,
+    device: Device = "auto",
+    *,
+    as_json: Json = False,
+) -> None:
+    """Write what a run learnt, from what and how well, as one self-contained HTML page."""
+    from geodino.runs.report import report
+
+    _report(report(run, out=out, device=device), as_json=as_json)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("demo-run"),
     tiles: Annotated[str | None, typer.Option(help="Your own tiles instead of made ones.")] = None,

@@ -10,7 +10,7 @@ import lightning as L
 import torch
 
 from geodino.data.index import load_index, save_index
-from geodino.errors import CheckpointError, RunError
+from geodino.errors import CheckpointError, GeodinoError, RunError
 from geodino.files import write_text
 from geodino.geo.contract import InputContract
 from geodino.pretrain.module import PretrainData, PretrainModule
@@ -31,7 +31,9 @@ from geodino.runs.device import choose_device, keep_freed_memory
 from geodino.runs.export import export_run, read_checkpoint, save_network
 from geodino.runs.prepare import Prepared, prepare
 from geodino.runs.recipe import RunConfig, differences, dump, load_recorded
-from geodino.runs.record import RunFolder, RunLog, environment
+from geodino.runs.record import REPLACED, RunFolder, RunLog, environment
+from geodino.runs.report import write_report
+from geodino.runs.snapshots import Snapshots
 from geodino.runs.trainer import build_trainer, quiet_lightning
 
 _WAIT_FOR_RANK_ZERO_S = 3600.0
@@ -185,11 +187,16 @@ def _train(
     done = 0 if checkpoint is None else _check_identity(checkpoint, identity)
     if done >= phase.steps:
         log.say(f"All {done} steps are done already; the model is exported again.")
-        return export_run(folder.root) if _rank() == 0 else {}
+        if _rank() > 0:
+            return {}
+        exported = export_run(folder.root)
+        _report(folder, device, log)
+        return exported
     if done:
         log.say(f"Going on from step {done} of {phase.steps} ({checkpoint}).")
     if _rank() == 0:
         folder.keep_metrics_before(done)
+        Snapshots(folder.probes, every=config.health.every).forget_after(done)
     if device.type == "cpu":
         keep_freed_memory()
     module = build_module(config, prepared.contract)
@@ -231,7 +238,7 @@ def _train(
             feed.close()
     if not trainer.is_global_zero:
         return {}
-    return _finish(folder, prepared, module, trainer, recorder, log)
+    return _finish(folder, prepared, module, trainer, recorder, log, device)
 
 
 def _finish(
@@ -241,8 +248,9 @@ def _finish(
     trainer: L.Trainer,
     recorder: Recorder,
     log: RunLog,
+    device: torch.device,
 ) -> dict[str, Any]:
-    """Save the last state, export the teacher, write the results."""
+    """Export the teacher, write the results and the report."""
     save_network(
         module.teacher.cpu(),
         folder.model,
@@ -259,7 +267,21 @@ def _finish(
     }
     folder.write_facts({**folder.read_facts(), "results": results})
     log.say(f"Done: {trainer.global_step} steps. The model is in {folder.model}.")
-    return results
+    _report(folder, device, log)
+    return {**results, **({"report": str(folder.report)} if folder.report.is_file() else {})}
+
+
+def _report(folder: RunFolder, device: torch.device, log: RunLog) -> None:
+    """Write the report; the run is finished and saved whether it can be written or not."""
+    try:
+        write_report(folder, device=device)
+    except GeodinoError as error:
+        log.say(
+            f"The model is saved, but the report could not be written: {error} "
+            f"`geodino report {folder.root}` writes it once that is mended."
+        )
+    else:
+        log.say(f"The report is {folder.report}.")
 
 
 def _check_identity(path: Path, identity: dict[str, str]) -> int:
@@ -286,7 +308,7 @@ def _feed(
     device: torch.device,
 ) -> Feed:
     def on_bad(tile: int, reason: str) -> None:
-        log.say(f"Tile {prepared.index.tiles[tile].path} is replaced by others: {reason}")
+        log.say(f"Tile {prepared.index.tiles[tile].path} {REPLACED} {reason}")
 
     return Feed(
         config,
