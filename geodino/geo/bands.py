@@ -7,8 +7,9 @@ from pydantic import Field
 
 from geodino.config import Config
 
-Unit = Literal["unknown", "reflectance", "radiance", "dB", "K", "m"]
-"""Unit of ``stored * scale + offset``; ``unknown`` until somebody declares it."""
+Unit = Literal["unknown", "reflectance", "radiance", "linear", "dB", "K", "m"]
+"""Unit of ``stored * scale + offset``; ``unknown`` until somebody declares it. Radar backscatter
+is ``linear`` (power, a ratio) or in ``dB``."""
 
 CommonName = Literal[
     "pan", "coastal", "blue", "green", "green05", "yellow", "red", "rededge", "rededge071",
