@@ -136,8 +136,8 @@ SENSORS: dict[str, Sensor] = {
         gsd_m=10.0,
         dtype="float32",
         bands=(
-            Band(name="vv", common_name="vv", unit="linear"),
-            Band(name="vh", common_name="vh", unit="linear"),
+            Band(name="vv", common_name="vv", unit="power"),
+            Band(name="vh", common_name="vh", unit="power"),
         ),
         columns=(12, 13),
         noise=0.0,

@@ -23,8 +23,7 @@ from geodino.geo.windows import Window
 from geodino.infer.chips import Chipping, Raster, Read
 from geodino.infer.encode import Encoder
 from geodino.io.cog import Point, area_or_point
-from geodino.io.metadata import describe
-from geodino.io.raster import HandlePool
+from geodino.io.raster import HandlePool, describe
 from geodino.models.folder import ITEM, WEIGHTS, LoadedModel, load_model
 from geodino.runs.export import model_folder
 from geodino.runs.recipe import parse_overrides
