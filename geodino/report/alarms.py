@@ -1,6 +1,8 @@
 """What a reader must be told before any result: rules, each with its reason."""
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 
 from geodino.report.content import Curve, Training
 from geodino.report.curves import first_and_last
@@ -30,9 +32,11 @@ def training_alarms(training: Training) -> list[str]:
 
 def _step_alarms(curves: dict[str, Curve]) -> list[str]:
     alarms = []
-    skipped = _last(curves, "skipped")
-    if skipped:
-        alarms.append(f"{count(int(skipped), 'step')} had no finite gradient and changed nothing.")
+    skipped = _finite(curves, "skipped")
+    if len(skipped) and skipped[-1]:
+        alarms.append(
+            f"{count(int(skipped[-1]), 'step')} had no finite gradient and changed nothing."
+        )
     broken = [name for name, curve in curves.items() if not np.isfinite(curve.values).all()]
     if broken:
         alarms.append(f"Not finite at some steps: {', '.join(broken)}.")
@@ -42,39 +46,34 @@ def _step_alarms(curves: dict[str, Curve]) -> list[str]:
             f"The loss did not fall: {number(ends[0])} over the first tenth of the steps, "
             f"{number(ends[1])} over the last."
         )
-    if "data_wait" in curves:
-        waited = float(np.nanmean(curves["data_wait"].values))
-        if waited > _WAITS:
-            alarms.append(
-                f"Training waited for data during {percent(waited)} of its time: the files, not "
-                "the device, set the pace."
-            )
+    waits = _finite(curves, "data_wait")
+    if len(waits) and waits.mean() > _WAITS:
+        alarms.append(
+            f"Training waited for data during {percent(float(waits.mean()))} of its time: the "
+            "files, not the device, set the pace."
+        )
     return alarms
 
 
 def _health_alarms(curves: dict[str, Curve]) -> list[str]:
     alarms = []
-    rank = curves.get("health/patch_rank")
-    if rank is not None:
-        best, last = int(np.nanargmax(rank.values)), float(rank.values[-1])
-        if last < _LOST_RANK * rank.values[best]:
-            alarms.append(
-                f"Patch tokens use fewer directions than before: effective rank {number(last)} at "
-                f"the end, {number(float(rank.values[best]))} at step {rank.steps[best]:,.0f}."
-            )
+    ranks = _finite(curves, "health/patch_rank")
+    if len(ranks) and ranks[-1] < _LOST_RANK * ranks.max():
+        alarms.append(
+            "Patch tokens use fewer directions than before: effective rank "
+            f"{number(float(ranks[-1]))} at the end, {number(float(ranks.max()))} at best."
+        )
     for name, limit, text in (
         ("patch_patch_cosine", _SAME, "All patches of an image look the same to the model"),
         ("cls_patch_cosine", _GLOBAL, "Patch tokens point where the class token points"),
         ("outlier_share", _OUTLIERS, "Many patch tokens have outlying norms"),
     ):
-        value = _last(curves, f"health/{name}")
-        if value is not None and value > limit:
-            alarms.append(f"{text} ({name.replace('_', ' ')} {number(value)}).")
+        values = _finite(curves, f"health/{name}")
+        if len(values) and values[-1] > limit:
+            alarms.append(f"{text} ({name.replace('_', ' ')} {number(float(values[-1]))}).")
     return alarms
 
 
-def _last(curves: dict[str, Curve], name: str) -> float | None:
-    if name not in curves:
-        return None
-    finite = curves[name].values[np.isfinite(curves[name].values)]
-    return float(finite[-1]) if len(finite) else None
+def _finite(curves: dict[str, Curve], name: str) -> Float[ndarray, " n"]:
+    values = curves[name].values if name in curves else np.empty(0)
+    return values[np.isfinite(values)]

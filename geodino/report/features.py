@@ -69,7 +69,7 @@ def principal_colours(
 
 
 def covered(
-    valid: Bool[ndarray, "n s s"], *, rows: int, columns: int
+    valid: Bool[ndarray, "n h w"], *, rows: int, columns: int
 ) -> Bool[ndarray, "n rows columns"]:
     """Whether at least half of the pixels under each patch are valid."""
     n, height, width = valid.shape

@@ -2,18 +2,21 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgba
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy import ndarray
 from pyproj import Geod
 
 from geodino.report.content import Place
-from geodino.report.plots import ACCENT, INK, svg
+from geodino.report.plots import ACCENT, INK, STEPS, svg
 
 _AS_SHAPES = 1500
 """More footprints than this are drawn as pixels, so that the page stays small."""
@@ -21,10 +24,10 @@ _AS_SHAPES = 1500
 _TINY = 4.0
 """Footprints narrower than this, in the units of the page, also get a dot."""
 
-_WIDTH, _TALLEST, _FLATTEST = 7.2, 4.6, 1.6
+_WIDTH, _TALLEST, _FLATTEST = 5.0, 3.6, 1.4
 """Inches."""
 
-_INSIDE = 0.87
+_INSIDE = 0.84
 """Share of the width that is map."""
 
 _PIXELS_COLOUR = "#2b7bba"
@@ -43,20 +46,19 @@ def footprint_map(place: Place, *, label: str) -> Markup:
         as_pixels = len(outlines) > _AS_SHAPES
         colour = _PIXELS_COLOUR if as_pixels else ACCENT
         shapes = PolyCollection(
-            outlines, facecolors=colour, edgecolors=colour, linewidths=0.7, alpha=0.45
+            outlines, facecolors=to_rgba(colour, 0.35), edgecolors=colour, linewidths=0.6
         )
         shapes.set_rasterized(as_pixels)
         axes.add_collection(shapes, autolim=False)
-        widths = np.array([np.ptp(outline[:, 0]) for outline in outlines])
-        if np.median(widths) / (east - west) * _WIDTH * 72 < _TINY:
+        if _are_tiny(outlines):
             middles = np.array([outline.mean(axis=0) for outline in outlines])
             axes.plot(
                 *middles.T, linestyle="none", marker="o", markersize=3.5, color=colour,
                 markeredgewidth=0, alpha=0.7, rasterized=as_pixels,
             )  # fmt: skip
         for axis, names in ((axes.xaxis, "EW"), (axes.yaxis, "NS")):
-            axis.set_major_locator(MaxNLocator(5))
-            axis.set_major_formatter(FuncFormatter(_Degrees(axes, names)))
+            axis.set_major_locator(MaxNLocator(5, steps=STEPS))
+            axis.set_major_formatter(FuncFormatter(_Degrees(axis, names)))
         for side in ("top", "right"):
             axes.spines[side].set_visible(True)
         _scale_bar(axes)
@@ -65,6 +67,38 @@ def footprint_map(place: Place, *, label: str) -> Markup:
     whole = below + height + above
     box = (1 - _INSIDE - 0.02, below / whole, _INSIDE, height / whole)
     return svg(draw, label=label, size=(_WIDTH, whole), box=box)
+
+
+def closer_map(place: Place, *, label: str) -> Markup | None:
+    """Draw the most crowded part of a map whose footprints are too small to be seen as such.
+
+    None where the whole map shows them, or where no part is more crowded than another.
+    """
+    part = unrolled(place.outlines)
+    while _are_tiny(part) and len(crowded := _most_crowded(part)) < len(part):
+        part = crowded
+    if len(part) == len(place.outlines):
+        return None
+    return footprint_map(replace(place, outlines=tuple(part)), label=label)
+
+
+def _are_tiny(outlines: Sequence[Float[ndarray, "n 2"]]) -> bool:
+    (west, _, east, _), _ = framed(outlines)
+    widths = [np.ptp(outline[:, 0]) for outline in outlines]
+    return bool(np.median(widths) / (east - west) * _WIDTH * 72 < _TINY)
+
+
+def _most_crowded(
+    outlines: Sequence[Float[ndarray, "n 2"]], *, parts: int = 6
+) -> list[Float[ndarray, "n 2"]]:
+    """Return the footprints in the fullest of the squares the map is cut into."""
+    middles = np.array([outline.mean(axis=0) for outline in outlines])
+    low = middles.min(axis=0)
+    side = max(float(np.ptp(middles, axis=0).max()) / parts, 1e-9)
+    squares = np.minimum((middles - low) // side, parts - 1)
+    _, square, counts = np.unique(squares, axis=0, return_inverse=True, return_counts=True)
+    chosen = np.flatnonzero(square.ravel() == counts.argmax())
+    return [outlines[i] for i in chosen]
 
 
 def unrolled(outlines: Sequence[Float[ndarray, "n 2"]]) -> list[Float[ndarray, "n 2"]]:
@@ -108,12 +142,12 @@ def framed(
 class _Degrees:
     """Writes degrees with as many decimals as tell two lines of the graticule apart."""
 
-    def __init__(self, axes: Axes, names: str) -> None:
-        self._axes, self._names = axes, names
+    def __init__(self, axis: Axis, names: str) -> None:
+        self._axis, self._names = axis, names
 
     def __call__(self, value: float, _: int | None) -> str:
-        limits = self._axes.get_xlim() if self._names == "EW" else self._axes.get_ylim()
-        decimals = max(0, math.ceil(-math.log10((limits[1] - limits[0]) / 4)))
+        first, second, *_rest = self._axis.get_majorticklocs()
+        decimals = max(0, -math.floor(math.log10((second - first) * (1 + 1e-9))))
         if self._names == "EW":
             value = (value + 180.0) % 360.0 - 180.0
         text = f"{abs(value):.{decimals}f}"

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from geodino.report.content import Curve, Data, Picture, Report, Training
 from geodino.report.curves import is_constant
 from geodino.report.features import COSINES, tile_maps
-from geodino.report.footprints import footprint_map
+from geodino.report.footprints import closer_map, footprint_map
 from geodino.report.labels import GROUPS, label_of
 from geodino.report.pictures import coloured, data_uri
 from geodino.report.plots import curve_plot, histogram_plot, score_plot
@@ -44,16 +44,16 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(number=number, percent=percent, photo=_photo, map=_map)
+    environment.filters.update(count=count, number=number, percent=percent, photo=_photo, map=_map)
     probes = report.features.probes
     style, _, _ = environment.loader.get_source(environment, "style.css")  # type: ignore[union-attr]
     return environment.get_template("page.html.j2").render(
         report=report,
         style=Markup(style),  # noqa: S704  (our own file)
-        place=_place(report.data),
+        **_maps(report.data),
         histograms=_histograms(report.data),
         groups=_groups(report.training),
-        maps=() if probes is None else tile_maps(probes),
+        tiles=() if probes is None else tile_maps(probes),
         ramp=Picture(rgb=_ramp(), alt=f"Colours from cosine {COSINES[0]:g} to {COSINES[1]:g}"),
         cosines=COSINES,
         scores=[
@@ -63,12 +63,14 @@ def render(report: Report) -> str:
     )
 
 
-def _place(data: Data) -> Markup | None:
+def _maps(data: Data) -> dict[str, Markup | None]:
     if not data.place.outlines:
-        return None
-    return footprint_map(
-        data.place, label=f"Map of the footprints of {count(data.place.tiles, 'tile')}"
-    )
+        return {"place": None, "closer": None}
+    tiles = count(data.place.tiles, "tile")
+    return {
+        "place": footprint_map(data.place, label=f"Map of the footprints of {tiles}"),
+        "closer": closer_map(data.place, label="Map of the most crowded part"),
+    }
 
 
 def _histograms(data: Data) -> list[_Panel]:

@@ -27,7 +27,7 @@ def stretched(
     *,
     low: Float[ndarray, " c"],
     high: Float[ndarray, " c"],
-) -> UInt8[ndarray, "h w 3"]:
+) -> UInt8[ndarray, "h2 w2 3"]:
     """Show one band as grey or three as colour: linear from ``low`` to ``high``, then hatched.
 
     Pictures of more than ``SIDE`` pixels are shrunk by a whole factor: means over valid pixels,
@@ -77,7 +77,7 @@ def marked(
 ) -> UInt8[ndarray, "h w 3"]:
     """Draw a frame of white on black just outside a box."""
     out = rgb.copy()
-    for grow, colour in ((2, 0), (1, 255)):
+    for grow, colour in ((3, 0), (2, 255)):
         inner = out[top : top + height, left : left + width].copy()
         y, x = max(top - grow, 0), max(left - grow, 0)
         out[y : top + height + grow, x : left + width + grow] = colour

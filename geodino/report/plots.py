@@ -14,12 +14,13 @@ from typing import Any
 import matplotlib as mpl
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from geodino.report.content import Curve, Histogram, Score
 from geodino.report.curves import shortened
-from geodino.report.words import number
+from geodino.report.words import tick
 
 INK, MUTED, GRID, PLAIN, ACCENT, SECOND = (
     "#010101", "#020202", "#030303", "#040404", "#050505", "#060606",
@@ -58,6 +59,12 @@ _STYLE: dict[str, Any] = {
     "text.parse_math": False,  # names may hold any character
 }
 
+STEPS = [1, 2, 5, 10]
+"""First digits of what lies between two numbers on an axis: each is written in full."""
+
+_DECADES = 30.0
+"""Largest over smallest value from which a logarithmic axis says more than a linear one."""
+
 _FEW = 30
 """A curve of no more points shows each of them."""
 
@@ -92,13 +99,14 @@ def curve_plot(
         )
         for _, begin in phases[1:]:
             axes.axvline(begin, color=MUTED, linewidth=0.8, linestyle=(0, (3, 2)))
-        if log and len(short.low) and (short.low > 0).all() and short.high.max() > 0:
+        if log and len(short.low) and short.high.max() > _DECADES * short.low.min() > 0:
             axes.set_yscale("log")
             axes.yaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value, value)))
         else:
-            axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            axes.yaxis.set_major_locator(MaxNLocator(4, steps=STEPS))
+            axes.yaxis.set_major_formatter(_even(axes.yaxis))
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=STEPS))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.margins(x=0.02, y=0.08)
 
@@ -117,8 +125,8 @@ def histogram_plot(histogram: Histogram, *, label: str) -> Markup:
         axes.grid(visible=False)
         axes.set_ylim(bottom=0)
         axes.margins(x=0)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
+        axes.xaxis.set_major_formatter(_even(axes.xaxis))
 
     return svg(draw, label=label, size=(3.3, 1.15), box=(0.04, 0.2, 0.92, 0.76))
 
@@ -138,12 +146,22 @@ def score_plot(scores: Sequence[Score], *, label: str) -> Markup:
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2f}"))
 
     height = 0.45 + 0.2 * len(ordered)
     below = 0.32 / height
     return svg(draw, label=label, size=(7.2, height), box=(0.34, below, 0.64, 0.98 - below))
+
+
+def _even(axis: Axis) -> FuncFormatter:
+    """Return what writes the numbers of an axis with evenly spaced ones."""
+
+    def write(value: float, _: int | None) -> str:
+        places = axis.get_majorticklocs()
+        return tick(value, float(places[1] - places[0]) if len(places) > 1 else abs(value) or 1.0)
+
+    return FuncFormatter(write)
 
 
 def svg(
@@ -179,9 +197,11 @@ def themed(text: str, *, label: str) -> Markup:
     # A rule for `*` would hold for the whole page.
     body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
     body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
-    body = re.sub(r'<g id="[a-z0-9_.]+"', "<g", body)
+    body = re.sub(r'<g id="[A-Za-z0-9_.]+"', "<g", body)
+    # The font is the page's.
     body = re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", body)
-    body = re.sub(r"(\d\.\d\d)\d+", r"\1", body)
+    body = re.sub(r" ?font-family: [^;\"]+;?", "", body)
+    body = re.sub(r'"[^"]*"', lambda value: re.sub(r"(\.\d\d)\d+", r"\1", value[0]), body)
     body = re.sub(r"\n\s*", "\n", body)
     for stand_in, variable in _VARIABLES.items():
         body = body.replace(stand_in, variable)

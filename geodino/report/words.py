@@ -1,12 +1,13 @@
 """Numbers as people write them."""
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 
 def number(value: float) -> str:
     """Return a number in as few characters as three digits need; large ones with separators."""
-    if value != value:
+    if not math.isfinite(value):
         return "not finite"
     size = abs(value)
     if size >= 10_000 or (size >= 100 and float(value).is_integer()):
@@ -15,8 +16,18 @@ def number(value: float) -> str:
         mantissa, exponent = f"{value:.2e}".split("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     if size >= 100:
-        return f"{value:.1f}"
+        return f"{value:,.1f}"
     return f"{value:.3g}"
+
+
+def tick(value: float, spacing: float) -> str:
+    """Return a number on an axis, with as many decimals as its neighbours differ in."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 100_000 or spacing < 1e-4:
+        mantissa, exponent = f"{value:.3e}".split("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return f"{value:,.{max(0, -math.floor(math.log10(spacing * (1 + 1e-9))))}f}"
 
 
 def percent(share: float) -> str:

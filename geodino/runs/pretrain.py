@@ -32,7 +32,6 @@ from geodino.runs.export import export_run, read_checkpoint, save_network
 from geodino.runs.prepare import Prepared, prepare
 from geodino.runs.recipe import RunConfig, differences, dump, load_recorded
 from geodino.runs.record import REPLACED, RunFolder, RunLog, environment
-from geodino.runs.report import write_report
 from geodino.runs.snapshots import Snapshots
 from geodino.runs.trainer import build_trainer, quiet_lightning
 
@@ -273,6 +272,8 @@ def _finish(
 
 def _report(folder: RunFolder, device: torch.device, log: RunLog) -> None:
     """Write the report; the run is finished and saved whether it can be written or not."""
+    from geodino.runs.report import write_report  # plots are loaded when there is one to draw
+
     try:
         write_report(folder, device=device)
     except GeodinoError as error:

@@ -138,13 +138,13 @@ def _head(run: Recorded, training: Training, evaluations: tuple[Evaluation, ...]
         f"{config.model.name} with patches of {config.model.stride} px "
         f"({number(parameters / 1e6)} M parameters) learnt without labels from "
         f"{count(len(index.tiles), 'tile')} of {count(len(index.bands), 'band')}, "
-        f"{index.dtype}{gsd}: {config.description}"
+        f"{index.dtype}{gsd}. Recipe: {config.description}"
     )
     summary = [what]
     if times:
         summary.append(
-            f"{done:,} of {steps:,} steps of {count(batch, 'chip')}, "
-            f"{interval(moment(min(times)), moment(max(times)))}, {duration(seconds)} of it in steps."
+            f"{done:,} of {steps:,} steps of {count(batch, 'chip')}; "
+            f"{interval(moment(min(times)), moment(max(times)))}, {duration(seconds)} spent in steps."
         )
     if ends is not None:
         summary.append(
@@ -187,7 +187,10 @@ def _alarms(run: Recorded, training: Training, evaluations: tuple[Evaluation, ..
             f"others: {first_of(replaced)}"
         )
     alarms += training_alarms(training)
-    alarms += [f"{e.title}: {alarm}" for e in evaluations for alarm in e.alarms]
+    for found in evaluations:
+        if found.alarms:
+            more = f" ({len(found.alarms) - 1} more under Probes)" if len(found.alarms) > 1 else ""
+            alarms.append(f"{found.title}, {found.alarms[0]}{more}")
     commit = run.facts.get("commit")
     if commit and commit.endswith("-dirty"):
         alarms.append(f"The code was changed after commit {commit.removesuffix('-dirty')}.")
@@ -210,14 +213,18 @@ def _parameters(run: Recorded) -> int:
 
 
 def _best_score(evaluations: tuple[Evaluation, ...]) -> str:
-    ours = [(s.value, s, e) for e in evaluations for s in e.scores if s.is_model]
-    if not ours:
-        return ""
-    value, score, evaluation = max(ours, key=lambda found: found[0])
-    return (
-        f"Best probe: accuracy {value:.3f} on {evaluation.title} ({score.method} on "
-        f"{score.features})."
-    )
+    """The best probe of the first evaluation, never without the best of its floors."""
+    for found in evaluations:
+        ours = [score for score in found.scores if score.is_model]
+        floors = [score for score in found.scores if not score.is_model]
+        if ours and floors:
+            best, floor = (max(scores, key=lambda s: s.value) for scores in (ours, floors))
+            return (
+                f"Best of {count(len(ours), 'probe')} on {found.title}: accuracy {best.value:.3f} "
+                f"({best.method}, {best.features}); best floor {floor.value:.3f} "
+                f"({floor.encoder}, {floor.method})."
+            )
+    return ""
 
 
 def _evaluations(root: Path) -> list[Evaluation]:

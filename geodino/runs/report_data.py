@@ -82,15 +82,16 @@ def _facts(
             "tiles",
             f"{len(index.tiles):,} with {index.pixels:,} pixels, {index.dtype}; sides of {edges} px",
         ),
-        ("CRS", "; ".join(f"{name}: {n:,}" for name, n in systems.most_common(8))),
+        ("CRS", "; ".join(f"{name} ({count(n, 'tile')})" for name, n in systems.most_common(8))),
         ("GSD", _gsds(index)),
         ("dates", _dates(folder.tiles)),
         ("valid", _valid(index, contract)),
-        ("what is valid", f"{contract.nodata}; in {contract.valid} of the bands"),
+        ("masked by", f"{contract.nodata}; a pixel counts where {contract.valid} of its bands do"),
     ]
-    if found.get("pixels_read"):
+    seen, of = found.get("pixels_read"), found.get("of_pixels")
+    if seen and of:
         pairs.append(
-            ("statistics", f"of {found['pixels_read']:,} of {found['of_pixels']:,} pixels")
+            ("statistics", "of all pixels" if seen == of else f"of {seen:,} of {of:,} pixels")
         )
     return pairs
 
@@ -120,7 +121,7 @@ def _dates(tiles: Path) -> str:
     dates = pq.read_table(tiles, columns=["datetime"])["datetime"].to_pylist()
     known = sorted(str(date) for date in dates if date is not None)
     if not known:
-        return f"not known for any of {count(len(dates), 'tile')}"
+        return "not known for any tile"
     of = "" if len(known) == len(dates) else f" ({len(known):,} of {len(dates):,} tiles say)"
     return interval(known[0], known[-1]) + of
 
@@ -129,12 +130,10 @@ def _valid(index: TileIndex, contract: InputContract) -> str:
     found = contract.statistics
     if "valid_all" not in found:
         return "not measured"
-    text = (
-        f"{percent(found['valid_all'])} of the pixels in all bands, "
-        f"{percent(found['valid_any'])} in any"
-    )
+    every, some = percent(found["valid_all"]), percent(found["valid_any"])
+    text = f"{every} of the pixels" + ("" if every == some else f" in all bands, {some} in any")
     shares = [t.valid_share for t in index.tiles if t.valid_share is not None]
-    if shares and min(shares) < 1:
+    if shares and min(shares) < max(shares):
         text += f"; by tile {percent(min(shares))} to {percent(max(shares))}"
     return text
 
@@ -286,6 +285,7 @@ def _samples(
     crop = MultiCrop(settings, contract)
     views, display = crop(made.pixels, made.valid, made.plan.views), Display.of(contract)
     rows, complete = len(made.pixels), made.plan.views.complete
+    few = min(rows, _SAMPLES)
 
     def shown(crops: Tensor, place: int, sample: int, name: str) -> Picture:
         one = crops[place * rows + sample].numpy()
@@ -308,7 +308,7 @@ def _samples(
                 ),
             ),
         )
-        for i in range(min(rows, _SAMPLES))
+        for i in (k * rows // few for k in range(few))
     )
     return samples, (
         f"Chips of the first step and their crops: {crop.describe()} {display.text} "
