@@ -104,6 +104,17 @@ class HandlePool:
             handles.move_to_end(name)
         return handle
 
+    def store_raster(self, path: str | Path) -> StoreRaster | None:
+        """Return a raster of a zarr store, to ask for what only those have; None for a file.
+
+        Raises:
+            SourceError: the store vanished, or has no such raster.
+        """
+        if find_key(path) is None:
+            return None
+        handle = self.get(path)
+        return handle if isinstance(handle, StoreRaster) else None
+
     def _handles(self) -> "OrderedDict[str, _Handle | StoreRaster]":
         handles: OrderedDict[str, _Handle | StoreRaster] | None = getattr(
             self._local, "handles", None

@@ -64,6 +64,11 @@ class ChunkCodec:
     axes: tuple[int, ...]
     stages: tuple[Stage, ...]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a decoded chunk."""
+        return prod(self.shape) * self.dtype.itemsize
+
     def decode(self, data: bytes) -> NDArray[Any]:
         """Return the values of a chunk, read-only, of shape ``shape``.
 

@@ -14,6 +14,7 @@ name is read from the right: the store's own path may hold any of them.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from geodino.errors import SourceError
 
 _ESCAPED = "%#,@"
 _STORES = (".zarr", ".zip")
+_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +79,8 @@ def find_key(text: str | Path) -> StoreKey | None:
     become absolute.
     """
     name = str(text)
+    if name.startswith("~"):
+        name = str(Path(name).expanduser())
     whole = StoreKey(store=name)
     if is_store(whole):
         return _absolute(whole)
@@ -115,8 +119,38 @@ def absolute(text: str | Path) -> StoreKey:
     return key
 
 
+def stamp(name: str | Path) -> tuple[int, int]:
+    """Return the bytes and the last change, nanoseconds since 1970, of the metadata of a raster.
+
+    They are those of ``RasterInfo.size`` and ``.mtime_ns`` as long as no metadata changed: of its
+    arrays and of all groups above them. Rewriting a chunk does not change them. Of a ``.zip``
+    it is the file's own; (0, 0) where the store is remote or vanished.
+
+    Args:
+        name: ``STORE#ARRAYS`` with or without a date.
+    """
+    key = StoreKey.parse(str(name))
+    if not key.local:
+        return 0, 0
+    store = Path(key.store)
+    files = [store] if store.is_file() else [store / name for name in metadata_keys(key.arrays)]
+    found = [file.stat() for file in files if file.is_file()]
+    return sum(stat.st_size for stat in found), max((s.st_mtime_ns for s in found), default=0)
+
+
+def metadata_keys(arrays: Iterable[str]) -> list[str]:
+    """Return where the metadata of arrays, and of the groups above them, may lie in a store."""
+    nodes = {""}
+    for path in arrays:
+        names = path.split("/")
+        nodes.update("/".join(names[: i + 1]) for i in range(len(names)))
+    return [f"{node}/{name}".lstrip("/") for node in sorted(nodes) for name in _METADATA]
+
+
 def _absolute(key: StoreKey) -> StoreKey:
-    return replace(key, store=str(Path(key.store).expanduser().absolute())) if key.local else key
+    return replace(
+        key, store=str(Path(key.store).absolute()) if key.local else key.store.rstrip("/")
+    )
 
 
 def _escape(name: str) -> str:

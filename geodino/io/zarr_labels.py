@@ -70,7 +70,7 @@ def band_names(place: Place) -> list[str | None]:
         names = values(coordinate, place.name)
         if names.dtype.kind not in "iufbM":
             return [n.decode() if isinstance(n, bytes) else str(n) for n in names.tolist()]
-    long_names = place.attributes.get("long_name")
+    long_names = attributes(array.array).get("long_name")
     if isinstance(long_names, (list, tuple)) and len(long_names) == array.bands:
         return [str(name) for name in long_names]
     return [None] * array.bands

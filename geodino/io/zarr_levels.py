@@ -12,7 +12,7 @@ Nodes = Mapping[str, Node]
 
 
 def coarser_levels(nodes: Nodes) -> dict[str, str]:
-    """Return the paths of groups and arrays that are made from others, with the reason.
+    """Return the paths of groups and arrays that are made from others, and of those others.
 
     Understood are GeoZarr's ``multiscales`` (a ``layout`` whose levels say what they are derived
     from, or a tile matrix set) and the lists of OME and ndpyramid, where the level with the most
@@ -32,8 +32,7 @@ def coarser_levels(nodes: Nodes) -> dict[str, str]:
             pixels = {level: _pixels(nodes, level) for level in levels}
             finest = max(pixels, key=lambda level: pixels[level], default="")
             derived = {level: finest for level in levels if level != finest}
-        for level, finer in derived.items():
-            coarser[level] = f"{level} is a level of a pyramid, derived from {finer}."
+        coarser |= derived
     return coarser
 
 

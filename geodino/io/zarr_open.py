@@ -1,6 +1,6 @@
 """Opening zarr stores: their metadata through zarr-python, their bytes through fsspec."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,6 @@ _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 ZarrArray = zarr.Array[Any]
 Node = ZarrArray | zarr.Group
-
-_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +87,11 @@ class OpenStore:
         if path not in self._nodes and not self._listed:
             try:
                 self._nodes[path] = self.root[path] if isinstance(self.root, zarr.Group) else None
-            except KeyError:
+            except KeyError as error:
+                self._check_nothing_at(path, error)
                 self._nodes[path] = None
             except Exception as error:
-                raise SourceError(
-                    f"{self.name} has unreadable metadata at {path}: {_words(error)}. "
-                    "Write it again."
-                ) from error
+                raise self._unreadable(path, error) from error
         return self._nodes.get(path)
 
     def node(self, path: str) -> Node:
@@ -125,10 +121,9 @@ class OpenStore:
                 if isinstance(self.root, zarr.Group):
                     members = dict(self.root.members(max_depth=None))
             except Exception as error:
-                raise SourceError(
-                    f"{self.name} has unreadable metadata: {_words(error)}. Write it again, or "
-                    "name the arrays to read, as STORE#ARRAY."
-                ) from error
+                raise self._unreadable("", error) from error
+            if self.local and isinstance(self.root, zarr.Group):
+                self._check_all_listed(members)
             self._nodes = {"": self.root, **dict(sorted(members.items()))}
             self._listed = True
         return {path: node for path, node in self._nodes.items() if node is not None}
@@ -165,26 +160,38 @@ class OpenStore:
         except _ABSENT:
             return None
 
-    def stamp(self, paths: Sequence[str]) -> tuple[int, int]:
-        """Return the bytes, and the last change in nanoseconds, of the metadata of some arrays.
+    def _check_all_listed(self, members: Mapping[str, Node]) -> None:
+        """Refuse a store with broken arrays: zarr-python leaves them out of its list."""
+        if isinstance(self.root, zarr.Array) or self.root.metadata.consolidated_metadata:
+            return
+        groups = ["", *(path for path, node in members.items() if isinstance(node, zarr.Group))]
+        for group in groups:
+            for name in self._folders(group):
+                if name not in members:
+                    self._check_nothing_at(name, None)
 
-        The documents are those of the arrays, and of all groups above them; (0, 0) where the
-        store is remote. Rewriting a chunk does not change it.
+    def _folders(self, group: str) -> list[str]:
+        entries = self._files.ls(self._path(group), detail=True)
+        names = (Path(e["name"]).name for e in entries if e["type"] == "directory")
+        return [f"{group}/{name}" if group else name for name in names]
+
+    def _check_nothing_at(self, path: str, error: Exception | None) -> None:
+        """Tell metadata that lack something from metadata that are not there.
+
+        Raises:
+            SourceError: there are some.
         """
-        if self.folder is None:
-            stat = Path(self.name).stat() if self.local else None
-            return (stat.st_size, stat.st_mtime_ns) if stat else (0, 0)
-        stats = [self.folder.joinpath(key) for key in self.documents(paths)]
-        found = [path.stat() for path in stats if path.is_file()]
-        return sum(s.st_size for s in found), max((s.st_mtime_ns for s in found), default=0)
+        keys = [Part(f"{path}/{name}") for name in ("zarr.json", ".zarray", ".zgroup")]
+        if any(data is not None for data in self.fetch(keys)):
+            raise self._unreadable(path, error) from error
 
-    def documents(self, paths: Sequence[str]) -> list[str]:
-        """Return the keys at which the metadata of arrays and the groups above them may lie."""
-        nodes = {""}
-        for path in paths:
-            names = path.split("/")
-            nodes.update("/".join(names[: i + 1]) for i in range(len(names)))
-        return [f"{node}/{name}".lstrip("/") for node in sorted(nodes) for name in _METADATA]
+    def _unreadable(self, path: str, error: Exception | None) -> SourceError:
+        words = f": {_words(error)}" if error else ""
+        place = f" at {path}" if path else ""
+        return SourceError(
+            f"{self.name} has unreadable metadata{place}{words}. Write them again, or name the "
+            "arrays to read, as STORE#ARRAY."
+        )
 
     def __enter__(self) -> "OpenStore":
         return self

@@ -13,10 +13,14 @@ from geodino.geo.windows import Window
 from geodino.io.zarr_array import Piece, StoredArray
 from geodino.io.zarr_chunks import Chunks
 from geodino.io.zarr_codecs import DAMAGE
+from geodino.io.zarr_key import metadata_keys
 from geodino.io.zarr_open import Part
 
 _AT_ONCE = 64
-"""Chunks fetched together: enough to hide the latency of a remote store, few enough for memory."""
+"""Chunks fetched together at most: enough to hide the latency of a remote store."""
+
+_AT_ONCE_BYTES = 64 << 20
+"""Bytes that the chunks fetched together may take, decoded."""
 
 _SAMPLED_FILES = 64
 """Chunk files of a raster whose content is sampled."""
@@ -85,7 +89,8 @@ class StoreRaster:
         gaps: list[tuple[int, tuple[slice, slice]]] = []
         for array, wanted in self._by_array(bands):
             pieces = array.pieces(window, wanted, time=self._time)
-            while batch := list(islice(pieces, _AT_ONCE)):
+            at_once = min(_AT_ONCE, max(1, _AT_ONCE_BYTES // array.codec.nbytes))
+            while batch := list(islice(pieces, at_once)):
                 found = self._chunks.fetch(array, [piece.chunk for piece in batch])
                 for piece, data in zip(batch, found, strict=True):
                     if data is not None:
@@ -104,8 +109,13 @@ class StoreRaster:
     def close(self) -> None:
         """Do nothing: what is open belongs to the store, which other threads read."""
 
-    def absent_chunks(self) -> tuple[int, int]:
-        """Return how many of the chunks of this raster were never written, and how many it has."""
+    def absent_chunks(self) -> tuple[int, int] | None:
+        """Return how many chunks of this raster were never written, and how many it has.
+
+        None where the store is remote: asking for each chunk costs a request.
+        """
+        if not self._chunks.store.local:
+            return None
         absent = total = 0
         for array, pieces in self._all_pieces():
             chunks = [piece.chunk for piece in pieces]
@@ -123,7 +133,7 @@ class StoreRaster:
         """
         digest = hashlib.sha256()
         store = self._chunks.store
-        documents = store.documents([array.path for array in self._arrays])
+        documents = metadata_keys([array.path for array in self._arrays])
         for key, data in zip(documents, store.fetch([Part(key) for key in documents]), strict=True):
             if data is not None:
                 digest.update(f"{key}\0{len(data)}\n".encode() + data)

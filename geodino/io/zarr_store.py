@@ -17,7 +17,7 @@ from geodino.errors import SourceError
 from geodino.io.metadata import RasterInfo
 from geodino.io.zarr_array import StoredArray, stored_array
 from geodino.io.zarr_chunks import Chunks
-from geodino.io.zarr_key import StoreKey, absolute
+from geodino.io.zarr_key import StoreKey, absolute, stamp
 from geodino.io.zarr_labels import band_names, dates, nodata, scale_and_offset
 from geodino.io.zarr_levels import coarser_levels, join, level_attributes
 from geodino.io.zarr_open import Node, OpenStore, ZarrArray, attributes
@@ -138,10 +138,19 @@ class _Survey:
             _check_one_raster(_Stack(tuple(arrays)).key(self.store.name), arrays)
             yield _Stack(tuple(arrays))
             return
+        arrays_named = [path for path in named if isinstance(self.store.node(path), zarr.Array)]
+        if arrays_named:
+            raise SourceError(
+                f"{self.store.name}: {', '.join(arrays_named)} cannot be read together with groups "
+                f"({', '.join(named)}). Name arrays of one group, or one group."
+            )
         nodes = self.store.nodes()
         levels = coarser_levels(nodes)
-        for level, why in levels.items():
-            self.skip(StoreKey(store=self.store.name, arrays=(level,)), why)
+        for level, finer in levels.items():
+            key = StoreKey(store=self.store.name, arrays=(level,))
+            self.skip(
+                key, f"{key} is a level of a pyramid, derived from {finer}. Name it to read it."
+            )
         groups = [path for path, node in nodes.items() if isinstance(node, zarr.Group)]
         wanted = tuple(named) or ("",)
         for group in groups or [""]:
@@ -204,7 +213,7 @@ class _Survey:
         names = [
             name for array in stack.arrays for name in band_names(self._place(array, array.name))
         ]
-        size, mtime_ns = self.store.stamp([array.path for array in stack.arrays])
+        size, mtime_ns = stamp(stack.key(self.store.name))
         return [
             RasterInfo(
                 path=stack.key(self.store.name, i),

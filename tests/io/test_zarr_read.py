@@ -10,6 +10,7 @@ from pathlib import Path
 import numcodecs
 import numpy as np
 import pytest
+import rioxarray
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -180,7 +181,7 @@ def test_a_chunk_that_was_never_written_is_invalid_and_never_zeros(tmp_path, poo
     np.testing.assert_array_equal(read(pool, path, rule=IGNORE)[0], image)
     assert read(pool, path, rule=IGNORE)[1].all()
     assert read(pool, path, bands=(1,), rule=TAGS)[1].all()
-    assert pool.get(path).absent_chunks() == (1, 2 * 3 * 5)
+    assert pool.store_raster(path).absent_chunks() == (1, 2 * 3 * 5)
 
 
 def test_a_store_of_which_nothing_was_written_has_no_valid_pixel(tmp_path, pool):
@@ -192,7 +193,7 @@ def test_a_store_of_which_nothing_was_written_has_no_valid_pixel(tmp_path, pool)
         path = f"{tmp_path}/c.zarr#{name}"
         assert not read(pool, path, rule=TAGS)[1].any()
         assert not read(pool, path, rule=ReadRule(nodata=5.0))[1].any()
-        assert pool.get(path).absent_chunks() == (4, 4)
+        assert pool.store_raster(path).absent_chunks() == (4, 4)
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
@@ -330,9 +331,9 @@ def test_a_zip_of_a_store_reads_like_the_store(tmp_path, shards):
             strict=True,
         ):
             np.testing.assert_array_equal(one, other)
-        raster = pool.get(info.path)
-        assert raster.absent_chunks() == pool.get(f"{tmp_path}/c.zarr#a").absent_chunks()
-        assert raster.absent_chunks()[0] > 0
+        absent = pool.store_raster(info.path).absent_chunks()
+        assert absent == pool.store_raster(f"{tmp_path}/c.zarr#a").absent_chunks()
+        assert absent[0] > 0
 
 
 class Ranges(http.server.SimpleHTTPRequestHandler):
@@ -394,6 +395,10 @@ def test_a_store_behind_http_reads_like_the_folder(tmp_path, server, shards):
             strict=True,
         ):
             np.testing.assert_array_equal(one, other)
+        raster = pool.store_raster(remote.path)
+        assert raster.absent_chunks() is None
+        assert raster.content_sample()[0] == 0
+        assert pool.store_raster(tmp_path / "c.tif") is None
 
 
 def test_arrays_named_over_http_need_no_consolidated_metadata(tmp_path, server):
@@ -412,7 +417,7 @@ def test_a_server_without_the_store_is_named(server):
 
 def samples(path):
     with HandlePool() as pool:
-        return pool.get(path).content_sample()
+        return pool.store_raster(path).content_sample()
 
 
 @pytest.mark.parametrize("options", [{}, {"shards": (2, 48, 80)}, {"compressors": None}],
@@ -435,3 +440,29 @@ def test_the_sample_of_a_raster_changes_when_a_chunk_is_rewritten(tmp_path, opti
     assert samples(later) == of_later
     array.update_attributes({"scale_factor": 0.5})
     assert samples(later) != of_later
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")
+def test_real_rasters_read_the_same_from_zarr_as_from_their_files(tmp_path, shared_data, pool):
+    files = [
+        *sorted((shared_data / "scenes").rglob("*.tif")),
+        *sorted((shared_data / "timeseries").rglob("*.tif"))[:5],
+    ]
+    compared = 0
+    for number, file in enumerate(files):
+        info = describe(file)
+        if info.mask != "none" or info.alpha is not None or info.grid.gsd_m is None:
+            continue  # zarr has no mask beside the pixels
+        opened = rioxarray.open_rasterio(file)
+        store = tmp_path / f"{number}.zarr"
+        opened.to_dataset(name="a").to_zarr(store, zarr_format=2 + number % 2)
+        opened.close()
+        again = describe(store)
+        assert again.grid == info.grid, file
+        np.testing.assert_equal(again.nodata, info.nodata)
+        for mine, its in zip(
+            read(pool, again.path, rule=TAGS), read(pool, file, rule=TAGS), strict=True
+        ):
+            np.testing.assert_array_equal(mine, its, err_msg=str(file))
+        compared += 1
+    assert compared > 10

@@ -13,6 +13,7 @@ from zarr_support import coordinate_image, write_array, write_coordinates
 from geodino.errors import SourceError
 from geodino.geo.validity import ReadRule
 from geodino.io.raster import HandlePool, describe, read
+from geodino.io.zarr_key import stamp
 from geodino.io.zarr_store import describe_store
 
 pytestmark = pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")
@@ -144,7 +145,10 @@ def test_groups_of_different_pixel_size_are_different_rasters(tmp_path):
     assert only == (found[1],)
     assert describe_store(f"{store}#measurements").rasters == found
     assert describe(f"{store}#measurements/r10m/B03").descriptions == ("B03",)
-    with pytest.raises(SourceError, match=r"holds 2 rasters. Name one of them, such as .*r10m"):
+    write_array(store, "dem", IMAGE[0], ("y", "x"))
+    with pytest.raises(SourceError, match="dem cannot be read together with groups"):
+        describe_store(f"{store}#measurements,dem")
+    with pytest.raises(SourceError, match=r"holds 3 rasters. Name one of them, such as .*#dem"):
         describe(store)
 
 
@@ -271,6 +275,24 @@ def test_what_is_no_store_or_holds_nothing_is_said(tmp_path):
         describe_store(tmp_path / "c.zarr")
 
 
+def test_an_array_with_broken_metadata_is_named_and_not_left_out(tmp_path):
+    store = tmp_path / "c.zarr"
+    for name in ("B02", "B03"):
+        write_array(store, f"r10m/{name}", IMAGE[0], ("y", "x"))
+    (store / "r10m/notes").mkdir()
+    with pytest.warns(zarr.errors.ZarrUserWarning, match="notes is not recognized"):
+        assert describe(store).count == 2
+    (store / "r10m/B02/zarr.json").write_text('{"zarr_format": 3, "node_type": "array"}')
+    with pytest.raises(SourceError, match=r"c\.zarr has unreadable metadata at r10m/B02"):
+        describe_store(f"{store}#r10m/B02")
+    with (
+        pytest.warns(zarr.errors.ZarrUserWarning),
+        pytest.raises(SourceError, match=r"c\.zarr has unreadable metadata at r10m/B02"),
+    ):
+        describe_store(store)
+    assert describe(f"{store}#r10m/B03").count == 1
+
+
 def test_metadata_that_change_change_the_stamp_and_pixels_do_not(tmp_path):
     store = tmp_path / "c.zarr"
     array = write_array(store, "g/a", IMAGE, ("band", "y", "x"), chunks=(1, 16, 16))
@@ -283,6 +305,8 @@ def test_metadata_that_change_change_the_stamp_and_pixels_do_not(tmp_path):
     after = describe(f"{store}#g/a")
     assert after.mtime_ns > before.mtime_ns
     assert after.offsets == (-0.1, -0.1)
+    assert stamp(after.path) == (after.size, after.mtime_ns)
+    assert stamp("https://example.org/c.zarr#a") == (0, 0)
 
 
 def test_one_date_may_be_named_and_one_that_is_not_there_is_refused(tmp_path):
