@@ -240,10 +240,11 @@ def demo(
     *,
     as_json: Json = False,
 ) -> None:
-    """Pretrain for a minute on generated tiles, to see that everything works."""
-    from geodino.runs.demo import demo
+    """Make a small world, pretrain on it, map its features, write a report: three minutes."""
+    from geodino.runs.demo import demo, next_steps
 
-    _report(demo(out=out, tiles=tiles, device=device), as_json=as_json)
+    done = demo(out=out, tiles=tiles, device=device, quiet=as_json)
+    _report(done if as_json else next_steps(done, own=tiles is not None), as_json=as_json)
 
 
 @app.command()
