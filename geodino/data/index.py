@@ -27,6 +27,7 @@ from geodino.data.tiles import (
 from geodino.errors import SourceError
 from geodino.geo.validity import ReadRule
 from geodino.io.raster import RasterInfo, describe
+from geodino.io.zarr_key import find_key, stamp
 
 __all__ = [
     "Tile",
@@ -265,6 +266,8 @@ def _redecided(index: TileIndex, config: DataConfig, threads: int) -> TileIndex:
 
 
 def _is_unchanged(old: RasterInfo) -> bool:
+    if find_key(old.path) is not None:
+        return stamp(old.path) == (old.size, old.mtime_ns)
     try:
         stat = Path(old.path).stat()
     except OSError:
