@@ -1,5 +1,6 @@
 """What coordinates and attributes of a zarr array say about its bands, dates and values."""
 
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,7 +43,7 @@ def _number(array: ZarrArray, key: str, value: Any) -> float:
     try:
         # Format 3: xarray writes floats as eight bytes in base 64.
         return float(FillValueCoder.decode(value, array.dtype))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, struct.error) as error:
         raise SourceError(
             f"{array.path or 'the array'}: its attribute {key} is no number ({value!r}). Write "
             "one, or remove it."
@@ -50,9 +51,16 @@ def _number(array: ZarrArray, key: str, value: Any) -> float:
 
 
 def scale_and_offset(array: ZarrArray) -> tuple[float, float]:
-    """Return CF's scale and offset: ``value = stored * scale + offset``; not applied here."""
+    """Return CF's scale and offset: ``value = stored * scale + offset``; not applied here.
+
+    Raises:
+        SourceError: an attribute is no number.
+    """
     said = attributes(array)
-    return float(said.get("scale_factor", 1.0)), float(said.get("add_offset", 0.0))
+    return (
+        _number(array, "scale_factor", said.get("scale_factor", 1.0)),
+        _number(array, "add_offset", said.get("add_offset", 0.0)),
+    )
 
 
 def band_names(place: Place) -> list[str | None]:

@@ -51,7 +51,7 @@ def level_attributes(find: Callable[[str], Node | None], path: str) -> dict[str,
         scales = said.get("multiscales")
         if not isinstance(scales, Mapping):
             continue
-        for level in scales.get("layout", ()):
+        for level in _mappings(scales.get("layout")):
             asset = join(above, str(level.get("asset")))
             if path == asset or path.startswith(f"{asset}/"):
                 return {**said, **level}
@@ -66,18 +66,22 @@ def join(group: str, name: str) -> str:
 def _levels(group: str, scales: Any) -> Iterator[tuple[str, str | None]]:
     """Yield the paths of levels, and the path each says it is derived from."""
     if isinstance(scales, Mapping) and "layout" in scales:
-        for level in scales["layout"]:
+        for level in _mappings(scales["layout"]):
             source = level.get("derived_from")
             yield join(group, str(level.get("asset"))), source and join(group, str(source))
     elif isinstance(scales, Mapping):
-        matrices = scales.get("tile_matrix_set") or {}
-        if isinstance(matrices, Mapping):
-            for matrix in matrices.get("tileMatrices", ()):
+        for matrices in _mappings([scales.get("tile_matrix_set")]):
+            for matrix in _mappings(matrices.get("tileMatrices")):
                 yield join(group, str(matrix.get("id"))), None
     else:
-        for pyramid in scales:
-            for level in pyramid.get("datasets", ()):
+        for pyramid in _mappings(scales):
+            for level in _mappings(pyramid.get("datasets")):
                 yield join(group, str(level.get("path"))), None
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    """Return the mappings of a list; nothing else is a description of levels."""
+    return [v for v in value if isinstance(v, Mapping)] if isinstance(value, (list, tuple)) else []
 
 
 def _pixels(nodes: Nodes, level: str) -> int:

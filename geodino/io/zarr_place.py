@@ -169,7 +169,9 @@ class Place:
         found: list[ZarrArray | None] = []
         for axis, length in ((axes.y, self.array.height), (axes.x, self.array.width)):
             sibling = self.find(str(dims[axis]))
-            fits = sibling is not None and sibling.shape == (length,)
+            fits = (
+                sibling is not None and sibling.shape == (length,) and sibling.dtype.kind in "iuf"
+            )
             found.append(sibling if fits else None)
         return found[0], found[1]
 

@@ -145,7 +145,11 @@ class _Survey:
                 f"({', '.join(named)}). Name arrays of one group, or one group."
             )
         nodes = self.store.nodes()
-        levels = coarser_levels(nodes)
+        levels = {
+            level: finer
+            for level, finer in coarser_levels(nodes).items()
+            if not any(_below(path, level) for path in named)
+        }
         for level, finer in levels.items():
             key = StoreKey(store=self.store.name, arrays=(level,))
             self.skip(
@@ -202,9 +206,9 @@ class _Survey:
         self.notes += notes
         times = range(first.times) if first.times is not None else [None]
         if time is not None and time not in times:
+            have = "no dates" if first.times is None else f"{first.times} date(s), counted from 0"
             raise SourceError(
-                f"{stack.key(self.store.name, time)} does not exist: there are {len(times)} "
-                "date(s), counted from 0."
+                f"{stack.key(self.store.name, time)} does not exist: its arrays have {have}."
             )
         when, source, problem = dates(place)
         self.notes += [problem] if problem else []

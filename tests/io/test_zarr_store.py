@@ -89,9 +89,15 @@ def test_nodata_in_attributes_is_understood_in_the_forms_that_occur(tmp_path):
     np.testing.assert_equal(
         tags, {"nodata": (-1.0,) * 2, "missing_value": (7.0,) * 2, "_FillValue": (np.nan,) * 2}
     )
-    write_array(tmp_path / "d.zarr", "a", IMAGE, ("band", "y", "x"), attributes={"nodata": "many"})
-    with pytest.raises(SourceError, match="a: its attribute nodata is no number \\('many'\\)"):
-        describe_store(tmp_path / "d.zarr")
+
+
+@pytest.mark.parametrize("dtype", ["u2", "f4"])
+@pytest.mark.parametrize("key", ["nodata", "_FillValue", "scale_factor", "add_offset"])
+def test_attributes_that_are_no_numbers_are_named(tmp_path, key, dtype):
+    store = tmp_path / "d.zarr"
+    write_array(store, "a", IMAGE.astype(dtype), ("band", "y", "x"), attributes={key: "many"})
+    with pytest.raises(SourceError, match=rf"a: its attribute {key} is no number \('many'\)"):
+        describe_store(store)
 
 
 @pytest.mark.parametrize("texts", ["U3", "O"])
@@ -156,7 +162,7 @@ PYRAMIDS = {
     "GeoZarr": {"layout": [{"asset": "0"}, {"asset": "1", "derived_from": "0"}]},
     "GeoZarr without origins": {"layout": [{"asset": "0"}, {"asset": "1"}]},
     "tile matrices": {"tile_matrix_set": {"tileMatrices": [{"id": "1"}, {"id": "0"}]}},
-    "lists": [{"datasets": [{"path": "1"}, {"path": "0"}]}],
+    "lists": [{"datasets": [{"path": "1"}, {"path": "0"}]}, "nonsense"],
 }
 
 
@@ -173,6 +179,7 @@ def test_coarser_levels_of_a_pyramid_are_left_out_with_a_reason(tmp_path, scales
     ((path, why),) = found.skipped
     assert path == f"{store}#map/1"
     assert "is a level of a pyramid, derived from map/0" in why
+    assert describe(f"{store}#map/1").grid.height == 24
     assert describe(f"{store}#map/1" + ("/a" if nested else "")).grid.height == 24
 
 
@@ -314,7 +321,7 @@ def test_one_date_may_be_named_and_one_that_is_not_there_is_refused(tmp_path):
     (info,) = describe_store(f"{tmp_path}/c.zarr#B02@1").rasters
     assert info.datetime == "2020-07-11T00:00:00"
     assert len(describe_store(f"{tmp_path}/c.zarr#B02").rasters) == 3
-    with pytest.raises(SourceError, match=r"#B02@3 does not exist: there are 3 date\(s\)"):
+    with pytest.raises(SourceError, match=r"#B02@3 does not exist: its arrays have 3 date\(s\)"):
         describe_store(f"{tmp_path}/c.zarr#B02@3")
     with pytest.raises(SourceError, match=r"has no array 'B20'. Did you mean 'B02'"):
         describe_store(f"{tmp_path}/c.zarr#B20")
