@@ -9,6 +9,7 @@ from geodino import seeds
 from geodino.world.noise import lattice_hashes, uniform
 
 Map = Float32[np.ndarray, "h w"]
+Near = UInt32[np.ndarray, "h w"]
 
 _NEAR = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
 _NUMBER = np.uint32(0xF)
@@ -106,14 +107,16 @@ def cells(
     shape = (y_m.shape[0], y_m.shape[1])
     nearest, second = np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.int64)
     border = np.empty(shape, dtype=np.float32)
-    # Relative to the first point, places keep their digits in 32 bits.
-    y, x = ((m - m[0]).astype(np.float32) for m in (points.y_m, points.x_m))
-    to_metres = np.float32(points.size_m * points.size_m / 2)
+    to_metres = np.float32(points.size_m / 2)
+    rows, columns = (np.array(steps, dtype=np.float32) for steps in zip(*_NEAR, strict=True))
+    steps = np.array([(dy + 1) * points.columns + dx + 1 for dy, dx in _NEAR])
     for start in range(0, shape[0], _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
-        a, b, gap = _two_nearest(y_m[part], x_m[part], points)
-        apart_y, apart_x = y[b] - y[a], x[b] - x[a]
-        nearest[part], second[part] = a, b
+        corner, one, two, gap = _two_nearest(y_m[part], x_m[part], points)
+        a, b = nearest[part], second[part]
+        a[:], b[:] = corner + steps[one], corner + steps[two]
+        apart_y = rows[two] - rows[one] + (points.y[b] - points.y[a])
+        apart_x = columns[two] - columns[one] + (points.x[b] - points.x[a])
         apart = np.sqrt(apart_y * apart_y + apart_x * apart_x)
         np.divide(gap * to_metres, apart, out=border[part])
     return Cells(nearest, second, border)
@@ -121,10 +124,11 @@ def cells(
 
 def _two_nearest(
     y_m: Float64[np.ndarray, "h w"], x_m: Float64[np.ndarray, "h w"], points: Scatter
-) -> tuple[Int64[np.ndarray, "h w"], Int64[np.ndarray, "h w"], Map]:
-    """Return the numbers of the two nearest points and the gap between their squared distances.
+) -> tuple[Int64[np.ndarray, "h w"], Near, Near, Map]:
+    """Find the two nearest points, and the gap between their squared distances (in squares).
 
-    A squared distance (in squares) and the number of the neighbour share 32 bits: positive floats
+    Points are told by the number of the north-western square of the nine, and which of the nine
+    they are in. A squared distance (in squares) and the number of the neighbour share 32 bits: positive floats
     are in order as integers, too, so that the two smallest are found without a branch.
     """
     fy, row = _split(y_m, points.size_m)
@@ -149,9 +153,8 @@ def _two_nearest(
         np.maximum(first, ranked, out=larger)
         np.minimum(then, larger, out=then)
         np.minimum(first, ranked, out=first)
-    steps = np.array([(dy + 1) * points.columns + dx + 1 for dy, dx in _NEAR])
     gap = (then & ~_NUMBER).view(np.float32) - (first & ~_NUMBER).view(np.float32)
-    return corner + steps[first & _NUMBER], corner + steps[then & _NUMBER], gap
+    return corner, first & _NUMBER, then & _NUMBER, gap
 
 
 def _split(

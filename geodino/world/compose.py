@@ -115,7 +115,7 @@ def compose(frame: Frame, setting: Setting, standing: Standing | None) -> Block:
         if above is not None:
             above.hide(band, column)
         band = _blurred(band)[inner]
-        key = (seed, "sensor", sensor.name, day.toordinal(), number)
+        key = (seed, "sensor", day.toordinal(), column)
         if sensor.radar:
             speckle(band, frame, *key)
         else:
@@ -243,7 +243,7 @@ def _stand_far(paint: _Paint, frame: Frame, setting: Setting, land: Land) -> Map
     seed = setting.seed
     built = _town_far(frame, seed, land)
     paint.over(built.paved, material("asphalt"), PAVED)
-    paint.over(built.gardens, material("broadleaf"), TREES)
+    paint.over(built.gardens, material("broadleaf"), TREES, least=2.0)
     paint.over(built.roofs, built.roof, BUILDING, least=0.05)
     wooded = (land.wood > -0.08) & (land.water_m < 0) & (land.road_m < 0)
     wooded &= land.age >= BARREN_YEARS
@@ -254,7 +254,7 @@ def _stand_far(paint: _Paint, frame: Frame, setting: Setting, land: Land) -> Map
     mottled = 1 + np.float32(0.08) * grain(frame, seed, "canopy")
     mottled += np.float32(0.05) * fractal(frame, seed, "stands", wavelength_m=120.0, octaves=3)
     paint.over(canopy, leaf, TREES, gain=mottled * (np.float32(1.1) - np.float32(0.15) * grown))
-    height = (14 + 8 * np.minimum(land.wood, 1)) * grown
+    height = (14 + 8 * np.clip(land.wood, 0, 1)) * grown
     tall = np.where(paint.classes == TREES, height, 0)
     return np.where(paint.classes == BUILDING, np.float32(6), tall).astype(np.float32)
 

@@ -146,7 +146,7 @@ def districts_around(places: Places, seed: int, year: int) -> Districts:
     score = town + points.draw(5) * np.float32(0.5)
     # Old settlements, and districts at their rims that were built on in a year of their own.
     founded = 2008 + np.floor(points.draw(7) * np.float32(30))
-    young = (score > np.float32(1.2)) & (points.draw(8) < np.float32(0.35))
+    young = (score > np.float32(1.0)) & (points.draw(8) < np.float32(0.4))
     urban = (score > np.float32(1.4)) | (young & (founded <= year))
     return Districts(
         points=points,

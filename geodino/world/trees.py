@@ -148,7 +148,7 @@ def plant(squares: Plot, land: Land, free: Bool[np.ndarray, "r c"]) -> Forest:
     grown = np.where(wood > 0, np.minimum(1, np.float32(0.2) + land.age / 50), 1)
     grown = np.where(young, 1, grown).astype(np.float32)
     radius = np.where(conifer, 1.5 + 1.5 * size, 1.6 + 2.9 * size * size)
-    height = np.where(conifer, 9 + 17 * size, 5 + 17 * size * np.minimum(1, 0.6 + wood)) * grown
+    height = np.where(conifer, 9 + 17 * size, 5 + 17 * size * np.clip(0.6 + wood, 0.3, 1)) * grown
     height = np.where(lives, np.minimum(height, TALLEST_M - 1), 0)
     radius = radius * (np.float32(0.45) + np.float32(0.55) * grown)
     return Forest(

@@ -4,9 +4,15 @@ from geodino.world.scene import scene
 
 
 @pytest.fixture(scope="session")
-def town():
-    """Halls, houses, wood, water and fields from the air."""
-    return scene(0, height=420, width=420, top=-250, left=-300)
+def village():
+    """Every kind of land cover from the air, with a few houses."""
+    return scene(0, height=400, width=400, top=-200, left=-700)
+
+
+@pytest.fixture(scope="session")
+def halls():
+    """An industrial quarter."""
+    return scene(7, height=400, width=400, top=-600, left=-700)
 
 
 @pytest.fixture(scope="session")

@@ -57,5 +57,5 @@ def test_broadleaves_are_bare_in_winter_and_conifers_are_not():
 def test_a_wrong_date_is_refused():
     assert parse_date("2023-07-01") == date(2023, 7, 1)
     for text in ("2023-13-01", "yesterday", "2023-02-29"):
-        with pytest.raises(SourceError, match="is no date.*year-month-day"):
+        with pytest.raises(SourceError, match=r"is no date.*year-month-day"):
             parse_date(text)
