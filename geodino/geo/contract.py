@@ -173,13 +173,12 @@ class InputContract(Config):
             accept: differences the user takes as they are.
         """
         found = list(_band_problems(self, offer))
-        if found:  # nothing per band can be compared before the bands are settled
-            return found
+        is_comparable = not found  # band by band, once the bands are settled
         if offer.scale is None and offer.dtype != self.dtype:
-            found.append(_dtype_problem(self, offer))
-        elif "values" not in accept:
+            found.append(_dtype_problem(self, offer, is_comparable=is_comparable))
+        elif is_comparable and "values" not in accept:
             found += _value_problems(self, offer)
-        if "units" not in accept:
+        if is_comparable and "units" not in accept:
             found += _unit_problems(self, offer)
         if "gsd" not in accept:
             found += _gsd_problems(self, offer)
@@ -240,12 +239,15 @@ def _names(bands: tuple[Band, ...]) -> str:
     return ", ".join(band.name for band in bands)
 
 
-def _dtype_problem(contract: InputContract, offer: Offer) -> str:
-    ratio = _ratio(contract, offer)
-    factor = 1.0 if ratio is None else _unit_factor(ratio)
+def _dtype_problem(contract: InputContract, offer: Offer, *, is_comparable: bool) -> str:
+    says = f"dtype: the file stores {offer.dtype}, the model was trained on {contract.dtype}"
+    ratio = _ratio(contract, offer) if is_comparable else None
+    if ratio is None:
+        return f"{says}. `--scale 1` reads its values as they are, another number multiplies them."
+    factor = _unit_factor(ratio)
     return (
-        f"dtype: the file stores {offer.dtype}, the model was trained on {contract.dtype}. "
-        f"`--scale {factor:g}` reads it and multiplies its values by {factor:g}."
+        f"{says}; {_ranges(contract, offer)}. `--scale {factor:g}` reads it and multiplies its "
+        f"values by {factor:g}."
     )
 
 
@@ -255,12 +257,18 @@ def _value_problems(contract: InputContract, offer: Offer) -> Iterator[str]:
         return
     times = f"{1 / ratio:,.3g} times smaller" if ratio < 1 else f"{ratio:,.3g} times larger"
     factor = _unit_factor(ratio) * (1.0 if offer.scale is None else offer.scale)
-    after = "" if offer.scale is None else f" times {offer.scale:g} (--scale)"
     yield (
-        f"values: 98 % of the file's valid values lie within {_span(offer.percentiles)}{after}, "
-        f"in training within {_span(tuple(zip(contract.low, contract.high, strict=True)))}: about "
-        f"{times}. `--scale {factor:g}` multiplies them by {factor:g}; `--accept values` takes "
-        "them as they are."
+        f"values: {_ranges(contract, offer)}: about {times}. `--scale {factor:g}` multiplies them "
+        f"by {factor:g}; `--accept values` takes them as they are."
+    )
+
+
+def _ranges(contract: InputContract, offer: Offer) -> str:
+    after = "" if offer.scale is None else f" times {offer.scale:g} (--scale)"
+    trained = tuple(zip(contract.low, contract.high, strict=True))
+    return (
+        f"98 % of its valid values lie within {_span(offer.percentiles)}{after}, in training "
+        f"within {_span(trained)}"
     )
 
 
@@ -287,7 +295,7 @@ def _unit_factor(ratio: float) -> float:
 
 def _span(pairs: tuple[tuple[float, float], ...] | None) -> str:
     if not pairs:
-        return "nothing"
+        return "no values"
     return f"{min(low for low, _ in pairs):.4g} to {max(high for _, high in pairs):.4g}"
 
 

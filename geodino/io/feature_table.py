@@ -51,8 +51,6 @@ class FeatureTable:
         self._rows: list[dict[str, Any]] = []
         self._vectors: list[np.ndarray] = []
         self._schema = _schema(dim, self._dtype, columns, scales)
-        self._types: set[str] = set()
-        self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
         self.record: Mapping[str, Any] = {}
         self._stack = ExitStack()
         self._writer: Any = None
@@ -89,9 +87,6 @@ class FeatureTable:
             return
         footprints = [row["geometry"] for row in self._rows]
         boxes = shapely.bounds(np.array(footprints, dtype=object))
-        self._types |= {shape.geom_type for shape in footprints if shape is not None}
-        self._bounds[:2] = np.fmin(self._bounds[:2], np.fmin.reduce(boxes[:, :2]))
-        self._bounds[2:] = np.fmax(self._bounds[2:], np.fmax.reduce(boxes[:, 2:]))
         flat = pa.array(np.concatenate(self._vectors), self._schema.field(NAME).type.value_type)
         arrays: dict[str, Any] = {
             NAME: pa.FixedSizeListArray.from_arrays(flat, len(self._vectors[0])),
@@ -118,12 +113,7 @@ class FeatureTable:
         try:
             if kind is None:
                 self._write()
-                self._writer.add_key_value_metadata(
-                    {
-                        "geo": json.dumps(_geo(self._types, self._bounds)),
-                        "geodino": json.dumps(dict(self.record)),
-                    }
-                )
+                self._writer.add_key_value_metadata({"geodino": json.dumps(dict(self.record))})
         finally:
             self._writer.close()
             self._stack.__exit__(kind, error, trace)
@@ -146,21 +136,23 @@ def _schema(
             pa.field(NAME, vector, metadata=described),
             pa.field("geometry", pa.binary()),
             pa.field("bbox", pa.struct([(corner, pa.float64()) for corner in _CORNERS])),
-        ]
+        ],
+        metadata={"geo": json.dumps(_geo())},
     )
 
 
-def _geo(types: set[str], bounds: np.ndarray) -> dict[str, Any]:
-    """Return the metadata GeoParquet 1.1 asks for."""
+def _geo() -> dict[str, Any]:
+    """Return the metadata GeoParquet 1.1 asks for; types and bounds of rows yet unknown stay open.
+
+    Some readers look for it in the Arrow schema, which is written first.
+    """
     from pyproj import CRS
 
     column: dict[str, Any] = {
         "encoding": "WKB",
-        "geometry_types": sorted(types),
+        "geometry_types": [],
         "crs": CRS.from_epsg(4326).to_json_dict(),
         "edges": "planar",
         "covering": {"bbox": {corner: ["bbox", corner] for corner in _CORNERS}},
     }
-    if np.isfinite(bounds).all():
-        column["bbox"] = [float(v) for v in bounds]
     return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
