@@ -98,7 +98,7 @@ def _most_crowded(
     squares = np.minimum((middles - low) // side, parts - 1)
     _, square, counts = np.unique(squares, axis=0, return_inverse=True, return_counts=True)
     chosen = np.flatnonzero(square.ravel() == counts.argmax())
-    return [outlines[i] for i in chosen]
+    return [outlines[i] for i in chosen.tolist()]
 
 
 def unrolled(outlines: Sequence[Float[ndarray, "n 2"]]) -> list[Float[ndarray, "n 2"]]:

@@ -142,14 +142,16 @@ def test_tiles_that_could_not_be_used_are_said_up_front(tmp_path):
     assert "broken.tif" in alarms
 
 
-def test_tiles_replaced_while_training_are_read_from_the_log(debug_run, tmp_path):
+def test_replaced_tiles_and_changed_code_are_said_too(debug_run, tmp_path):
     run = copy_of(debug_run, tmp_path / "run")
     with (run / "log.txt").open("a") as log:
         for _ in range(2):  # once in each of two sessions
             log.write("2026-01-01 00:00 Tile /a.tif is replaced by others: /a.tif is damaged.\n")
-    assert "1 tile could not be read while training and gave way to others: /a.tif is damaged." in (
-        page_of(run)
-    )
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**facts, "commit": "abc123-dirty"}))
+    page = page_of(run)
+    assert "1 tile could not be read while training and gave way to others: /a.tif is" in page
+    assert "The code was changed after commit abc123." in page
 
 
 def test_a_report_that_cannot_be_written_costs_no_training(tiles, tmp_path, monkeypatch):
@@ -262,13 +264,6 @@ def test_a_damaged_line_of_metrics_is_named(debug_run, tmp_path):
     (run / "metrics.jsonl").write_text('{"step": 0, "pha\n{"step": 1}\n')
     with pytest.raises(RunError, match=r"metrics\.jsonl is damaged"):
         page_of(run)
-
-
-def test_the_code_having_been_changed_is_an_alarm(debug_run, tmp_path):
-    run = copy_of(debug_run, tmp_path / "run")
-    facts = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps({**facts, "commit": "abc123-dirty"}))
-    assert "The code was changed after commit abc123." in page_of(run)
 
 
 def test_the_command_writes_the_page_where_it_is_told(debug_run, tmp_path):

@@ -1,5 +1,7 @@
 """Snapshots of the probe tiles: few, evenly spaced, the same after any interruption."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -44,7 +46,7 @@ def test_first_and_last_stay_and_the_rest_is_even(every, measurements, more):
     left = sorted(after([*steps, last], every=every))
     assert len(left) <= MOST_STEPS
     assert (left[0], left[-1]) == (0, last)
-    gaps = [b - a for a, b in zip(left, left[1:-1], strict=False)]
+    gaps = [b - a for a, b in pairwise(left[:-1])]
     assert len(set(gaps)) <= 1
     assert measurements < 3 or len(left) > 2
 
