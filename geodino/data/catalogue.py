@@ -14,15 +14,12 @@ from geodino.data.descriptor import (
     root_of,
 )
 from geodino.data.scenes import Scene, described, missing_bands
-from geodino.data.source import Found, find, is_remote
+from geodino.data.source import WORLD, Found, find, is_remote
 from geodino.data.stac import is_stac, stac_scenes
 from geodino.errors import SourceError
 from geodino.io.raster import RasterInfo
 from geodino.io.zarr_key import find_key
 from geodino.io.zarr_store import describe_store
-
-WORLD = "world:"
-"""Prefix of generated sources."""
 
 NONE = "none"
 """``data.dataset`` that takes every file as a tile of its own."""

@@ -11,7 +11,7 @@ from geodino.data.evidence import decide
 from geodino.data.filters import select
 from geodino.data.naming import Channels, channels_of, choose_bands, declared_channels
 from geodino.data.overlap import weigh
-from geodino.data.parallel import in_order
+from geodino.data.parallel import in_order, thread_count
 from geodino.data.recoding import bring_together
 from geodino.data.scenes import Scene
 from geodino.data.source import INDEX
@@ -26,8 +26,9 @@ from geodino.data.tiles import (
 )
 from geodino.errors import SourceError
 from geodino.geo.validity import ReadRule
+from geodino.io.metadata import is_unchanged
 from geodino.io.raster import RasterInfo, describe
-from geodino.io.zarr_key import find_key, stamp
+from geodino.io.remote import is_far, sidecars_are_read
 
 __all__ = [
     "Tile",
@@ -63,7 +64,8 @@ def build_index(
     Args:
         src: see :func:`geodino.data.catalogue.catalogue`; or an index file.
         config: what is declared about the files.
-        threads: how many files are opened at once.
+        threads: how many files are opened at once; more where they lie behind a network and
+            ``config.threads`` is ``auto``.
         strict: whether a bad file is an error; None takes ``config.strict``.
         progress: told after each file.
 
@@ -94,6 +96,8 @@ def _built(
 ) -> TileIndex:
     """Index a source that is looked at for the first time."""
     listed = catalogue(src, config)
+    far = sum(is_far(path) for scene in listed.scenes for path in scene.paths)
+    threads = _enough(threads, config, far=far > 0)
     infos, bad_files = _describe_all(listed, threads, progress)
     images = [infos[p] for scene in listed.scenes for p in _image_paths(scene) if p in infos]
     rule, damaged = decide(images, _declared(config, listed), threads=threads)
@@ -128,9 +132,26 @@ def _built(
         bands=bands,
         dtype=dtype,
         rule=rule,
-        notes=tuple(dict.fromkeys((*listed.notes, *named, *coded))),
+        notes=tuple(dict.fromkeys((*listed.notes, *_far_notes(far), *named, *coded))),
         bad=(*bad, *unfit),
     )
+
+
+def _enough(threads: int, config: DataConfig, *, far: bool) -> int:
+    """Return how many threads open files: waiting for answers takes more of them than decoding."""
+    if config.threads != "auto" or not far:
+        return threads
+    return max(threads, thread_count("auto", far=True))
+
+
+def _far_notes(far: int) -> list[str]:
+    if not far or sidecars_are_read():
+        return []
+    note = (
+        f"{far} files lie behind a network and are read without what may lie beside them (.msk, "
+        ".aux.xml, .tfw); set GDAL_DISABLE_READDIR_ON_OPEN=TRUE to have such files looked for"
+    )
+    return [note]
 
 
 def _image_paths(scene: Scene) -> tuple[str, ...]:
@@ -210,7 +231,9 @@ def _refreshed(
     """
     changed: Bad = []
     old = {part.info.path: part.info for tile in index.tiles for part in tile.parts}
-    kept = {path: info for path, info in old.items() if info.mtime_ns and _is_unchanged(info)}
+    threads = _enough(threads, config, far=any(map(is_far, old)))
+    unchanged = in_order(is_unchanged, old.values(), threads=threads)
+    kept = {path: old[path] for path, is_kept in zip(old, unchanged, strict=True) if is_kept}
     infos, bad = _describe(list(old), kept, threads, progress)
     reasons = dict(bad)
     tiles = []
@@ -263,16 +286,6 @@ def _redecided(index: TileIndex, config: DataConfig, threads: int) -> TileIndex:
     return replace(
         index, tiles=tuple(tiles), bands=bands, dtype=dtype, rule=rule, notes=(*notes, *coded)
     )
-
-
-def _is_unchanged(old: RasterInfo) -> bool:
-    if find_key(old.path) is not None:
-        return stamp(old.path) == (old.size, old.mtime_ns)
-    try:
-        stat = Path(old.path).stat()
-    except OSError:
-        return False
-    return (stat.st_size, stat.st_mtime_ns) == (old.size, old.mtime_ns)
 
 
 def _misfit(tile: Tile, old: RasterInfo, new: RasterInfo) -> str | None:

@@ -5,7 +5,6 @@ nothing is ever sent between processes. Batches come in the order of their steps
 finished first, and depend on (seed, step) alone.
 """
 
-import os
 import threading
 import time
 from collections import deque
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from geodino.data.batch import Batch
 from geodino.data.dates import Companions
 from geodino.data.order import Draws, Order
+from geodino.data.parallel import thread_count
 from geodino.errors import SourceError
 from geodino.geo.windows import Window
 
@@ -369,5 +369,5 @@ def _grid(last: int, step: int) -> NDArray[np.int64]:
 
 
 def default_threads() -> int:
-    """Return how many threads decode where nothing is said: the cores this process may use."""
-    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+    """Return how many threads decode local files where nothing is said."""
+    return thread_count("auto")

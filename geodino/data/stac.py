@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pystac
+from pystac.stac_io import DefaultStacIO
 
 from geodino.data.descriptor import DescribedBand, Descriptor, QualityLayer
 from geodino.data.product import SENTINEL_2_OFFSET, offset_of_baseline
 from geodino.data.scenes import Scene, Wanted
 from geodino.errors import SourceError
 from geodino.geo.bands import Unit, common_name
+from geodino.io.remote import is_far, read_text
 
 _NO_IMAGE = frozenset({"thumbnail", "overview", "visual", "metadata", "data-mask", "snow-ice"})
 """Roles of assets that hold no measurements."""
@@ -41,7 +43,16 @@ class _AssetBand:
 
 def is_stac(path: str | Path) -> bool:
     """Whether a source is a STAC document by its ending."""
-    return str(path).lower().endswith((".json", ".geojson"))
+    text = str(path)
+    bare = text.partition("?")[0] if is_far(text) else text
+    return bare.lower().endswith((".json", ".geojson"))
+
+
+class _Reader(DefaultStacIO):
+    """Reads documents from wherever tiles come from, and says in our words what went wrong."""
+
+    def read_text_from_href(self, href: str) -> str:
+        return read_text(href) if is_far(href) else super().read_text_from_href(href)
 
 
 def stac_scenes(
@@ -93,14 +104,15 @@ def stac_scenes(
 
 
 def _items(src: str) -> list[pystac.Item]:
+    reader = _Reader()
     try:
-        text = pystac.StacIO.default().read_json(src)
+        text = reader.read_json(src)
         if text.get("type") == "FeatureCollection":
             found = [pystac.Item.from_dict(feature) for feature in text.get("features", ())]
         elif text.get("type") == "Feature":
             found = [pystac.Item.from_dict(text)]
         else:
-            opened = pystac.read_file(src)
+            opened = pystac.read_file(src, stac_io=reader)
             return (
                 list(opened.get_items(recursive=True)) if isinstance(opened, pystac.Catalog) else []
             )
@@ -233,7 +245,7 @@ def _quality(
 
 
 def _href(asset: pystac.Asset) -> str:
-    return str(asset.get_absolute_href() or asset.href)
+    return str(asset.get_absolute_href() or asset.href).removeprefix("file://")
 
 
 def _when(item: pystac.Item) -> str | None:

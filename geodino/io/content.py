@@ -4,7 +4,10 @@ import hashlib
 import os
 from pathlib import Path
 
+from rasterio.errors import RasterioError
+
 from geodino.errors import SourceError
+from geodino.io.remote import first_bytes, is_far, told_of
 from geodino.io.zarr_key import find_key
 from geodino.io.zarr_pool import StorePool
 
@@ -24,7 +27,7 @@ def content_sample(path: str) -> tuple[int, str]:
 
     Of a local file the first, middle and last 64 KiB are hashed, all of it where it is no longer;
     of a picture in a shard the shard; of a raster of a zarr store its metadata and some chunks; of
-    a remote file what the server says of its version.
+    a far file what its server tells of its version, or its first 64 KiB where it tells none.
 
     Raises:
         SourceError: it is not there any more.
@@ -63,16 +66,16 @@ def _of_file(path: Path) -> tuple[int, str]:
 
 
 def _of_url(url: str) -> tuple[int, str]:
-    """Hash the size and the version tag that a server gives; a listing, not a download."""
-    if url.startswith("/vsi"):
+    """Hash what a server tells of a version; where it tells none, the start of the file."""
+    if not is_far(url):
         return 0, hashlib.sha256(url.encode()).hexdigest()
-    import fsspec
-
-    try:
-        system, name = fsspec.core.url_to_fs(url)
-        about = system.info(name)
-    except (ImportError, OSError) as error:
-        raise SourceError(f"{url} cannot be reached ({error}). Check the address.") from error
-    tags = [str(about.get(key, "")) for key in ("ETag", "etag", "LastModified", "mtime", "md5")]
-    size = int(about.get("size") or 0)
-    return size, hashlib.sha256("\0".join([str(size), *tags]).encode()).hexdigest()
+    told = told_of(url)
+    if told.version or told.mtime_ns:
+        state = f"{told.size}\0{told.mtime_ns}\0{told.version}".encode()
+    else:
+        try:
+            state = first_bytes(url, min(told.size or _SAMPLED, _SAMPLED))
+        except RasterioError:
+            # Shorter than a header, or no file: its address is all there is to tell.
+            state = url.encode()
+    return told.size, hashlib.sha256(state).hexdigest()

@@ -30,6 +30,7 @@ from geodino.io.metadata import (
     mask_kind,
     open_raster,
 )
+from geodino.io.remote import RUN_BYTES, RemoteError, ask, is_far, patiently
 from geodino.io.zarr_key import find_key
 from geodino.io.zarr_pool import StorePool
 from geodino.io.zarr_read import StoreRaster
@@ -39,27 +40,36 @@ __all__ = ["HandlePool", "RasterInfo", "describe", "read"]
 
 _CACHE_BYTES = 64 << 20
 
+_RUN = "GDAL_MAX_RAW_BLOCK_CACHE_SIZE"
+_RUN_OF_GDAL = 10 << 20
 
-class _SmallCache:
-    """Keeps GDAL's block cache small until the last of its holders ends."""
+
+class _Caches:
+    """Sizes GDAL's caches for reading every block once, until the last of its holders ends.
+
+    They belong to the process: a small block cache, and room for a long run of a far file.
+    """
 
     _lock: ClassVar[threading.Lock] = threading.Lock()
     _holders: ClassVar[set[int]] = set()
-    _before: ClassVar[int] = 0
+    _before: ClassVar[dict[str, int]] = {}
 
     def __init__(self) -> None:
         with self._lock:
             if not self._holders:
-                type(self)._before = get_gdal_config("GDAL_CACHEMAX")
+                self._before["GDAL_CACHEMAX"] = get_gdal_config("GDAL_CACHEMAX")
                 set_gdal_config("GDAL_CACHEMAX", _CACHE_BYTES)
+                if get_gdal_config(_RUN) is None:  # else it is the user's
+                    self._before[_RUN] = _RUN_OF_GDAL
+                    set_gdal_config(_RUN, RUN_BYTES)
             self._holders.add(id(self))
 
     def end(self) -> None:
         with self._lock:
             if id(self) in self._holders:
                 self._holders.remove(id(self))
-                if not self._holders:
-                    set_gdal_config("GDAL_CACHEMAX", self._before)
+                while self._before and not self._holders:
+                    set_gdal_config(*self._before.popitem())
 
 
 class HandlePool:
@@ -82,7 +92,7 @@ class HandlePool:
         self._all: list[OrderedDict[str, _Handle | StoreRaster]] = []
         self._stores = StorePool(max_open)
         self._lock = threading.Lock()
-        self._small_cache = _SmallCache()
+        self._caches = _Caches()
 
     def get(self, path: str | Path) -> "_Handle | StoreRaster":
         """Return this thread's handle of ``path``, opening it if needed.
@@ -103,6 +113,12 @@ class HandlePool:
         else:
             handles.move_to_end(name)
         return handle
+
+    def drop(self, path: str | Path) -> None:
+        """Close this thread's handle of ``path``, so that the next one is new."""
+        handle = self._handles().pop(str(path), None)
+        if handle is not None:
+            handle.close()
 
     def store_raster(self, path: str | Path) -> StoreRaster | None:
         """Return a raster of a zarr store, to ask for what only those have; None for a file.
@@ -132,7 +148,7 @@ class HandlePool:
                 while handles:
                     handles.popitem()[1].close()
             self._stores.close()
-            self._small_cache.end()
+            self._caches.end()
 
     def __enter__(self) -> "HandlePool":
         return self
@@ -179,9 +195,26 @@ def read(
     value of the array, and are believed where ``rule`` ignores nodata.
 
     Raises:
-        SourceError: naming the file, if it vanished or a block of it is damaged.
+        SourceError: naming the file, if it vanished, a block of it is damaged, or its server
+            does not hand it out, also when asked again.
         BandError: a band that the raster of a zarr store does not have.
     """
+    if not is_far(str(path)):
+        return _read(pool, path, window, bands, rule)
+    return patiently(
+        lambda: _read(pool, path, window, bands, rule),
+        # A handle whose connection broke reads nothing any more.
+        before_again=lambda: pool.drop(path),
+    )
+
+
+def _read(
+    pool: HandlePool,
+    path: str | Path,
+    window: Window | None,
+    bands: Sequence[int] | None,
+    rule: ReadRule,
+) -> tuple[Shaped[np.ndarray, "c h w"], Bool[np.ndarray, "c h w"]]:
     handle = pool.get(path)
     if isinstance(handle, StoreRaster):
         return _read_store(handle, window, bands, rule)
@@ -196,10 +229,7 @@ def read(
         pixels = dataset.read(wanted, window=where)
         mask = _stored_mask(handle, bands, where, rule)
     except RasterioError as error:
-        raise SourceError(
-            f"{path} is damaged: its pixels{_place(window)} cannot be decoded ({cause(error)}). "
-            "Copy the file again, or remove it."
-        ) from error
+        raise _unreadable(str(path), window, cause(error)) from error
     if window is not None and pixels.shape[1:] != (window.height, window.width):
         raise ValueError(f"{window} reaches out of {path} ({dataset.height} x {dataset.width})")
     shared = None if alpha is None else pixels[wanted.index(alpha)] > 0
@@ -295,6 +325,24 @@ def _nodata_mask(
     if len(set(values)) == 1 and values[0] is not None:
         return differs(pixels, values[0])
     return np.stack([differs(band, value) for band, value in zip(pixels, values, strict=True)])
+
+
+def _unreadable(path: str, window: Window | None, words: str) -> SourceError:
+    """Say why pixels cannot be read; of a far file its server knows more than GDAL tells."""
+    if not is_far(path):
+        return SourceError(
+            f"{path} is damaged: its pixels{_place(window)} cannot be decoded ({words}). "
+            "Copy the file again, or remove it."
+        )
+    try:
+        ask(path)
+    except RemoteError as error:
+        return error
+    return RemoteError(
+        f"{path} cannot be read: its pixels{_place(window)} did not arrive whole ({words}), though "
+        "the server answers. The connection breaks, or the file is damaged: try again later, then "
+        "copy the file here and look at it."
+    )
 
 
 def _gdal_window(window: Window) -> GdalWindow:

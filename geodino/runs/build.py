@@ -7,8 +7,9 @@ import torch
 from geodino import seeds
 from geodino.data.batch import Batch
 from geodino.data.dates import Companions, companions
-from geodino.data.loader import Loader, LoaderConfig, default_threads
+from geodino.data.loader import Loader, LoaderConfig
 from geodino.data.order import Order, OrderConfig, shapes_of
+from geodino.data.parallel import thread_count
 from geodino.data.tiles import TileIndex, TileReader
 from geodino.data.views import MultiCrop
 from geodino.errors import RecipeError
@@ -167,29 +168,26 @@ def build_companions(config: RunConfig, index: TileIndex) -> Companions | None:
     return chosen
 
 
-def loader_config(config: RunConfig, *, pin_memory: bool = False) -> LoaderConfig:
-    """Return how batches are made."""
+def loader_config(
+    config: RunConfig, *, far: bool = False, pin_memory: bool = False
+) -> LoaderConfig:
+    """Return how batches are made; ``far``: of tiles behind a network."""
     data = config.data
     return LoaderConfig(
         min_valid=data.min_valid,
-        threads=read_threads(config),
+        threads=thread_count(data.threads, far=far),
         prefetch=data.prefetch,
         strict=data.strict,
         pin_memory=pin_memory,
     )
 
 
-def read_threads(config: RunConfig) -> int:
-    """Return how many threads read."""
-    threads = config.data.threads
-    return default_threads() if threads == "auto" else threads
-
-
 def build_health(config: RunConfig, contract: InputContract, index: TileIndex) -> DenseHealth:
     """Read the fixed probe chips and build what measures dense features on them."""
     seed = seeds.integer(config.train.seed, "probe tiles") >> 1
     order = build_order(config, index, seed=seed, batch=config.health.tiles)
-    feed = Feed(config, contract, index, order=order, loader=loader_config(config))
+    loader = loader_config(config, far=index.is_far)
+    feed = Feed(config, contract, index, order=order, loader=loader)
     try:
         batch = next(feed.batches_from(0))
     finally:

@@ -1,6 +1,5 @@
 """Before the first step: look at the tiles, settle every value that depends on them."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +9,8 @@ import torch
 from geodino.data.config import DataConfig
 from geodino.data.dates import companions
 from geodino.data.index import build_index
-from geodino.data.loader import default_threads
+from geodino.data.parallel import thread_count
+from geodino.data.source import absolute
 from geodino.data.statistics import measure_source
 from geodino.data.tiles import TileIndex, resolve_chip
 from geodino.errors import RecipeError
@@ -82,7 +82,7 @@ def prepare(
     if like is not None:
         return replace(like, config=_as_recorded(config, like.config, overrides))
     data = config.data if config is not None else _data_config(overrides)
-    index = build_index(tiles, data, threads=default_threads())
+    index = build_index(tiles, data, threads=thread_count("auto"))
     derived: dict[str, Any] = {}
     if config is None:
         name, reason = choose_recipe(index, device or torch.device("cpu"))
@@ -92,7 +92,8 @@ def prepare(
     if config.data.dates > 1:
         _, note = companions(index, config.data.dates, config.train.seed)
         index = replace(index, notes=(*index.notes, note))
-    index, contract = measure_source(index, config.data, threads=default_threads())
+    threads = thread_count(config.data.threads, far=index.is_far)
+    index, contract = measure_source(index, config.data, threads=threads)
     wanted = 2 * config.phases.pretrain.views.global_size
     chip = resolve_chip(config.data, index, wanted)
     if config.data.chip == "auto":
@@ -107,8 +108,8 @@ def prepare(
         config=config,
         index=index,
         contract=contract,
-        source=os.path.abspath(tiles),  # noqa: PTH100  (a glob is no Path)
-        fingerprint=index.fingerprint(threads=default_threads()),
+        source=absolute(tiles),
+        fingerprint=index.fingerprint(threads=threads),
         derived=derived,
     )
 

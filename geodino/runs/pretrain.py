@@ -10,6 +10,8 @@ import lightning as L
 import torch
 
 from geodino.data.index import load_index, save_index
+from geodino.data.parallel import thread_count
+from geodino.data.source import absolute
 from geodino.errors import CheckpointError, GeodinoError, RunError
 from geodino.files import write_text
 from geodino.geo.contract import InputContract
@@ -118,7 +120,7 @@ def _resumed(job: PretrainJob, folder: RunFolder) -> Prepared:
     """Read what the run is, and refuse to go on as something else."""
     config = load_recorded(folder.recipe)
     prepared = _from_folder(folder, config)
-    if os.path.abspath(job.tiles) != prepared.source:  # noqa: PTH100  (a glob is no Path)
+    if absolute(job.tiles) != prepared.source:
         raise RunError(
             f"{folder.root} was started with --tiles {prepared.source}, not {job.tiles}: resume it "
             "with the tiles it began with, or start a new run in another --out."
@@ -132,7 +134,7 @@ def _resumed(job: PretrainJob, folder: RunFolder) -> Prepared:
                 f"began. Different: {'; '.join(changed[:8])}. Leave out --recipe and --set, or "
                 "start a new run in another --out."
             )
-    found = prepared.index.fingerprint(threads=4)
+    found = prepared.index.fingerprint(threads=thread_count("auto", far=prepared.index.is_far))
     if found != prepared.fingerprint:
         raise RunError(
             f"The tiles of {folder.root} changed since it was started (a file was rewritten): "
@@ -318,7 +320,7 @@ def _feed(
         order=build_order(
             config, prepared.index, seed=config.train.seed, batch=whole_batch(config)
         ),
-        loader=loader_config(config, pin_memory=device.type == "cuda"),
+        loader=loader_config(config, far=prepared.index.is_far, pin_memory=device.type == "cuda"),
         rank=trainer.global_rank,
         world=trainer.world_size,
         plan_of=build_planner(config, prepared.contract),
