@@ -13,7 +13,7 @@ from geodino.data.descriptor import (
     load_descriptor,
     root_of,
 )
-from geodino.data.scenes import Scene, described, missing_bands
+from geodino.data.scenes import Scene, described
 from geodino.data.source import WORLD, Found, find, is_remote
 from geodino.data.stac import is_stac, stac_scenes
 from geodino.errors import SourceError
@@ -62,19 +62,25 @@ def catalogue(src: str | Path, config: DataConfig) -> Catalogue:
     if is_stac(text):
         if not is_remote(text) and not Path(text).is_file():
             raise SourceError(f"{text} does not exist. Name a STAC document that does.")
-        scenes, notes = stac_scenes(text, descriptor, masked=bool(config.mask))
+        scenes, notes = stac_scenes(text, descriptor, chosen=config.bands, masked=bool(config.mask))
         root = text.rsplit("/", 1)[0] if is_remote(text) else str(Path(text).absolute().parent)
+        notes += _unmasked(scenes, descriptor)
         return Catalogue(root=root, scenes=scenes, descriptor=descriptor, notes=notes)
     found = find(text)
     stores = [path for path in found.files if is_store(path)]
     if stores:
+        if descriptor is not None:
+            raise SourceError(
+                f"{name} describes files, but {text} holds zarr stores, e.g. {stores[0]}. Name the "
+                "files by a pattern, or the store without data.dataset."
+            )
         return _with_stores(found, stores)
     if descriptor is None and config.dataset != NONE:
         name = recognise(found)
         descriptor = load_descriptor(name) if name else None
     if descriptor is None:
         return Catalogue(root=found.root, scenes=[Scene(name=path) for path in found.files])
-    return _by_descriptor(found, descriptor, name)
+    return _by_descriptor(found, descriptor, name, config)
 
 
 def is_store(path: str) -> bool:
@@ -142,23 +148,28 @@ def _descriptor(src: str, config: DataConfig) -> tuple[Descriptor | None, str, s
     return None, "", src
 
 
-def _by_descriptor(found: Found, descriptor: Descriptor, name: str) -> Catalogue:
-    scenes, left_out = described(found.files, descriptor, root=found.root, name=name)
+def _by_descriptor(
+    found: Found, descriptor: Descriptor, name: str, config: DataConfig
+) -> Catalogue:
+    grouped = described(found.files, descriptor, root=found.root, name=name, chosen=config.bands)
     notes = [f"files are read as {name} describes them: {descriptor.description}"]
-    lacking = missing_bands(scenes, descriptor)
-    if lacking:
-        notes.append(f"no scene has {', '.join(lacking)}")
-    if left_out:
+    if grouped.absent:
+        notes.append(f"no scene has {', '.join(grouped.absent)}")
+    if grouped.left_out:
         notes.append(
-            f"{len(left_out)} rasters are not named as {name} says and are left out, e.g. "
-            f"{', '.join(Path(p).name for p in left_out[:_SHOWN])}"
+            f"{len(grouped.left_out)} rasters are not named as {name} says and are left out, e.g. "
+            f"{', '.join(Path(p).name for p in grouped.left_out[:_SHOWN])}"
         )
+    notes += _unmasked(grouped.scenes, descriptor)
+    return Catalogue(root=found.root, scenes=grouped.scenes, descriptor=descriptor, notes=notes)
+
+
+def _unmasked(scenes: Sequence[Scene], descriptor: Descriptor | None) -> list[str]:
+    """Say how many scenes lack the quality layer that others of their kind have."""
     bare = sum(scene.quality is None for scene in scenes)
-    if descriptor.quality is not None and bare:
-        notes.append(
-            f"{bare} of {len(scenes)} scenes have no quality layer: nothing is masked there"
-        )
-    return Catalogue(root=found.root, scenes=scenes, descriptor=descriptor, notes=notes)
+    if descriptor is None or descriptor.quality is None or not bare:
+        return []
+    return [f"{bare} of {len(scenes)} scenes have no quality layer: nothing is masked there"]
 
 
 def _with_stores(found: Found, stores: Sequence[str]) -> Catalogue:

@@ -117,7 +117,7 @@ class Descriptor(Config):
     date_format: str | None = None
     """How the group ``date`` is written, for ``strptime``: ``%Y%m%d``."""
 
-    bands: tuple[DescribedBand, ...] = Field(min_length=1)
+    bands: tuple[DescribedBand, ...]
     """The bands, in the order models read them."""
 
     quality: QualityLayer | None = None
@@ -149,6 +149,8 @@ class Descriptor(Config):
         if "date" in pattern.groupindex and self.date_format is None:
             raise ValueError("date_format: needed for the group date")
         names = [band.name for band in self.bands]
+        if not names:
+            raise ValueError("bands: there are none")
         if len(set(names)) < len(names):
             raise ValueError("bands: two have the same name")
         if self.grid is not None and self.grid not in names:
@@ -227,4 +229,6 @@ def load_descriptor(name: str | Path) -> Descriptor:
 
 def root_of(path: Path, descriptor: Descriptor) -> str:
     """Return where the files of a descriptor lie that is a source itself."""
+    if descriptor.root and "://" in descriptor.root:
+        return descriptor.root
     return str(path.parent / descriptor.root) if descriptor.root else str(path.parent)
