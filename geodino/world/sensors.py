@@ -38,7 +38,7 @@ class Sensor:
     brightest: tuple[float, ...] = ()
     """Reflectance per band that is stored as 255, for sensors with a tone curve."""
 
-    nodata: int | None = None
+    nodata: float | None = None
     """The stored value that means "no data"; no true pixel holds it."""
 
     @property
@@ -120,7 +120,7 @@ SENSORS: dict[str, Sensor] = {
         bands=_bands(_S2, scale=1e-4, offset=-0.1),
         columns=tuple(range(12)),
         noise=0.002,
-        nodata=0,
+        nodata=0.0,
     ),
     "landsat": Sensor(
         name="landsat",
@@ -129,7 +129,7 @@ SENSORS: dict[str, Sensor] = {
         bands=_bands(_LANDSAT, scale=2.75e-5, offset=-0.2),
         columns=(0, 1, 2, 3, 8, 10, 11),
         noise=0.002,
-        nodata=0,
+        nodata=0.0,
     ),
     "s1": Sensor(
         name="s1",
