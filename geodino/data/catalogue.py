@@ -14,13 +14,12 @@ from geodino.data.descriptor import (
     root_of,
 )
 from geodino.data.scenes import Scene, described
-from geodino.data.source import STORES, Found, find, is_remote
+from geodino.data.source import WORLD, Found, find, is_remote
 from geodino.data.stac import is_stac, stac_scenes
 from geodino.errors import SourceError
 from geodino.io.raster import RasterInfo
-
-WORLD = "world:"
-"""Prefix of generated sources."""
+from geodino.io.zarr_key import find_key
+from geodino.io.zarr_store import describe_store
 
 NONE = "none"
 """``data.dataset`` that takes every file as a tile of its own."""
@@ -85,8 +84,8 @@ def catalogue(src: str | Path, config: DataConfig) -> Catalogue:
 
 
 def is_store(path: str) -> bool:
-    """Whether a path is a zarr store by its ending."""
-    return path.rstrip("/").endswith(STORES)
+    """Whether a path is a zarr store, or a part of one (``STORE#ARRAY``)."""
+    return find_key(path) is not None
 
 
 def recognise(found: Found) -> str:
@@ -175,18 +174,17 @@ def _unmasked(scenes: Sequence[Scene], descriptor: Descriptor | None) -> list[st
 
 def _with_stores(found: Found, stores: Sequence[str]) -> Catalogue:
     """Take every raster of every store, and the files beside them."""
-    from geodino.io.zarr_store import open_store_rasters
-
     out = Catalogue(root=found.root, scenes=[])
     for path in found.files:
         if path not in stores:
             out.scenes.append(Scene(name=path))
             continue
         try:
-            rasters = open_store_rasters(path)
+            contents = describe_store(path)
         except SourceError as error:
             out.bad.append((path, str(error)))
             continue
-        out.infos |= {info.path: info for info in rasters}
-        out.scenes += [Scene(name=info.path) for info in rasters]
+        out.infos |= {info.path: info for info in contents.rasters}
+        out.scenes += [Scene(name=info.path) for info in contents.rasters]
+        out.notes += [*contents.notes, *(why for _, why in contents.skipped)]
     return out

@@ -112,7 +112,8 @@ class DataConfig(Config):
     decoded once and kept."""
 
     threads: Literal["auto"] | int = "auto"
-    """Threads that read. ``auto``: one per core this process may use, at most 16."""
+    """Threads that read. ``auto``: one per core this process may use, at most 16; always 16 where
+    tiles lie behind a network, because those threads wait rather than work."""
 
     prefetch: int = Field(default=4, ge=1)
     """Batches prepared ahead of the step that uses them."""

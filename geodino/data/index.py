@@ -12,7 +12,7 @@ from geodino.data.evidence import decide
 from geodino.data.filters import select
 from geodino.data.naming import Channels, channels_of, choose_bands, declared_channels
 from geodino.data.overlap import weigh
-from geodino.data.parallel import in_order
+from geodino.data.parallel import in_order, thread_count
 from geodino.data.recoding import bring_together
 from geodino.data.scenes import Scene
 from geodino.data.source import INDEX
@@ -28,7 +28,9 @@ from geodino.data.tiles import (
 )
 from geodino.errors import SourceError
 from geodino.geo.validity import ReadRule
+from geodino.io.metadata import is_unchanged
 from geodino.io.raster import RasterInfo, describe
+from geodino.io.remote import is_far, sidecars_are_read
 
 __all__ = [
     "Tile",
@@ -73,7 +75,8 @@ def build_index(
     Args:
         src: see :func:`geodino.data.catalogue.catalogue`; or an index file.
         config: what is declared about the files.
-        threads: how many files are opened at once.
+        threads: how many files are opened at once; more where they lie behind a network and
+            ``config.threads`` is ``auto``.
         strict: whether a bad file is an error; None takes ``config.strict``.
         progress: told after each file.
 
@@ -104,6 +107,8 @@ def _built(
 ) -> TileIndex:
     """Index a source that is looked at for the first time."""
     listed = catalogue(src, config)
+    far = sum(is_far(path) for scene in listed.scenes for path in scene.paths)
+    threads = _enough(threads, config, far=far > 0)
     infos, bad_files = _describe_all(listed, threads, progress)
     images = [infos[p] for scene in listed.scenes for p in _image_paths(scene) if p in infos]
     rule, damaged = decide(images, _declared(config, listed), threads=threads)
@@ -138,7 +143,7 @@ def _built(
         bands=bands,
         dtype=dtype,
         rule=rule,
-        notes=tuple(dict.fromkeys((*listed.notes, *named, *coded))),
+        notes=tuple(dict.fromkeys((*listed.notes, *_far_notes(far), *named, *coded))),
         bad=(*bad, *unfit),
         declared=_what_is_declared(config),
     )
@@ -146,6 +151,23 @@ def _built(
 
 def _what_is_declared(config: DataConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", include=set(_DECLARED), exclude_defaults=True)
+
+
+def _enough(threads: int, config: DataConfig, *, far: bool) -> int:
+    """Return how many threads open files: waiting for answers takes more of them than decoding."""
+    if config.threads != "auto" or not far:
+        return threads
+    return max(threads, thread_count("auto", far=True))
+
+
+def _far_notes(far: int) -> list[str]:
+    if not far or sidecars_are_read():
+        return []
+    note = (
+        f"{far} files lie behind a network and are read without what may lie beside them (.msk, "
+        ".aux.xml, .tfw); set GDAL_DISABLE_READDIR_ON_OPEN=TRUE to have such files looked for"
+    )
+    return [note]
 
 
 def _image_paths(scene: Scene) -> tuple[str, ...]:
@@ -225,7 +247,9 @@ def _refreshed(
     """
     changed: Bad = []
     old = {part.info.path: part.info for tile in index.tiles for part in _all_parts(tile)}
-    kept = {path: info for path, info in old.items() if info.mtime_ns and _is_unchanged(info)}
+    threads = _enough(threads, config, far=any(map(is_far, old)))
+    unchanged = in_order(is_unchanged, old.values(), threads=threads)
+    kept = {path: old[path] for path, is_kept in zip(old, unchanged, strict=True) if is_kept}
     infos, bad = _describe(list(old), kept, threads, progress)
     reasons = dict(bad)
     tiles = []
@@ -307,14 +331,6 @@ def _redecided(index: TileIndex, config: DataConfig, threads: int) -> TileIndex:
         notes=(*notes, *coded),
         declared=index.declared | asked,
     )
-
-
-def _is_unchanged(old: RasterInfo) -> bool:
-    try:
-        stat = Path(old.path).stat()
-    except OSError:
-        return False
-    return (stat.st_size, stat.st_mtime_ns) == (old.size, old.mtime_ns)
 
 
 def _misfit(tile: Tile, old: RasterInfo, new: RasterInfo) -> str | None:

@@ -27,6 +27,9 @@ _LANES = 16
 _WIDEST = 4
 """A super-window may be this many times longer than asked where the file's blocks demand it."""
 
+_LONGEST_RUN = 16
+"""The same for the columns of far tiles: a block is fetched whole, so none of it is left unused."""
+
 _DECODED_WHOLE = frozenset({"JPEG", "PNG", "WEBP", "GIF"})
 
 Ints = NDArray[np.int64]
@@ -63,6 +66,8 @@ class Shapes:
     """Bytes of one decoded pixel in all bands."""
     weight: NDArray[np.float64]
     """Share of the chips of its area that a tile gives; below 1 where others cover its ground."""
+    far: NDArray[np.bool_] | None = None
+    """True for tiles behind a network; None where none is."""
 
 
 def shapes_of(index: TileIndex) -> Shapes:
@@ -79,6 +84,7 @@ def shapes_of(index: TileIndex) -> Shapes:
         block_width=block_width,
         pixel_bytes=np.full(len(rows), len(index.bands) * stored),
         weight=np.array([t.weight for t in index.tiles]),
+        far=np.array([t.is_far for t in index.tiles]),
     )
 
 
@@ -316,6 +322,14 @@ class _Axis:
         is_last = part == self.count[tile] - 1
         return np.where(is_last, self.length[tile] - inner, self.step[tile])
 
+    def replaced(self, where: NDArray[np.bool_], by: "_Axis") -> "_Axis":
+        """Return the cuts of ``by`` for some tiles, and these for the others."""
+        step, unit, count = (
+            np.where(where, getattr(by, name), getattr(self, name))
+            for name in ("step", "unit", "count")
+        )
+        return _Axis(self.length, step, unit, count, self.chip)
+
     def span(self, tile: int, part: int, key: tuple[int | str, ...]) -> tuple[int, int]:
         """Return start and stop of a part, its borders moved together by the key's draw."""
         length, step = int(self.length[tile]), int(self.step[tile])
@@ -343,14 +357,28 @@ def _axes(
             _Axis(height, height, one, one, config.chip),
             _Axis(width, width, one, one, config.chip),
         )
-    across = _axis(width, shapes.block_width[fits], wanted, config)
+    block_height, block_width = shapes.block_height[fits], shapes.block_width[fits]
+    most = _WIDEST * config.super_window
+    across = _axis(width, block_width, wanted, config, most)
     # Wide strips: fewer rows, for about the same number of pixels.
     rows = np.where(across.step > wanted, wanted**2 // across.step, wanted)
-    return _axis(height, shapes.block_height[fits], rows, config), across
+    down = _axis(height, block_height, rows, config, most)
+    # What GDAL decodes from the top only is fetched whole, whatever its shape.
+    far = (shapes.far[fits] if shapes.far is not None else False) & (block_height < height)
+    if not far.any():
+        return down, across
+    # Blocks follow each other along a row, and from a row to the next only where it is whole: the
+    # fewest rows that hold a chip are fetched by the fewest requests, one a row and band sequence.
+    few = _axis(height, block_height, np.full_like(wanted, config.chip), config, most)
+    long = _axis(
+        width, block_width, wanted**2 // few.step, config, _LONGEST_RUN * config.super_window
+    )
+    rows = np.where(long.count == 1, wanted**2 // long.step, few.step)
+    run = _axis(height, block_height, rows, config, most)
+    return down.replaced(far, run), across.replaced(far, long)
 
 
-def _axis(length: Ints, block: Ints, wanted: Ints, config: OrderConfig) -> _Axis:
-    most = _WIDEST * config.super_window
+def _axis(length: Ints, block: Ints, wanted: Ints, config: OrderConfig, most: int) -> _Axis:
     wanted = np.maximum(wanted, config.chip)
     unit = np.where(block <= np.minimum(most, length), block, 1)
     blocks = np.maximum(np.rint(wanted / unit).astype(np.int64), -(-config.chip // unit))

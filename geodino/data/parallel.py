@@ -10,6 +10,9 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+FAR_THREADS = 16
+"""Threads that read over a network: they wait for answers, so cores do not limit them."""
+
 _AHEAD = 4
 """Items in flight per thread: enough to keep threads busy, few enough to bound memory."""
 
@@ -35,9 +38,15 @@ def in_order(fn: Callable[[T], R], items: Iterable[T], *, threads: int) -> Gener
             executor.shutdown(wait=True, cancel_futures=True)
 
 
-def thread_count(threads: int | str) -> int:
-    """Return ``threads``, or for ``auto`` one per core this process may use, at most 16."""
+def thread_count(threads: int | str, *, far: bool = False) -> int:
+    """Return ``threads``, or for ``auto`` what suits the source.
+
+    That is one per core this process may use, at most 16; or ``FAR_THREADS`` where a file of the
+    source lies behind a network (``far``).
+    """
     if isinstance(threads, int):
         return threads
+    if far:
+        return FAR_THREADS
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(16, cores or 1)

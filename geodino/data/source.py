@@ -8,6 +8,7 @@ from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
 
 from geodino.errors import SourceError
+from geodino.io.zarr_key import find_key
 
 RASTERS = (".tif", ".tiff", ".jp2", ".jpg", ".jpeg", ".png")
 """Endings looked for in folders. A file that is named itself may have any that GDAL reads."""
@@ -19,6 +20,9 @@ SHARDS = ".tar"
 """Ending of WebDataset shards: uncompressed archives of pictures."""
 
 INDEX = ".parquet"
+
+WORLD = "world:"
+"""Prefix of generated sources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,11 @@ def find(src: str | Path) -> Found:
     Raises:
         SourceError: nothing is there, or nothing in it is a raster.
     """
-    text = str(src)
+    text = str(src).removeprefix("file://")
+    key = find_key(text)
+    if key is not None and not Path(text).exists() and (key.arrays or is_remote(text)):
+        whole = str(key)
+        return Found(whole.rsplit("/", 1)[0], (whole,))
     if is_remote(text):
         return _remote(text)
     path = Path(text).expanduser().absolute()
@@ -68,6 +76,11 @@ def find(src: str | Path) -> Found:
             )
         return Found(_common([str(file.parent) for file in files]), tuple(_opened(files)))
     raise SourceError(f"{text} does not exist. Name a folder, a file or a pattern of rasters.")
+
+
+def absolute(src: str) -> str:
+    """Return what a source is called from any folder: an address as it is, a path absolute."""
+    return src if is_remote(src) or src.startswith(WORLD) else os.path.abspath(src)  # noqa: PTH100  (a glob is no Path)
 
 
 def is_remote(path: str) -> bool:
@@ -134,23 +147,53 @@ def _in_shard(shard: Path) -> list[str]:
 
 
 def _remote(url: str) -> Found:
-    if not has_magic(url) and not url.endswith("/"):
-        return Found(url.rsplit("/", 1)[0], (url,))
+    """Return one named file, or list a folder or a pattern with the package for its protocol."""
+    path = url.partition("?")[0]
+    # In an address of the web a ? begins the query; patterns there use * and [ alone.
+    is_web = url.startswith(("http://", "https://"))
+    is_pattern = has_magic(path) if is_web else has_magic(url)
+    if not is_pattern and not path.endswith("/"):
+        return Found(path.rsplit("/", 1)[0], (url,))
     if url.startswith("/vsi"):
         raise SourceError(f"{url} is a pattern of GDAL's virtual files; name the files one by one.")
+    if is_web:
+        raise SourceError(
+            f"{url} cannot be listed: HTTP knows no folders. Name the files themselves, a STAC "
+            "item collection whose assets they are, a tile index (.parquet), or the bucket behind "
+            "it (s3://, gs://, az://)."
+        )
+    names = _listed(url)
+    files = sorted(n for n in names if n.lower().endswith((*RASTERS, *STORES)))
+    if not files:
+        raise SourceError(
+            f"{url} holds no raster: none of {len(names)} names ends in "
+            f"{', '.join((*RASTERS, *STORES))}."
+        )
+    root = url[: min(url.find(c) for c in "*?[" if c in url)] if has_magic(url) else url
+    return Found(root.rsplit("/", 1)[0], tuple(files))
+
+
+def _listed(url: str) -> list[str]:
+    """Return the addresses below a folder, or those that a pattern matches."""
     import fsspec
 
+    protocol = url.partition("://")[0]
     try:
         system, pattern = fsspec.core.url_to_fs(url)
         below = f"{pattern.rstrip('/')}/**" if url.endswith("/") else pattern
-        names = [system.unstrip_protocol(name) for name in system.glob(below)]
-    except (ImportError, OSError, NotImplementedError) as error:
+        return [system.unstrip_protocol(name) for name in system.glob(below)]
+    except ImportError as error:
         raise SourceError(
-            f"{url} cannot be listed: {error}. Name the files themselves, a STAC item collection "
-            "or a tile index; some protocols need a package of their own (s3fs, gcsfs, adlfs)."
+            f"{url} cannot be listed: that needs a package. {error}, e.g. with `pip install`; or "
+            "name the files themselves, a STAC item collection or a tile index (.parquet)."
         ) from error
-    files = sorted(n for n in names if n.lower().endswith((*RASTERS, *STORES)))
-    if not files:
-        raise SourceError(f"{url} holds no raster ({', '.join((*RASTERS, *STORES))}).")
-    root = url[: min(url.find(c) for c in "*?[" if c in url)] if has_magic(url) else url
-    return Found(root.rsplit("/", 1)[0], tuple(files))
+    except ValueError as error:
+        raise SourceError(
+            f"{url} cannot be listed: {protocol}:// is not known ({error}). s3://, gs:// and az:// "
+            "are."
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise SourceError(
+            f"{url} cannot be listed: {str(error) or type(error).__name__}. Check the address and your "
+            "credentials, or name the files themselves, a STAC item collection or a tile index."
+        ) from error

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pystac
+from pystac.stac_io import DefaultStacIO
 
 from geodino.data.descriptor import DescribedBand, Descriptor, QualityLayer
 from geodino.data.product import SENTINEL_2_OFFSET, offset_of_baseline
 from geodino.data.scenes import Scene, Wanted, bands_in_use, lacking
 from geodino.errors import SourceError
 from geodino.geo.bands import Unit, common_name
+from geodino.io.remote import is_far, read_text
 
 _NO_IMAGE = frozenset(
     {"thumbnail", "overview", "visual", "preview", "metadata", "data-mask", "snow-ice"}
@@ -60,7 +62,16 @@ class _AssetBand:
 
 def is_stac(path: str | Path) -> bool:
     """Whether a source is a STAC document by its ending."""
-    return str(path).lower().endswith((".json", ".geojson"))
+    text = str(path)
+    bare = text.partition("?")[0] if is_far(text) else text
+    return bare.lower().endswith((".json", ".geojson"))
+
+
+class _Reader(DefaultStacIO):
+    """Reads documents from wherever tiles come from, and says in our words what went wrong."""
+
+    def read_text_from_href(self, href: str) -> str:
+        return read_text(href) if is_far(href) else super().read_text_from_href(href)
 
 
 def stac_scenes(
@@ -126,15 +137,16 @@ def stac_scenes(
 
 
 def _items(src: str) -> list[pystac.Item]:
+    reader = _Reader()
     try:
-        document: Any = pystac.StacIO.default().read_json(src)
+        document: Any = reader.read_json(src)
         kind = document.get("type")
         if kind == "FeatureCollection":
             found = [pystac.Item.from_dict(feature) for feature in document.get("features", ())]
         elif kind == "Feature":
             found = [pystac.Item.from_dict(document)]
         else:
-            opened = pystac.read_file(src)
+            opened = pystac.read_file(src, stac_io=reader)
             return (
                 list(opened.get_items(recursive=True)) if isinstance(opened, pystac.Catalog) else []
             )
@@ -292,7 +304,7 @@ def _quality(
 
 
 def _href(asset: pystac.Asset) -> str:
-    return str(asset.get_absolute_href() or asset.href)
+    return str(asset.get_absolute_href() or asset.href).removeprefix("file://")
 
 
 def _when(item: pystac.Item) -> str | None:

@@ -22,6 +22,7 @@ from geodino.geo.validity import Combine, ReadRule, combine
 from geodino.geo.windows import Window
 from geodino.io.content import SHARD, content_sample, file_of, is_virtual
 from geodino.io.raster import HandlePool, RasterInfo, read
+from geodino.io.remote import is_far
 
 _AS_STORED = ReadRule(alpha="band", nodata="ignore")
 
@@ -121,6 +122,11 @@ class Tile:
         return self.base.block
 
     @property
+    def is_far(self) -> bool:
+        """Whether any of its files lies behind a network."""
+        return any(is_far(path) for path in self.files)
+
+    @property
     def files(self) -> tuple[str, ...]:
         """Everything that is opened to read it."""
         layer = () if self.quality is None else (self.quality.part.info.path,)
@@ -162,6 +168,11 @@ class TileIndex:
         return sum(tile.height * tile.width for tile in self.tiles)
 
     @property
+    def is_far(self) -> bool:
+        """Whether any tile lies behind a network."""
+        return any(tile.is_far for tile in self.tiles)
+
+    @property
     def gsd_m(self) -> tuple[float, float] | None:
         """Smallest and largest ground sampling distance of the tiles, metres."""
         found = [gsd for tile in self.tiles if tile.gsd_m for gsd in tile.gsd_m]
@@ -195,7 +206,8 @@ class TileIndex:
         Hashed are, in sorted order, each file's path relative to ``root``, its size in bytes, and
         the SHA-256 of its first, middle and last 64 KiB (of all of it where it is no longer than
         192 KiB; see :func:`geodino.io.content.content_sample`); for a picture in a shard those of
-        the shard. The same tiles in another folder have the same fingerprint.
+        the shard. The same tiles in another folder have the same fingerprint. Of a file on a server
+        the address and what the server tells are hashed.
 
         Raises:
             SourceError: a file vanished.

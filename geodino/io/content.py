@@ -4,7 +4,12 @@ import hashlib
 import os
 from pathlib import Path
 
+from rasterio.errors import RasterioError
+
 from geodino.errors import SourceError
+from geodino.io.remote import first_bytes, is_far, told_of
+from geodino.io.zarr_key import find_key
+from geodino.io.zarr_pool import StorePool
 
 _SAMPLED = 1 << 16
 """Bytes hashed at the start, the middle and the end of a file."""
@@ -32,12 +37,20 @@ def content_sample(path: str) -> tuple[int, str]:
     """Return the size in bytes and a SHA-256 of samples of a raster's content.
 
     Of a local file the first, middle and last 64 KiB are hashed, all of it where it is no longer
-    than 192 KiB; of a picture in a shard the shard; of a remote file what the server says of its
-    version.
+    than 192 KiB; of a picture in a shard the shard; of a raster of a zarr store its metadata and
+    some chunks; of a far file what its server tells of its version, or its first 64 KiB where it
+    tells none.
 
     Raises:
         SourceError: it is not there any more.
     """
+    key = find_key(path)
+    if key is not None:
+        stores = StorePool(1)
+        try:
+            return stores.open(key).content_sample()
+        finally:
+            stores.close()
     holder = file_of(path)
     return _of_url(holder) if is_virtual(holder) else _of_file(Path(holder))
 
@@ -63,16 +76,16 @@ def _of_file(path: Path) -> tuple[int, str]:
 
 
 def _of_url(url: str) -> tuple[int, str]:
-    """Hash the size and the version tag that a server gives; a listing, not a download."""
-    if url.startswith("/vsi"):
+    """Hash what a server tells of a version; where it tells none, the start of the file."""
+    if not is_far(url):
         return 0, hashlib.sha256(url.encode()).hexdigest()
-    import fsspec
-
-    try:
-        system, name = fsspec.core.url_to_fs(url)
-        about = system.info(name)
-    except (ImportError, OSError) as error:
-        raise SourceError(f"{url} cannot be reached ({error}). Check the address.") from error
-    tags = [str(about.get(key, "")) for key in ("ETag", "etag", "LastModified", "mtime", "md5")]
-    size = int(about.get("size") or 0)
-    return size, hashlib.sha256("\0".join([str(size), *tags]).encode()).hexdigest()
+    told = told_of(url)
+    if told.version or told.mtime_ns:
+        state = f"{told.size}\0{told.mtime_ns}\0{told.version}".encode()
+    else:
+        try:
+            state = first_bytes(url, min(told.size or _SAMPLED, _SAMPLED))
+        except RasterioError:
+            # Shorter than a header, or no file: its address is all there is to tell.
+            state = url.encode()
+    return told.size, hashlib.sha256(state).hexdigest()

@@ -14,7 +14,9 @@ from rasterio.errors import RasterioError
 from geodino.errors import SourceError
 from geodino.geo.grid import Grid
 from geodino.geo.validity import ReadRule
+from geodino.io.remote import Told, far_options, is_far, refusal, told_of
 from geodino.io.whole import missing
+from geodino.io.zarr_key import stamp
 
 MaskKind = Literal["none", "shared", "per_band", "nodata_values"]
 """Mask beside the pixels: none; one for all bands (in the file or in ``.msk``); one for each
@@ -32,10 +34,10 @@ class RasterInfo:
     """Everything the metadata of one raster says; no pixel was read."""
 
     path: str
-    """The file, as it was named."""
+    """The file, as it was named; in a zarr store ``STORE#ARRAYS@INDEX``."""
 
     driver: str
-    """GDAL's name of the format."""
+    """GDAL's name of the format; ``Zarr`` for a raster of a zarr store."""
 
     grid: Grid
     """CRS, transform and size."""
@@ -68,7 +70,8 @@ class RasterInfo:
     """Rows and columns of a stored block."""
 
     size: int
-    """Bytes on disk; 0 where that is not known (remote files)."""
+    """Bytes; 0 where that is not known (files in archives, servers that do not tell). Of a zarr
+    store: of its metadata."""
 
     mtime_ns: int
     """Time of the last change, nanoseconds since 1970; 0 where not known."""
@@ -82,6 +85,9 @@ class RasterInfo:
     units: tuple[str | None, ...] = ()
     """Unit of each band as the file words it; empty where the format knows none."""
 
+    version: str = ""
+    """What a server calls this state of the file (its ETag); empty for local files."""
+
     @property
     def alpha(self) -> int | None:
         """Number of the band tagged alpha; None without one, or where it is the only band."""
@@ -93,27 +99,24 @@ class RasterInfo:
         return tuple(i for i in range(1, self.count + 1) if i != masked)
 
 
-def describe(path: str | Path) -> RasterInfo:
-    """Read the metadata of a raster and check that the file is complete.
+def describe_file(path: str | Path) -> RasterInfo:
+    """Read the metadata of a raster file and check that the file is complete.
+
+    Of a far file the server is asked for size and version; that its last block lies within the
+    size is all that is checked.
 
     Raises:
         SourceError: in one sentence, why the file cannot be used: missing, empty, cut off, not a
-            raster, palette colours, complex values, or bands of several types.
+            raster, palette colours, complex values, bands of several types, or what its server
+            answers.
     """
     name = str(path)
-    local = Path(name)
-    try:
-        stat = local.stat() if local.is_file() else None
-        lack = missing(local) if stat else None
-    except OSError as error:
-        raise SourceError(
-            f"{name} cannot be read: {error.strerror}. Mend its permissions, or remove it."
-        ) from error
-    if lack:
-        raise SourceError(f"{name} cannot be read: {lack}. Copy it again, or remove it.")
+    known = _state_of(name)
     dataset = open_raster(name)
     with dataset:
         _refuse_unusable(name, dataset)
+        if is_far(name):
+            _refuse_cut(name, dataset, known.size)
         when, source = _datetime(dataset)
         return RasterInfo(
             path=name,
@@ -128,12 +131,43 @@ def describe(path: str | Path) -> RasterInfo:
             offsets=tuple(float(v) for v in dataset.offsets),
             mask=mask_kind(dataset),
             block=tuple(dataset.block_shapes[0]),
-            size=stat.st_size if stat else 0,
-            mtime_ns=stat.st_mtime_ns if stat else 0,
+            size=known.size,
+            mtime_ns=known.mtime_ns,
+            version=known.version,
             datetime=when,
             datetime_from=source,
             units=tuple(dataset.units),
         )
+
+
+def is_unchanged(info: RasterInfo) -> bool:
+    """Whether a file is still the one that was described; False where that cannot be told."""
+    if info.driver == "Zarr":
+        return info.mtime_ns > 0 and stamp(info.path) == (info.size, info.mtime_ns)
+    now = Told(info.size, info.mtime_ns, info.version)
+    if now == Told(size=info.size):
+        return False
+    try:
+        return _state_of(info.path, whole=False) == now
+    except SourceError:
+        return False
+
+
+def _state_of(name: str, *, whole: bool = True) -> Told:
+    """Return size and time of a file, and check that a local one is ``whole``."""
+    if is_far(name):
+        return told_of(name)
+    local = Path(name)
+    try:
+        stat = local.stat() if local.is_file() else None
+        lack = missing(local) if stat and whole else None
+    except OSError as error:
+        raise SourceError(
+            f"{name} cannot be read: {error.strerror}. Mend its permissions, or remove it."
+        ) from error
+    if lack:
+        raise SourceError(f"{name} cannot be read: {lack}. Copy it again, or remove it.")
+    return Told(stat.st_size, stat.st_mtime_ns) if stat else Told()
 
 
 def alpha_band(colors: Sequence[str]) -> int | None:
@@ -159,10 +193,13 @@ def open_raster(name: str) -> Any:
     Raises:
         SourceError: the file vanished, or GDAL cannot read it.
     """
+    options = far_options() if is_far(name) else _OPTIONS
     try:
-        with rasterio.Env(**_OPTIONS):
+        with rasterio.Env(**options):
             return rasterio.open(name, sharing=False)
     except RasterioError as error:
+        if is_far(name):
+            raise refusal(name, cause(error)) from error
         if "://" not in name and not name.startswith("/vsi") and not Path(name).exists():
             raise SourceError(
                 f"{name} does not exist (any more). Restore it, or build the index again."
@@ -194,10 +231,26 @@ def _refuse_unusable(name: str, dataset: Any) -> None:
         )
 
 
+def _refuse_cut(name: str, dataset: Any, size: int) -> None:
+    """Refuse a TIFF on a server that ends before its last block: a copy that broke off."""
+    rows, columns = dataset.block_shapes[0]
+    place = f"{(dataset.width - 1) // columns}_{(dataset.height - 1) // rows}"
+    tags = (
+        dataset.get_tag_item(f"BLOCK_{what}_{place}", "TIFF", bidx=dataset.count)
+        for what in ("OFFSET", "SIZE")
+    )
+    end = sum(int(tag) for tag in tags if tag)
+    if size and end > size:
+        raise SourceError(
+            f"{name} cannot be read: it is cut off: its last block ends at byte {end:,}, the "
+            f"server has {size:,}. Upload it again, or leave it out."
+        )
+
+
 def _grid(dataset: Any) -> Grid:
     wkt = dataset.crs.to_wkt() if dataset.crs else None
     return Grid(
-        crs=_short_name(wkt) if wkt else None,
+        crs=crs_name(wkt) if wkt else None,
         transform=dataset.transform,
         width=dataset.width,
         height=dataset.height,
@@ -205,7 +258,7 @@ def _grid(dataset: Any) -> Grid:
 
 
 @lru_cache(maxsize=512)
-def _short_name(wkt: str) -> str:
+def crs_name(wkt: str) -> str:
     """Return ``EPSG:32618`` where the CRS has such a name, else its WKT; the search is slow."""
     authority = rasterio.CRS.from_wkt(wkt).to_authority()
     return ":".join(authority) if authority else wkt

@@ -6,8 +6,10 @@ import torch
 
 from geodino import seeds
 from geodino.data.batch import Batch
-from geodino.data.loader import Loader, LoaderConfig, default_threads
+from geodino.data.dates import Companions, companions
+from geodino.data.loader import Loader, LoaderConfig
 from geodino.data.order import Order, OrderConfig, shapes_of
+from geodino.data.parallel import thread_count
 from geodino.data.tiles import TileIndex, TileReader
 from geodino.data.views import MultiCrop
 from geodino.errors import RecipeError
@@ -87,6 +89,7 @@ def build_planner(config: RunConfig, contract: InputContract) -> Planner:
         grid=(patches, patches),
         rgb=rgb_indices(contract.bands) is not None,
         bands=len(contract.bands),
+        dates=config.data.dates,
     )
 
 
@@ -101,7 +104,7 @@ def build_order(config: RunConfig, index: TileIndex, *, seed: int, batch: int) -
             chip=resolved_chip(config),
             super_window=data.super_window,
             chips_per_window=data.chips_per_super_window,
-            budget_bytes=data.memory_mb * 2**20,
+            budget_bytes=data.memory_mb * 2**20 // data.dates,
         ),
     )
 
@@ -127,12 +130,20 @@ class Feed:
         rank: int = 0,
         world: int = 1,
         plan_of: Planner | None = None,
+        companions: Companions | None = None,
         on_bad: Callable[[int, str], None] | None = None,
     ) -> None:
         self._pool = HandlePool(config.data.max_open)
         reader = TileReader(index, self._pool, valid=config.data.valid, fill=contract.mean)
         self.loader = Loader(
-            order, reader, loader, rank=rank, world=world, plan_of=plan_of, on_bad=on_bad
+            order,
+            reader,
+            loader,
+            rank=rank,
+            world=world,
+            plan_of=plan_of,
+            companions=companions,
+            on_bad=on_bad,
         )
 
     def batches_from(self, step: int) -> Iterator[Batch]:
@@ -149,29 +160,34 @@ class Feed:
         self._pool.close()
 
 
-def loader_config(config: RunConfig, *, pin_memory: bool = False) -> LoaderConfig:
-    """Return how batches are made."""
+def build_companions(config: RunConfig, index: TileIndex) -> Companions | None:
+    """Build what chooses the other dates of a sample; None where a sample has one date."""
+    if config.data.dates == 1:
+        return None
+    chosen, _ = companions(index, config.data.dates, config.train.seed)
+    return chosen
+
+
+def loader_config(
+    config: RunConfig, *, far: bool = False, pin_memory: bool = False
+) -> LoaderConfig:
+    """Return how batches are made; ``far``: of tiles behind a network."""
     data = config.data
     return LoaderConfig(
         min_valid=data.min_valid,
-        threads=read_threads(config),
+        threads=thread_count(data.threads, far=far),
         prefetch=data.prefetch,
         strict=data.strict,
         pin_memory=pin_memory,
     )
 
 
-def read_threads(config: RunConfig) -> int:
-    """Return how many threads read."""
-    threads = config.data.threads
-    return default_threads() if threads == "auto" else threads
-
-
 def build_health(config: RunConfig, contract: InputContract, index: TileIndex) -> DenseHealth:
     """Read the fixed probe chips and build what measures dense features on them."""
     seed = seeds.integer(config.train.seed, "probe tiles") >> 1
     order = build_order(config, index, seed=seed, batch=config.health.tiles)
-    feed = Feed(config, contract, index, order=order, loader=loader_config(config))
+    loader = loader_config(config, far=index.is_far)
+    feed = Feed(config, contract, index, order=order, loader=loader)
     try:
         batch = next(feed.batches_from(0))
     finally:

@@ -1,6 +1,5 @@
 """Before the first step: look at the tiles, settle every value that depends on them."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,8 +7,10 @@ from typing import Any
 import torch
 
 from geodino.data.config import DataConfig
+from geodino.data.dates import companions
 from geodino.data.index import build_index
-from geodino.data.loader import default_threads
+from geodino.data.parallel import thread_count
+from geodino.data.source import absolute
 from geodino.data.statistics import measure_source
 from geodino.data.tiles import TileIndex, resolve_chip
 from geodino.errors import RecipeError
@@ -81,14 +82,18 @@ def prepare(
     if like is not None:
         return replace(like, config=_as_recorded(config, like.config, overrides))
     data = config.data if config is not None else _data_config(overrides)
-    index = build_index(tiles, data, threads=default_threads())
+    index = build_index(tiles, data, threads=thread_count("auto"))
     derived: dict[str, Any] = {}
     if config is None:
         name, reason = choose_recipe(index, device or torch.device("cpu"))
         derived["recipe"] = {"value": name, "reason": reason}
         config = load_recipe(name, overrides)
     check_sizes(config)
-    index, contract = measure_source(index, config.data, threads=default_threads())
+    if config.data.dates > 1:
+        _, note = companions(index, config.data.dates, config.train.seed)
+        index = replace(index, notes=(*index.notes, note))
+    threads = thread_count(config.data.threads, far=index.is_far)
+    index, contract = measure_source(index, config.data, threads=threads)
     wanted = 2 * config.phases.pretrain.views.global_size
     chip = resolve_chip(config.data, index, wanted)
     if config.data.chip == "auto":
@@ -103,8 +108,8 @@ def prepare(
         config=config,
         index=index,
         contract=contract,
-        source=os.path.abspath(tiles),  # noqa: PTH100  (a glob is no Path)
-        fingerprint=index.fingerprint(threads=default_threads()),
+        source=absolute(tiles),
+        fingerprint=index.fingerprint(threads=threads),
         derived=derived,
     )
 

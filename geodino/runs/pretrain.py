@@ -10,12 +10,15 @@ import lightning as L
 import torch
 
 from geodino.data.index import load_index, save_index
-from geodino.errors import CheckpointError, RunError
+from geodino.data.parallel import thread_count
+from geodino.data.source import absolute
+from geodino.errors import CheckpointError, GeodinoError, RunError
 from geodino.files import write_text
 from geodino.geo.contract import InputContract
 from geodino.pretrain.module import PretrainData, PretrainModule
 from geodino.runs.build import (
     Feed,
+    build_companions,
     build_health,
     build_module,
     build_order,
@@ -30,7 +33,8 @@ from geodino.runs.device import choose_device, keep_freed_memory
 from geodino.runs.export import export_run, read_checkpoint, save_network
 from geodino.runs.prepare import Prepared, prepare
 from geodino.runs.recipe import RunConfig, differences, dump, load_recorded
-from geodino.runs.record import RunFolder, RunLog, environment
+from geodino.runs.record import REPLACED, RunFolder, RunLog, environment
+from geodino.runs.snapshots import Snapshots
 from geodino.runs.trainer import build_trainer, quiet_lightning
 
 _WAIT_FOR_RANK_ZERO_S = 3600.0
@@ -116,7 +120,7 @@ def _resumed(job: PretrainJob, folder: RunFolder) -> Prepared:
     """Read what the run is, and refuse to go on as something else."""
     config = load_recorded(folder.recipe)
     prepared = _from_folder(folder, config)
-    if os.path.abspath(job.tiles) != prepared.source:  # noqa: PTH100  (a glob is no Path)
+    if absolute(job.tiles) != prepared.source:
         raise RunError(
             f"{folder.root} was started with --tiles {prepared.source}, not {job.tiles}: resume it "
             "with the tiles it began with, or start a new run in another --out."
@@ -130,7 +134,7 @@ def _resumed(job: PretrainJob, folder: RunFolder) -> Prepared:
                 f"began. Different: {'; '.join(changed[:8])}. Leave out --recipe and --set, or "
                 "start a new run in another --out."
             )
-    found = prepared.index.fingerprint(threads=4)
+    found = prepared.index.fingerprint(threads=thread_count("auto", far=prepared.index.is_far))
     if found != prepared.fingerprint:
         raise RunError(
             f"The tiles of {folder.root} changed since it was started (a file was rewritten): "
@@ -184,11 +188,16 @@ def _train(
     done = 0 if checkpoint is None else _check_identity(checkpoint, identity)
     if done >= phase.steps:
         log.say(f"All {done} steps are done already; the model is exported again.")
-        return export_run(folder.root) if _rank() == 0 else {}
+        if _rank() > 0:
+            return {}
+        exported = export_run(folder.root)
+        _report(folder, device, log)
+        return exported
     if done:
         log.say(f"Going on from step {done} of {phase.steps} ({checkpoint}).")
     if _rank() == 0:
         folder.keep_metrics_before(done)
+        Snapshots(folder.probes, every=config.health.every).forget_after(done)
     if device.type == "cpu":
         keep_freed_memory()
     module = build_module(config, prepared.contract)
@@ -230,7 +239,7 @@ def _train(
             feed.close()
     if not trainer.is_global_zero:
         return {}
-    return _finish(folder, prepared, module, trainer, recorder, log)
+    return _finish(folder, prepared, module, trainer, recorder, log, device)
 
 
 def _finish(
@@ -240,8 +249,9 @@ def _finish(
     trainer: L.Trainer,
     recorder: Recorder,
     log: RunLog,
+    device: torch.device,
 ) -> dict[str, Any]:
-    """Save the last state, export the teacher, write the results."""
+    """Export the teacher, write the results and the report."""
     save_network(
         module.teacher.cpu(),
         folder.model,
@@ -258,7 +268,23 @@ def _finish(
     }
     folder.write_facts({**folder.read_facts(), "results": results})
     log.say(f"Done: {trainer.global_step} steps. The model is in {folder.model}.")
-    return results
+    _report(folder, device, log)
+    return {**results, **({"report": str(folder.report)} if folder.report.is_file() else {})}
+
+
+def _report(folder: RunFolder, device: torch.device, log: RunLog) -> None:
+    """Write the report; the run is finished and saved whether it can be written or not."""
+    from geodino.runs.report import write_report  # plots are loaded when there is one to draw
+
+    try:
+        write_report(folder, device=device)
+    except GeodinoError as error:
+        log.say(
+            f"The model is saved, but the report could not be written: {error} "
+            f"`geodino report {folder.root}` writes it once that is mended."
+        )
+    else:
+        log.say(f"The report is {folder.report}.")
 
 
 def _check_identity(path: Path, identity: dict[str, str]) -> int:
@@ -285,7 +311,7 @@ def _feed(
     device: torch.device,
 ) -> Feed:
     def on_bad(tile: int, reason: str) -> None:
-        log.say(f"Tile {prepared.index.tiles[tile].path} is replaced by others: {reason}")
+        log.say(f"Tile {prepared.index.tiles[tile].path} {REPLACED} {reason}")
 
     return Feed(
         config,
@@ -294,9 +320,10 @@ def _feed(
         order=build_order(
             config, prepared.index, seed=config.train.seed, batch=whole_batch(config)
         ),
-        loader=loader_config(config, pin_memory=device.type == "cuda"),
+        loader=loader_config(config, far=prepared.index.is_far, pin_memory=device.type == "cuda"),
         rank=trainer.global_rank,
         world=trainer.world_size,
         plan_of=build_planner(config, prepared.contract),
+        companions=build_companions(config, prepared.index),
         on_bad=on_bad,
     )
