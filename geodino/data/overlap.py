@@ -27,8 +27,6 @@ def weigh(tiles: Sequence[Tile]) -> list[Tile]:
     grids = list(counts)
     shapes = [grid.footprint_wgs84() for grid in grids]
     placed = [i for i, shape in enumerate(shapes) if shape is not None]
-    if not placed:
-        return list(tiles)
     times = np.array([counts[grids[i]] for i in placed], dtype=np.float64)
     polygons = np.array([shapes[i] for i in placed], dtype=object)
     tree = shapely.STRtree(polygons)
