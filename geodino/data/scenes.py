@@ -119,7 +119,8 @@ def described(
             f"{', '.join(nearest)}. Change `files` in the descriptor, or name other files."
         )
     wanted = [_bands_of(entry, descriptor) for entry in found.values()]
-    have = {band for bands in wanted for band in bands}
+    sound = [bands for entry, bands in zip(found.values(), wanted, strict=True) if not entry.lacks]
+    have = {band for bands in sound for band in bands}
     used = bands_in_use(descriptor, have, chosen)
     if not used:
         raise SourceError(_no_band(found.values(), name, root))

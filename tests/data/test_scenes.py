@@ -120,6 +120,15 @@ def test_an_optional_part_that_only_some_files_have_does_not_split_a_scene():
     assert scene.lacks is None
 
 
+def test_groups_may_lie_in_each_other():
+    nested = own(r"^(?P<folder>bands-(?P<band>red|nir))/(.*)\.tif$", example="bands-red/a.tif")
+    first, second = group(
+        [f"bands-{b}/{s}.tif" for b in ("red", "nir") for s in "ab"], nested
+    ).scenes
+    assert [s.name for s in (first, second)] == ["/r/a.tif", "/r/b.tif"]
+    assert paths_of(second) == {"red": "bands-red/b.tif", "nir": "bands-nir/b.tif"}
+
+
 def test_several_bands_of_one_file_and_of_another_are_looked_up():
     stacked = Descriptor.model_validate(
         {
@@ -206,21 +215,26 @@ def test_two_files_for_one_band_make_the_scene_bad_and_name_both():
 
 
 def test_a_name_with_an_impossible_date_makes_its_scene_bad():
-    dated = own(r"(?P<date>\d{8})_(?P<band>red|nir)\.tif$", date_format="%Y%m%d",
-                example="20200101_red.tif")  # fmt: skip
+    dated = own(r"(?P<date>\d{8})_(?P<band>red|nir|fog)\.tif$", "red", "nir", "fog",
+                date_format="%Y%m%d", example="20200101_red.tif")  # fmt: skip
     names = [f"{date}_{band}.tif" for date in ("20200101", "20209999") for band in ("red", "nir")]
     good, bad = group(names, dated).scenes
     assert good.lacks is None
     assert "The date '20209999' in the name of /r/20209999_" in bad.lacks
     assert "is not written as '%Y%m%d'" in bad.lacks
+    # A band that only a bad scene has is not missed in the good ones.
+    (good, _) = group([*names, "20209999_fog.tif"], dated).scenes
+    assert good.lacks is None
     with pytest.raises(SourceError, match="The date '20209999'"):
         group(names[2:], dated)
 
 
 def test_a_resolution_that_is_no_number_makes_its_scene_bad():
     sized = own(r"(?P<band>red|nir)_(?P<resolution>\w+)\.tif$", example="red_10.tif")
-    found = group(["red_10.tif", "nir_10.tif", "red_ten.tif"], sized)
-    assert "The resolution 'ten' in the name of /r/red_ten.tif" in found.scenes[0].lacks
+    files = [f"{s}/{f}.tif" for s in "ab" for f in ("red_10", "nir_10")]
+    good, bad = group([*files, "b/red_ten.tif"], sized).scenes
+    assert good.lacks is None
+    assert "The resolution 'ten' in the name of /r/b/red_ten.tif" in bad.lacks
 
 
 def test_a_scene_may_lack_the_quality_layer():
