@@ -121,12 +121,10 @@ def test_an_optional_part_that_only_some_files_have_does_not_split_a_scene():
 
 
 def test_groups_may_lie_in_each_other():
-    nested = own(r"^(?P<folder>bands-(?P<band>red|nir))/(.*)\.tif$", example="bands-red/a.tif")
-    first, second = group(
-        [f"bands-{b}/{s}.tif" for b in ("red", "nir") for s in "ab"], nested
-    ).scenes
-    assert [s.name for s in (first, second)] == ["/r/a.tif", "/r/b.tif"]
-    assert paths_of(second) == {"red": "bands-red/b.tif", "nir": "bands-nir/b.tif"}
+    nested = own(r"^(?P<folder>x-(?P<band>red|nir)-v\d)/(.*)\.tif$", example="x-red-v1/a.tif")
+    found = group([f"x-{b}/{s}.tif" for b in ("red-v1", "nir-v2") for s in "ab"], nested)
+    assert [s.lacks for s in found.scenes] == [None, None]
+    assert paths_of(found.scenes[1]) == {"red": "x-red-v1/b.tif", "nir": "x-nir-v2/b.tif"}
 
 
 def test_several_bands_of_one_file_and_of_another_are_looked_up():
