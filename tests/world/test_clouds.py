@@ -95,7 +95,7 @@ def test_pixel_quality_has_the_values_of_the_product(landsat):
     water = landsat.classes == WATER
     # As tabulated in the product guide: clear land and water, cloud, shadow over both, cirrus.
     for sky, where, value in (
-        (CLEAR, ~water, 21824), (CLEAR, water, 21952), (THICK, ~water, 22280),
+        (CLEAR, ~water, 21824), (CLEAR, water, 21952), (THIN, ~water, 22280), (THICK, ~water, 22280),
         (SHADOW, ~water, 23888), (SHADOW, water, 24016), (NEAR, ~water, 21762),
     ):  # fmt: skip
         here = (landsat.sky == sky) & where
