@@ -17,7 +17,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 _PIECE = 1 << 16
@@ -82,6 +82,8 @@ class Faults:
 
 class FarServer(AbstractContextManager["FarServer"]):
     """Serves the files below a folder, from a process of its own.
+
+    ``/~ANYTHING/NAME`` is the file ``NAME`` too, at an address that no cache has seen.
 
     Args:
         root: the folder.
@@ -225,7 +227,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         self.server.far.begin()
         try:
-            self._serve(unquote(urlsplit(self.path).path).lstrip("/"))
+            name = unquote(urlsplit(self.path).path).lstrip("/")
+            self._serve(name.partition("/")[2] if name.startswith("~") else name)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
         finally:
@@ -302,25 +305,23 @@ class _Handler(BaseHTTPRequestHandler):
         is_cut = self.server.far.is_among_first(faults.drop_first, name)
         left = faults.drop_after if is_cut else length
         sent = 0
-        with file.open("rb") as source:
-            for head, (start, stop) in zip(heads or [b""], parts, strict=True):
-                self.wfile.write(head)
-                source.seek(start)
-                size = min(stop - start, left - sent)
-                self._copy(source, size)
-                sent += size
-            if not is_cut:
-                self.wfile.write(tail)
-        self._note(name, ranges, int(status), sent)
+        try:
+            with file.open("rb") as source:
+                for head, (start, stop) in zip(heads or [b""], parts, strict=True):
+                    self.wfile.write(head)
+                    source.seek(start)
+                    end = sent + min(stop - start, left - sent)
+                    while sent < end:
+                        piece = source.read(min(_PIECE, end - sent))
+                        self.server.far.wait_for_link(len(piece))
+                        self.wfile.write(piece)
+                        sent += len(piece)
+                if not is_cut:
+                    self.wfile.write(tail)
+        finally:  # also where the client hangs up
+            self._note(name, ranges, int(status), sent)
         if is_cut:
             self.close_connection = True
-
-    def _copy(self, source: BinaryIO, size: int) -> None:
-        while size:
-            piece = source.read(min(_PIECE, size))
-            self.server.far.wait_for_link(len(piece))
-            self.wfile.write(piece)
-            size -= len(piece)
 
 
 def _ranges(header: str | None, size: int) -> tuple[tuple[int, int], ...]:

@@ -1,6 +1,6 @@
 """What the metadata of a raster says, and whether the file can be used at all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -14,7 +14,7 @@ from rasterio.errors import RasterioError
 from geodino.errors import SourceError
 from geodino.geo.grid import Grid
 from geodino.geo.validity import ReadRule
-from geodino.io.remote import Told, far_options, is_far, refusal, told_of
+from geodino.io.remote import RemoteError, Told, far_options, forget, is_far, refusal, told_of
 from geodino.io.whole import missing
 from geodino.io.zarr_key import stamp
 
@@ -191,15 +191,20 @@ def open_raster(name: str) -> Any:
     """Open a dataset of this thread's own.
 
     Raises:
-        SourceError: the file vanished, or GDAL cannot read it.
+        SourceError: the file vanished, its server does not hand it out, or GDAL cannot read it.
     """
-    options = far_options() if is_far(name) else _OPTIONS
+    if is_far(name):
+        try:
+            return _open_far(name, far_options())
+        except RemoteError as error:
+            if not error.is_about_us:
+                raise
+            # Some servers refuse strangers' HEAD but not their GET, as signed addresses do.
+            return _open_far(name, far_options() | {"CPL_VSIL_CURL_USE_HEAD": "NO"})
     try:
-        with rasterio.Env(**options):
+        with rasterio.Env(**_OPTIONS):
             return rasterio.open(name, sharing=False)
     except RasterioError as error:
-        if is_far(name):
-            raise refusal(name, cause(error)) from error
         if "://" not in name and not name.startswith("/vsi") and not Path(name).exists():
             raise SourceError(
                 f"{name} does not exist (any more). Restore it, or build the index again."
@@ -207,6 +212,15 @@ def open_raster(name: str) -> Any:
         raise SourceError(
             f"{name} cannot be read as a raster: {cause(error)}. Remove it, or name only rasters."
         ) from error
+
+
+def _open_far(name: str, options: Mapping[str, str]) -> Any:
+    try:
+        with rasterio.Env(**options):
+            return rasterio.open(name, sharing=False)
+    except RasterioError as error:
+        forget(name)
+        raise refusal(name, cause(error)) from error
 
 
 def _refuse_unusable(name: str, dataset: Any) -> None:

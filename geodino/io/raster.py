@@ -30,7 +30,7 @@ from geodino.io.metadata import (
     mask_kind,
     open_raster,
 )
-from geodino.io.remote import RUN_BYTES, RemoteError, ask, is_far, patiently
+from geodino.io.remote import RUN_BYTES, RemoteError, ask, forget, is_far, patiently
 from geodino.io.zarr_key import find_key
 from geodino.io.zarr_pool import StorePool
 from geodino.io.zarr_read import StoreRaster
@@ -201,11 +201,13 @@ def read(
     """
     if not is_far(str(path)):
         return _read(pool, path, window, bands, rule)
-    return patiently(
-        lambda: _read(pool, path, window, bands, rule),
+
+    def renew() -> None:
         # A handle whose connection broke reads nothing any more.
-        before_again=lambda: pool.drop(path),
-    )
+        pool.drop(path)
+        forget(str(path))
+
+    return patiently(lambda: _read(pool, path, window, bands, rule), before_again=renew)
 
 
 def _read(

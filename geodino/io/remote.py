@@ -2,13 +2,14 @@
 
 GDAL reads COGs over HTTP well if it is told to: blocks that lie one after the other in the file
 come with one request, connections are kept, HTTP/2 is used where it is offered. Its defaults also
-ask for a dozen sidecar files that do not exist, give up a file for the life of the process when
+ask for a dozen sidecar files that do not exist, give a file up for the life of the process when
 one connection breaks, and wait for ever for a server that hangs.
 """
 
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 
 import rasterio
 from rasterio.env import get_gdal_config
+from rasterio.errors import RasterioError
 
 from geodino.errors import SourceError
 
@@ -29,11 +31,9 @@ _OPTIONS: dict[str, str] = {
     # No listing of the folder and no search for .msk, .aux.xml, .ovr, .tfw: each name is a request
     # of its own, and part of them is made while Python's lock is held, so that all threads wait.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    # One GET brings the directory of most COGs; its answer also tells the size, so no HEAD.
+    # One GET brings the directory of most COGs. HEAD stays: without it GDAL begins to download the
+    # whole file and breaks the connection off to learn its size.
     "GDAL_INGESTED_BYTES_AT_OPEN": str(1 << 16),
-    "CPL_VSIL_CURL_USE_HEAD": "NO",
-    # A failure is remembered for the address until the process ends, unless closing forgets it.
-    "CPL_VSIL_CURL_NON_CACHED": ":".join(f"{prefix}/" for prefix in _NETWORK),
     # No single read is longer than this cache.
     "CPL_VSIL_CURL_CACHE_SIZE": str(1 << 26),
     # Of 429, 500, 502, 503 and 504, the wait doubled each time.
@@ -60,7 +60,7 @@ _STATUSES = frozenset(HTTPStatus)
 
 _PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 
-_NOT_YOU = (
+_NOT_US = (
     HTTPStatus.UNAUTHORIZED,
     HTTPStatus.FORBIDDEN,
     HTTPStatus.METHOD_NOT_ALLOWED,
@@ -123,6 +123,8 @@ class RemoteError(SourceError):
         self.status = status
         passing = status is None or status >= 500 or status in _PASSING
         self.is_final = not passing if is_final is None else is_final
+        self.is_about_us = status in _NOT_US
+        """Whether the server refuses the asker or the way of asking, not the file."""
 
 
 def ask(url: str) -> Told:
@@ -157,6 +159,18 @@ def ask(url: str) -> Told:
     )
 
 
+def forget(url: str) -> None:
+    """Let GDAL forget what it keeps of a far file, above all that it could not be read.
+
+    One broken connection otherwise closes the file to all threads until the process ends.
+    """
+    # Content that is not cached is dropped when a handle closes, what others cached of it too.
+    prefixes = ":".join(f"{prefix}/" for prefix in _NETWORK)
+    options = {"CPL_VSIL_CURL_NON_CACHED": prefixes, "GDAL_HTTP_MAX_RETRY": "0"}
+    with rasterio.Env(**far_options() | options), suppress(RasterioError):
+        rasterio.open(url, sharing=False).close()
+
+
 def patiently(fn: Callable[[], T], *, before_again: Callable[[], None] = lambda: None) -> T:
     """Return ``fn()``, called again after each of ``RETRY_WAITS_S`` where its error may pass.
 
@@ -175,7 +189,7 @@ def patiently(fn: Callable[[], T], *, before_again: Callable[[], None] = lambda:
 
 
 def told_of(url: str) -> Told:
-    """Ask patiently for size and version, and take a server's "not you" as nothing told.
+    """Ask patiently for size and version, and take a refusal of strangers as nothing told.
 
     Some servers tell nothing to strangers, while GDAL has a cookie or a signature of its own.
 
@@ -185,7 +199,7 @@ def told_of(url: str) -> Told:
     try:
         return patiently(lambda: ask(url))
     except RemoteError as error:
-        if error.status in _NOT_YOU:
+        if error.is_about_us:
             return Told()
         raise
 
