@@ -8,7 +8,10 @@ from affine import Affine
 
 from geodino.data.config import DataConfig
 from geodino.data.index import TileReader, build_index
+from geodino.data.tiles import Part, Tile
+from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
+from geodino.io.metadata import RasterInfo
 from geodino.io.raster import HandlePool
 
 LEFT, TOP = 500_000.0, 5_400_000.0
@@ -83,3 +86,30 @@ def read_all(index, tile=0, **how):
 
 def band_names(index):
     return [band.name for band in index.bands]
+
+
+def bare_tile(
+    name="t", *, left=LEFT, top=TOP, crs="EPSG:32632", side=100, pixel_m=10.0, when=None
+) -> Tile:
+    """A square tile of which no file exists; without a ``crs`` it has no place."""
+    transform = Affine(pixel_m, 0, left, 0, -pixel_m, top) if crs else Affine.identity()
+    grid = Grid(crs, transform, side, side)
+    info = RasterInfo(
+        path=name,
+        driver="GTiff",
+        grid=grid,
+        count=1,
+        dtype="uint8",
+        nodata=(None,),
+        colors=("gray",),
+        descriptions=(None,),
+        scales=(1.0,),
+        offsets=(0.0,),
+        mask="none",
+        block=(64, 64),
+        size=1000,
+        mtime_ns=1,
+        datetime=when,
+        datetime_from=when and "tag",
+    )
+    return Tile(path=name, grid=grid, parts=(Part(info, (1,)),), gsd_m=grid.gsd_m, datetime=when)

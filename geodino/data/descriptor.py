@@ -6,6 +6,8 @@ format is one folder with one YAML file.
 """
 
 import re
+from collections import Counter
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -33,8 +35,8 @@ class DescribedBand(Config):
     STAC asset. Left out: the band's name."""
 
     number: int | None = Field(default=None, ge=1)
-    """Number of the band in its file, the first is 1. Left out: 1 where each band has a file of
-    its own, else the band's place in this list."""
+    """Number of the band in its file, the first is 1. Left out: the band's place among those of
+    its file in this list, hence 1 where each band has a file of its own."""
 
     common_name: CommonName | None = None
     """Name shared by sensors, as in STAC."""
@@ -153,6 +155,8 @@ class Descriptor(Config):
             raise ValueError("bands: there are none")
         if len(set(names)) < len(names):
             raise ValueError("bands: two have the same name")
+        if len(set(self.places.values())) < len(names):
+            raise ValueError("bands: two are the same band of the same file; give them a number")
         if self.grid is not None and self.grid not in names:
             raise ValueError(f"grid: there is no band {self.grid!r}.{suggest(self.grid, names)}")
         if self.grid is not None and self.resampling is None:
@@ -169,11 +173,16 @@ class Descriptor(Config):
         """Whether a scene is several files."""
         return "band" in self.pattern.groupindex
 
-    def place(self, band: DescribedBand) -> tuple[str | None, int]:
-        """Return the file key (None: the scene's only file) and the number of a band."""
-        if self.has_file_per_band:
-            return band.file or band.name, band.number or 1
-        return band.file, band.number or self.bands.index(band) + 1
+    @cached_property
+    def places(self) -> dict[str, tuple[str | None, int]]:
+        """File key (None: the scene's only file) and number of each band, by its name."""
+        found: dict[str, tuple[str | None, int]] = {}
+        count: Counter[str | None] = Counter()
+        for band in self.bands:
+            key = band.file or (band.name if self.has_file_per_band else None)
+            count[key] += 1
+            found[band.name] = key, band.number or count[key]
+        return found
 
 
 def descriptor_folder() -> Path:

@@ -241,7 +241,7 @@ def _bands_of(entry: _Files, descriptor: Descriptor) -> dict[str, Wanted]:
     """Look the bands of a scene up among its files."""
     found = {}
     for band in descriptor.bands:
-        key, number = descriptor.place(band)
+        key, number = descriptor.places[band.name]
         path = _path(entry, key)
         if path is not None:
             found[band.name] = Wanted(path, number, band)

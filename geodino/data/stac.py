@@ -37,7 +37,10 @@ _SHARED = (
 _NAMES = frozenset({"name", "eo:common_name", "common_name", "eo:center_wavelength"})
 """Fields of which a band has at least one."""
 
-_NOT_STAC = (OSError, ValueError, KeyError, TypeError, pystac.STACError, pystac.STACTypeError)
+_NOT_STAC = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, pystac.STACError,
+    pystac.STACTypeError,
+)  # fmt: skip
 """What pystac raises at documents of other kinds."""
 
 _UNITS = {unit.lower(): unit for unit in get_args(Unit)}
@@ -137,7 +140,7 @@ def _items(src: str) -> list[pystac.Item]:
     reader = _Reader()
     try:
         document: Any = reader.read_json(src)
-        kind = document.get("type") if isinstance(document, dict) else None
+        kind = document.get("type")
         if kind == "FeatureCollection":
             found = [pystac.Item.from_dict(feature) for feature in document.get("features", ())]
         elif kind == "Feature":
@@ -237,8 +240,10 @@ def _looked_up(item: pystac.Item, descriptor: Descriptor) -> dict[str, Wanted]:
     bands = list(_bands(item))
     found = {}
     for band in descriptor.bands:
-        key, number = descriptor.place(band)
-        asset = item.assets.get(key or "")
+        key, number = descriptor.places[band.name]
+        if key is None:
+            key, number = band.name, band.number or 1
+        asset = item.assets.get(key)
         by_name = [b for b in bands if b.common and b.common == band.common_name]
         if asset is not None:
             found[band.name] = Wanted(_href(asset), number, band)

@@ -46,7 +46,7 @@ def test_every_descriptor_loads_finds_its_example_and_says_what_it_is(name):
     else:
         found = [w.band for w in scene.bands]
         assert found
-        assert all(descriptor.place(band)[0] == key for band in found)
+        assert all(descriptor.places[band.name][0] == key for band in found)
     assert len(descriptor.description) > 20
     assert descriptor.description.endswith(".")
     for band in descriptor.bands:
@@ -262,6 +262,10 @@ def test_where_files_lie_is_relative_to_the_descriptor_unless_it_is_an_address(t
         ({"bands": [{"name": "red"}, {"name": "red"}]}, "bands: two have the same name"),
         ({"bands": []}, "bands: there are none"),
         (
+            {"bands": [{"name": "a", "file": "red"}, {"name": "b", "file": "red", "number": 1}]},
+            "bands: two are the same band of the same file; give them a number",
+        ),
+        (
             {"bands": [{"name": "red", "common": "red"}]},
             "bands.0.common: unknown key. Did you mean 'common_name'?",
         ),
@@ -326,14 +330,17 @@ def test_where_a_band_lies_follows_from_the_pattern():
     split = Descriptor.model_validate(
         mine(bands=[{"name": "r", "file": "red"}, {"name": "nir", "number": 3}])
     )
-    assert [split.place(band) for band in split.bands] == [("red", 1), ("nir", 3)]
+    assert split.places == {"r": ("red", 1), "nir": ("nir", 3)}
     stacked = Descriptor.model_validate(
         mine(
             files=r"\.tif$", example="a.tif",
             bands=[{"name": "r"}, {"name": "g"}, {"name": "nir", "number": 5}],
         )
     )  # fmt: skip
-    assert [stacked.place(band) for band in stacked.bands] == [(None, 1), (None, 2), (None, 5)]
+    assert stacked.places == {"r": (None, 1), "g": (None, 2), "nir": (None, 5)}
+    both = [{"name": "r", "file": "red"}, {"name": "g", "file": "red"}, {"name": "nir"}]
+    mixed = Descriptor.model_validate(mine(bands=both))
+    assert mixed.places == {"r": ("red", 1), "g": ("red", 2), "nir": ("nir", 1)}
 
 
 def test_what_the_user_declares_stands_above_the_descriptor(tmp_path):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import rasterio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scene_support import index_of, numbers, read_all, write
 
@@ -13,7 +13,13 @@ from geodino.data.recoding import Recoding
 from geodino.errors import BandError
 
 laws = settings(deadline=None, derandomize=True)
-FILLS = {"uint16": (0, 1, 65535), "int16": (0, -9999, 32767), "float32": (0.0, -9999.0, np.nan)}
+FILLS = {
+    "uint16": (0, 1, 65535),
+    "int16": (0, -9999, 32767),
+    "float32": (0.0, -9999.0, np.nan),
+    # The last is a nodata value that overflows on the way to 32 bits.
+    "float64": (0.0, np.inf, -1.797e308),
+}
 
 
 def shift(dtype, *bias):
@@ -91,7 +97,7 @@ def test_values_under_invalid_pixels_reach_no_valid_one(dtype, decibel, seed, sa
     mask = rng.random((2, 4, 5)) < 0.6
     valid = np.broadcast_to(mask[:1], mask.shape) if same_mask else mask
     before = valid.copy()
-    if decibel or dtype == "float32":
+    if decibel or dtype.startswith("float"):
         recoding = Recoding(dtype="float32", gain=(2.0, 3.0), bias=(1.0, -50.0), decibel=decibel)
     else:
         recoding = shift(dtype, 1000, 0)
@@ -128,6 +134,7 @@ STORED = numbers(start=40).astype(float)
     offsets=st.lists(st.sampled_from([-0.2, -0.1, 0.0, 0.05, 0.1]), min_size=2, max_size=3),
     scale=st.sampled_from([0.0001, 0.001, -0.001]),
 )
+@example(offsets=[0.0, -0.1], scale=-0.001)
 def test_whatever_the_offsets_a_value_means_what_its_file_said(tmp_path_factory, offsets, scale):
     folder = two(
         tmp_path_factory.mktemp("offsets"),
