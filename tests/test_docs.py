@@ -58,7 +58,9 @@ def run(code, language, folder, cache):
         shell = f'geodino() {{ "{sys.executable}" -m geodino "$@"; }}\n'
         commands = [["bash", "-ec", shell + line] for line in lines]
     for command in commands:
-        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=folder, env=env, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, f"{command[-1]}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
 
 
