@@ -82,8 +82,8 @@ def write_draft(found: Survey, inspection: Inspection, folder: Path) -> Drafted:
     write_text(path, draft(found, inspection, folder))
     descriptor = load_descriptor(path)
     root = root_of(path, descriptor)
-    scenes, left_out = described(find(root).files, descriptor, root=root, name=str(path))
-    return Drafted(path=path, scenes=len(scenes), left_out=len(left_out))
+    got = described(find(root).files, descriptor, root=root, name=str(path))
+    return Drafted(path=path, scenes=len(got.scenes), left_out=len(got.left_out))
 
 
 def draft(found: Survey, inspection: Inspection, folder: Path) -> str:

@@ -155,7 +155,7 @@ def _of_files(found: Found, config: DataConfig) -> list[Catalogue]:
     if config.dataset is None or config.dataset == "none":
         return _by_format(found) if config.dataset is None else [_each(found, found.files)]
     descriptor = load_descriptor(config.dataset)
-    scenes, _ = described(found.files, descriptor, root=found.root, name=config.dataset)
+    scenes = described(found.files, descriptor, root=found.root, name=config.dataset).scenes
     return [Catalogue(root=found.root, scenes=scenes, descriptor=descriptor)]
 
 
@@ -168,7 +168,7 @@ def _by_format(found: Found) -> list[Catalogue]:
         if not (descriptor.has_file_per_band and fitting):
             continue
         try:
-            scenes, _ = described(fitting, descriptor, root=found.root, name=name)
+            scenes = described(fitting, descriptor, root=found.root, name=name).scenes
         except SourceError as error:
             note = f"files named as {name} are read as tiles of their own: {error}"
             listed.append(_each(found, fitting, note))
