@@ -21,7 +21,10 @@ from geodino.world.standing import Standing
 
 Map = Float32[np.ndarray, "h w"]
 
-GRASS, ARABLE, TREES, WATER, PAVED, TRACK, BUILDING = range(7)
+CLASSES = ("grass", "arable", "trees", "water", "paved", "track", "building")
+"""Names of the values of ``Scene.classes``."""
+
+GRASS, ARABLE, TREES, WATER, PAVED, TRACK, BUILDING = range(len(CLASSES))
 
 _RED = np.uint8(material("red roof"))
 
