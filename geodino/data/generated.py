@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from geodino.data.generated_landsat import write_landsat
-from geodino.data.generated_safe import write_safe
+from geodino.data.generated_safe import Baseline, write_safe
 from geodino.data.generated_tiff import HOME, Placement, write_geotiff
 from geodino.data.generated_truth import (
     write_buildings,
@@ -169,7 +169,11 @@ def _s2(folder: Path) -> None:
 
 
 def _s2_safe(folder: Path) -> None:
-    for day, baseline, clouds in (("2021-06-14", "02.14", 0.1), ("2023-07-01", "05.09", 0.0)):
+    products: tuple[tuple[str, Baseline, float], ...] = (
+        ("2021-06-14", "02.14", 0.1),
+        ("2023-07-01", "05.09", 0.0),
+    )
+    for day, baseline, clouds in products:
         made = scene(3, height=300, width=300, sensor="s2", date=day, clouds=clouds)
         write_safe(folder, masked(made, _swath(300), fill=0), baseline=baseline)
 

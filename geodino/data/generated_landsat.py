@@ -10,6 +10,7 @@ from geodino.data.generated_tiff import Placement, write_layer
 from geodino.errors import SourceError
 from geodino.files import write_json
 from geodino.world.calendar import satellite_sun
+from geodino.world.clouds import THICK, THIN
 from geodino.world.quality import qa_pixel
 from geodino.world.scene import Scene
 
@@ -69,7 +70,7 @@ def _metadata(
     """Return the groups of MTL.json that readers of the reflectances look at; all texts."""
     sun = satellite_sun(scene.date)
     south, east = sun.toward
-    clouds = 100 * float(np.isin(scene.sky, (4, 5)).mean())
+    clouds = 100 * float(np.isin(scene.sky, (THIN, THICK)).mean())
     scaling = {}
     for band in scene.sensor.bands:
         number = band.name[1:]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import rasterio
@@ -13,6 +14,9 @@ from geodino.errors import SourceError
 from geodino.files import replacing, write_text
 from geodino.world.quality import SCL, scene_classification
 from geodino.world.scene import Scene
+
+Baseline = Literal["02.14", "05.09"]
+"""Processing baselines before and after the offset came in."""
 
 TILE = "T32UMD"
 
@@ -31,7 +35,7 @@ class _Product:
     """Names of a product's parts."""
 
     scene: Scene
-    baseline: str
+    baseline: Baseline
 
     @property
     def time(self) -> str:
@@ -48,7 +52,7 @@ class _Product:
 
     @property
     def offset(self) -> int:
-        return _OFFSET if self.baseline >= "04.00" else 0
+        return 0 if self.baseline == "02.14" else _OFFSET
 
     def image(self, band: str, gsd_m: int) -> str:
         """Path within the product, without its ending."""
@@ -57,7 +61,7 @@ class _Product:
 
 
 def write_safe(
-    folder: Path, scene: Scene, placement: Placement = HOME, *, baseline: str = "05.09"
+    folder: Path, scene: Scene, placement: Placement = HOME, *, baseline: Baseline = "05.09"
 ) -> Path:
     """Write a product: lossless JP2 of every band at its own 10, 20 or 60 m, SCL, metadata.
 
@@ -68,7 +72,7 @@ def write_safe(
         folder: where the product's own folder is made.
         scene: a scene of the sensor ``s2`` whose sides are multiples of 6 pixels.
         placement: where it lies.
-        baseline: processing baseline: ``05.09``, or ``02.14`` for one without the offset.
+        baseline: ``05.09``, or ``02.14`` for a product without the offset.
 
     Returns:
         The product's folder, ``S2A_MSIL2A_....SAFE``.

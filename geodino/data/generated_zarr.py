@@ -1,5 +1,6 @@
 """Generated scenes as zarr cubes that xarray reads without help."""
 
+import os
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import numpy as np
 
 from geodino.data.generated_tiff import HOME, Placement
 from geodino.errors import SourceError
+from geodino.files import writing
 from geodino.world.scene import Scene
 
 VARIABLE = "image"
@@ -52,15 +54,17 @@ def write_zarr(
     if time:
         encoding[VARIABLE]["chunks"] = (1, *encoding[VARIABLE]["chunks"][1:])
         encoding["time"] = {"units": "days since 1970-01-01", "dtype": "int32"}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    with warnings.catch_warnings():
-        # Not yet part of the specification of format 3; xarray, zarr and GDAL write and read them.
-        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-        data.to_zarr(temporary, mode="w", zarr_format=zarr_format, encoding=encoding)
-    shutil.rmtree(path, ignore_errors=True)
-    temporary.rename(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with writing(path), warnings.catch_warnings():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Not yet part of the specification of format 3; xarray and zarr write and read them.
+            warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+            data.to_zarr(temporary, mode="w", zarr_format=zarr_format, encoding=encoding)
+            shutil.rmtree(path, ignore_errors=True)
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return path
 
 

@@ -21,14 +21,17 @@ from geodino.world.standing import Standing
 
 Map = Float32[np.ndarray, "h w"]
 
-GRASS, ARABLE, TREES, WATER, PAVED, TRACK, BUILDING = range(7)
+CLASSES = ("grass", "arable", "trees", "water", "paved", "track", "building")
+"""Names of the values of ``Scene.classes``."""
+
+GRASS, ARABLE, TREES, WATER, PAVED, TRACK, BUILDING = range(len(CLASSES))
 
 _RED = np.uint8(material("red roof"))
 
 _RIM = 2
 """Pixels around a block that its slopes and its blur look at, and one more for level lines."""
 
-_SKY = 0.36
+_SKY = 0.28
 """Share of the light that comes from the sky and reaches shadows."""
 
 
@@ -287,7 +290,7 @@ def _town_far(frame: Frame, seed: int, land: Land) -> _Town:
     gardens = np.where(
         land.industrial, np.float32(0.06), np.float32(0.36) / np.maximum(mottle, np.float32(0.6))
     )
-    bright = land.industrial & (eighth(lot, 1) < np.float32(0.5))
+    bright = land.industrial & (eighth(lot, 1) < np.float32(0.3))
     roof = np.where(land.industrial | ~red, np.uint8(material("grey roof")), _RED)
     roof = np.where(bright, np.uint8(material("bright roof")), roof)
     shares = (paved, gardens, roofs)

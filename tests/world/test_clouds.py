@@ -41,7 +41,7 @@ def test_days_have_their_own_clouds():
     assert not (scene(3, sensor="s2", **SIZE).sky != CLEAR).any()
     for share in (-0.1, 1.5):
         with pytest.raises(SourceError, match="between 0 and 1"):
-            scene(3, height=8, width=8, clouds=share)
+            scene(3, height=8, width=8, clouds=share, sensor="s1")
 
 
 def test_clouds_brighten_all_bands_and_their_shadows_darken_them(clear, cloudy):
