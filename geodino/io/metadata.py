@@ -14,7 +14,16 @@ from rasterio.errors import RasterioError
 from geodino.errors import SourceError
 from geodino.geo.grid import Grid
 from geodino.geo.validity import ReadRule
-from geodino.io.remote import RemoteError, Told, far_options, forget, is_far, refusal, told_of
+from geodino.io.remote import (
+    RemoteError,
+    Told,
+    far_options,
+    forget,
+    is_far,
+    patiently,
+    refusal,
+    told_of,
+)
 from geodino.io.whole import missing
 from geodino.io.zarr_key import stamp
 
@@ -112,7 +121,7 @@ def describe_file(path: str | Path) -> RasterInfo:
     """
     name = str(path)
     known = _state_of(name)
-    dataset = open_raster(name)
+    dataset = patiently(lambda: open_raster(name)) if is_far(name) else open_raster(name)
     with dataset:
         _refuse_unusable(name, dataset)
         if is_far(name):
@@ -148,9 +157,12 @@ def is_unchanged(info: RasterInfo) -> bool:
     if now == Told(size=info.size):
         return False
     try:
-        return _state_of(info.path, whole=False) == now
+        is_same = _state_of(info.path, whole=False) == now
     except SourceError:
         return False
+    if not is_same and is_far(info.path):
+        forget(info.path)
+    return is_same
 
 
 def _state_of(name: str, *, whole: bool = True) -> Told:

@@ -59,7 +59,7 @@ class _Caches:
             if not self._holders:
                 self._before["GDAL_CACHEMAX"] = get_gdal_config("GDAL_CACHEMAX")
                 set_gdal_config("GDAL_CACHEMAX", _CACHE_BYTES)
-                if get_gdal_config(_RUN) is None:  # else it is the user's
+                if get_gdal_config(_RUN) in (None, _RUN_OF_GDAL):  # else it is the user's
                     self._before[_RUN] = _RUN_OF_GDAL
                     set_gdal_config(_RUN, RUN_BYTES)
             self._holders.add(id(self))
@@ -201,13 +201,9 @@ def read(
     """
     if not is_far(str(path)):
         return _read(pool, path, window, bands, rule)
-
-    def renew() -> None:
-        # A handle whose connection broke reads nothing any more.
-        pool.drop(path)
-        forget(str(path))
-
-    return patiently(lambda: _read(pool, path, window, bands, rule), before_again=renew)
+    return patiently(
+        lambda: _read(pool, path, window, bands, rule), before_again=lambda: forget(str(path))
+    )
 
 
 def _read(
@@ -231,6 +227,7 @@ def _read(
         pixels = dataset.read(wanted, window=where)
         mask = _stored_mask(handle, bands, where, rule)
     except RasterioError as error:
+        pool.drop(path)
         raise _unreadable(str(path), window, cause(error)) from error
     if window is not None and pixels.shape[1:] != (window.height, window.width):
         raise ValueError(f"{window} reaches out of {path} ({dataset.height} x {dataset.width})")

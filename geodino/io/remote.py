@@ -34,6 +34,9 @@ _OPTIONS: dict[str, str] = {
     # One GET brings the directory of most COGs. HEAD stays: without it GDAL begins to download the
     # whole file and breaks the connection off to learn its size.
     "GDAL_INGESTED_BYTES_AT_OPEN": str(1 << 16),
+    # The places of all blocks are read when a file is opened. Read when they are needed, a broken
+    # connection makes GDAL take the block for one that was never written: zeros, and no error.
+    "GTIFF_USE_DEFER_STRILE_LOADING": "NO",
     # No single read is longer than this cache.
     "CPL_VSIL_CURL_CACHE_SIZE": str(1 << 26),
     # Of 429, 500, 502, 503 and 504, the wait doubled each time.
@@ -264,19 +267,19 @@ def refusal(url: str, words: str) -> RemoteError:
 
 def _without_status(url: str, words: str) -> RemoteError:
     if "Range downloading not supported" in words:
-        message = (
-            "cannot be read in parts: its server sends whole files only. Copy the file here, or "
-            "put it on a server that knows HTTP ranges, as any object store does."
+        return RemoteError(
+            f"{url} cannot be read in parts: its server sends whole files only. Copy the file "
+            "here, or put it on a server that knows HTTP ranges, as any object store does.",
+            is_final=True,
         )
-    elif "not recognized as being in a supported file format" in words:
-        message = (
-            "is no raster: the server sends something else (a sign-in page, a folder, a part of a "
-            "file). Open the address in a browser to see what."
+    if "not recognized as being in a supported file format" in words:
+        return RemoteError(
+            f"{url} is no raster: the server sends something else (a sign-in page, a folder, a "
+            "part of a file). Open the address in a browser to see what."
         )
-    else:
-        message = f"cannot be reached: {words}. Check the address and the network, then try again."
-        return RemoteError(f"{url} {message}")
-    return RemoteError(f"{url} {message}", is_final=True)
+    return RemoteError(
+        f"{url} cannot be reached: {words}. Check the address and the network, then try again."
+    )
 
 
 def _address(url: str) -> str:
