@@ -132,7 +132,8 @@ def _opened(files: list[Path]) -> Iterator[str]:
 def _in_shard(shard: Path) -> list[str]:
     try:
         with tarfile.open(shard, "r:") as archive:
-            names = sorted(m.name for m in archive if m.isfile())
+            # GDAL knows "./a.png", as `tar -cf x.tar .` writes it, as "a.png".
+            names = sorted(str(PurePosixPath(m.name)) for m in archive if m.isfile())
     except (tarfile.TarError, OSError) as error:
         raise SourceError(
             f"{shard} cannot be read as an uncompressed tar archive ({error}). Unpack it, or write "
