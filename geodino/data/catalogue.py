@@ -18,8 +18,8 @@ from geodino.data.source import WORLD, Found, find, is_remote
 from geodino.data.stac import is_stac, stac_scenes
 from geodino.errors import SourceError
 from geodino.io.raster import RasterInfo
-from geodino.io.zarr_key import find_key
-from geodino.io.zarr_store import describe_store
+from geodino.io.zarr.key import find_key
+from geodino.io.zarr.store import describe_store
 
 NONE = "none"
 """``data.dataset`` that takes every file as a tile of its own."""

@@ -8,7 +8,7 @@ from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
 
 from geodino.errors import SourceError
-from geodino.io.zarr_key import find_key
+from geodino.io.zarr.key import find_key
 
 RASTERS = (".tif", ".tiff", ".jp2", ".jpg", ".jpeg", ".png")
 """Endings looked for in folders. A file that is named itself may have any that GDAL reads."""

@@ -25,7 +25,7 @@ from geodino.io.remote import (
     told_of,
 )
 from geodino.io.whole import missing
-from geodino.io.zarr_key import stamp
+from geodino.io.zarr.key import stamp
 
 MaskKind = Literal["none", "shared", "per_band", "nodata_values"]
 """Mask beside the pixels: none; one for all bands (in the file or in ``.msk``); one for each

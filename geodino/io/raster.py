@@ -1,7 +1,7 @@
 """Reading pixels: handles that stay open, and windows with their validity.
 
 Every format but zarr goes through GDAL, JPEG and PNG included; a raster of a zarr store is named
-``STORE#ARRAY`` (see :mod:`geodino.io.zarr_key`). Arrays are (bands, height, width); masks are True
+``STORE#ARRAY`` (see :mod:`geodino.io.zarr.key`). Arrays are (bands, height, width); masks are True
 where a pixel may be used. Band numbers are GDAL's: the first is 1.
 """
 
@@ -31,10 +31,10 @@ from geodino.io.metadata import (
     open_raster,
 )
 from geodino.io.remote import RUN_BYTES, RemoteError, ask, forget, is_far, patiently
-from geodino.io.zarr_key import find_key
-from geodino.io.zarr_pool import StorePool
-from geodino.io.zarr_read import StoreRaster
-from geodino.io.zarr_store import describe_raster
+from geodino.io.zarr.key import find_key
+from geodino.io.zarr.pool import StorePool
+from geodino.io.zarr.read import StoreRaster
+from geodino.io.zarr.store import describe_raster
 
 __all__ = ["HandlePool", "RasterInfo", "describe", "read"]
 

@@ -13,7 +13,7 @@ from geodino.infer.preview import Preview
 from geodino.infer.quantise import Loss
 from geodino.io.feature_table import FeatureTable
 from geodino.io.raster import HandlePool
-from geodino.io.zarr_write import ZarrWriter
+from geodino.io.zarr.write import ZarrWriter
 from geodino.runs.device import choose_device
 from geodino.runs.embed.about import store_attributes, tags, write_items
 from geodino.runs.embed.job import EmbedJob, Work

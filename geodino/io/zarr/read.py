@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from geodino.errors import BandError, SourceError
 from geodino.geo.windows import Window
-from geodino.io.zarr_array import Piece, StoredArray
-from geodino.io.zarr_chunks import Chunks
-from geodino.io.zarr_codecs import DAMAGE
-from geodino.io.zarr_key import metadata_keys
-from geodino.io.zarr_open import Part
+from geodino.io.zarr.array import Piece, StoredArray
+from geodino.io.zarr.chunks import Chunks
+from geodino.io.zarr.codecs import DAMAGE
+from geodino.io.zarr.key import metadata_keys
+from geodino.io.zarr.open import Part
 
 _AT_ONCE = 64
 """Chunks fetched together at most: enough to hide the latency of a remote store."""

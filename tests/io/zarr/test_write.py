@@ -9,7 +9,7 @@ from affine import Affine
 
 from geodino.errors import RunError
 from geodino.geo.grid import Grid
-from geodino.io.zarr_write import ZarrWriter
+from geodino.io.zarr.write import ZarrWriter
 
 PLACE = Affine(9.6, 0, 500_000, 0, -9.6, 4_500_000)
 

@@ -23,8 +23,8 @@ from pyproj.exceptions import CRSError
 from geodino.errors import SourceError
 from geodino.geo.grid import Grid
 from geodino.io.metadata import crs_name
-from geodino.io.zarr_array import StoredArray, dimensions
-from geodino.io.zarr_open import ZarrArray, attributes
+from geodino.io.zarr.array import StoredArray, dimensions
+from geodino.io.zarr.open import ZarrArray, attributes
 
 _TOLERANCE = 0.1
 """Share of a step by which coordinates may leave an even spacing, or a declared transform:

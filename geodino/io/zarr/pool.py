@@ -4,11 +4,11 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from geodino.io.zarr_chunks import Chunks
-from geodino.io.zarr_key import StoreKey
-from geodino.io.zarr_open import OpenStore
-from geodino.io.zarr_read import StoreRaster
-from geodino.io.zarr_store import open_raster
+from geodino.io.zarr.chunks import Chunks
+from geodino.io.zarr.key import StoreKey
+from geodino.io.zarr.open import OpenStore
+from geodino.io.zarr.read import StoreRaster
+from geodino.io.zarr.store import open_raster
 
 
 @dataclass(frozen=True, slots=True)

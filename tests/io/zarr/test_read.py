@@ -21,7 +21,7 @@ from geodino.errors import BandError, SourceError
 from geodino.geo.validity import ReadRule
 from geodino.geo.windows import Window
 from geodino.io.raster import HandlePool, describe, read
-from geodino.io.zarr_store import describe_store
+from geodino.io.zarr.store import describe_store
 
 TAGS = ReadRule()
 IGNORE = ReadRule(nodata="ignore")

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from geodino.errors import SourceError
-from geodino.io.zarr_array import dimensions
-from geodino.io.zarr_open import ZarrArray, attributes
-from geodino.io.zarr_place import Place, values
+from geodino.io.zarr.array import dimensions
+from geodino.io.zarr.open import ZarrArray, attributes
+from geodino.io.zarr.place import Place, values
 
 _NODATA = ("_FillValue", "missing_value", "nodata")
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from geodino.errors import SourceError
 from geodino.geo.windows import Window
-from geodino.io.zarr_codecs import ChunkCodec, Shards, codecs_of
-from geodino.io.zarr_open import ZarrArray, attributes
+from geodino.io.zarr.codecs import ChunkCodec, Shards, codecs_of
+from geodino.io.zarr.open import ZarrArray, attributes
 
 _NAMES = {
     "time": ("time", "t", "date", "datetime"),

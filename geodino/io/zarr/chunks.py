@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodino.errors import SourceError
-from geodino.io.zarr_array import StoredArray
-from geodino.io.zarr_codecs import DAMAGE
-from geodino.io.zarr_open import OpenStore, Part
+from geodino.io.zarr.array import StoredArray
+from geodino.io.zarr.codecs import DAMAGE
+from geodino.io.zarr.open import OpenStore, Part
 
 _TABLES = 4096
 """Tables of shards kept: one of 64 chunks takes a kilobyte."""

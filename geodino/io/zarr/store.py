@@ -1,7 +1,7 @@
 """What a zarr store holds, from its metadata and coordinates alone: its rasters, date by date.
 
 A raster is an array with bands, rows and columns (and dates), or several variables of a group,
-each a band, on one grid. Several groups give several rasters. See :mod:`geodino.io.zarr_key` for
+each a band, on one grid. Several groups give several rasters. See :mod:`geodino.io.zarr.key` for
 their names.
 """
 
@@ -15,14 +15,14 @@ import zarr
 
 from geodino.errors import SourceError
 from geodino.io.metadata import RasterInfo
-from geodino.io.zarr_array import StoredArray, stored_array
-from geodino.io.zarr_chunks import Chunks
-from geodino.io.zarr_key import StoreKey, absolute, stamp
-from geodino.io.zarr_labels import band_names, dates, nodata, scale_and_offset
-from geodino.io.zarr_levels import coarser_levels, join, level_attributes
-from geodino.io.zarr_open import Node, OpenStore, ZarrArray, attributes
-from geodino.io.zarr_place import Place
-from geodino.io.zarr_read import StoreRaster
+from geodino.io.zarr.array import StoredArray, stored_array
+from geodino.io.zarr.chunks import Chunks
+from geodino.io.zarr.key import StoreKey, absolute, stamp
+from geodino.io.zarr.labels import band_names, dates, nodata, scale_and_offset
+from geodino.io.zarr.levels import coarser_levels, join, level_attributes
+from geodino.io.zarr.open import Node, OpenStore, ZarrArray, attributes
+from geodino.io.zarr.place import Place
+from geodino.io.zarr.read import StoreRaster
 
 _SHOWN = 5
 """Arrays named in a message."""

@@ -10,7 +10,7 @@ import zarr
 from zarr.storage import FsspecStore, LocalStore, ZipStore
 
 from geodino.errors import SourceError, suggest
-from geodino.io.zarr_key import StoreKey
+from geodino.io.zarr.key import StoreKey
 
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 

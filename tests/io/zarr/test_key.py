@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodino.errors import SourceError
-from geodino.io.zarr_key import StoreKey, absolute, find_key
+from geodino.io.zarr.key import StoreKey, absolute, find_key
 
 names = st.text(st.characters(exclude_characters="/", exclude_categories=("Cs",)), min_size=1)
 

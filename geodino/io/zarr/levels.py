@@ -6,7 +6,7 @@ from typing import Any
 
 import zarr
 
-from geodino.io.zarr_open import Node, attributes
+from geodino.io.zarr.open import Node, attributes
 
 Nodes = Mapping[str, Node]
 

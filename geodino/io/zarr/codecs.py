@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodino.errors import SourceError
-from geodino.io.zarr_open import ZarrArray
+from geodino.io.zarr.open import ZarrArray
 
 DAMAGE = (
     ValueError,

@@ -13,8 +13,8 @@ from zarr_support import coordinate_image, write_array, write_coordinates
 from geodino.errors import SourceError
 from geodino.geo.validity import ReadRule
 from geodino.io.raster import HandlePool, describe, read
-from geodino.io.zarr_key import stamp
-from geodino.io.zarr_store import describe_store
+from geodino.io.zarr.key import stamp
+from geodino.io.zarr.store import describe_store
 
 pytestmark = pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")
 
