@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from geodino.data.descriptor import Descriptor
+from geodino.data.sources.descriptor import Descriptor
 from geodino.runs.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]

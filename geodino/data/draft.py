@@ -9,13 +9,13 @@ from typing import Any
 
 import yaml
 
-from geodino.data.descriptor import FILE, load_descriptor, root_of
 from geodino.data.inspection import Inspection, Kind, Question
 from geodino.data.inspection_kinds import Readable
 from geodino.data.inspection_names import Selection, bands_in, names_a_band, pattern_of, select
 from geodino.data.inspection_survey import Survey, below
-from geodino.data.scenes import described
-from geodino.data.source import find
+from geodino.data.sources.descriptor import FILE, load_descriptor, root_of
+from geodino.data.sources.find import find
+from geodino.data.sources.scenes import described
 from geodino.errors import SourceError
 from geodino.files import write_text
 from geodino.geo.bands import common_name

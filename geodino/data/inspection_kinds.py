@@ -14,13 +14,13 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from geodino.data.assembly import assemble
-from geodino.data.catalogue import Catalogue
 from geodino.data.config import DataConfig
 from geodino.data.evidence import decide
 from geodino.data.inspection import Question
 from geodino.data.naming import Channels, channels_of, choose_bands, declared_channels
 from geodino.data.recoding import bring_together
-from geodino.data.scenes import Scene
+from geodino.data.sources.catalogue import Catalogue
+from geodino.data.sources.scenes import Scene
 from geodino.data.tiles import TileIndex
 from geodino.errors import BandError, SourceError
 from geodino.geo.grid import Grid

@@ -4,10 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodino.data.config import DataConfig
-from geodino.data.descriptor import QualityLayer
 from geodino.data.inspection import QualityFacts
 from geodino.data.inspection_kinds import Readable
 from geodino.data.parallel import in_order
+from geodino.data.sources.descriptor import QualityLayer
 from geodino.errors import SourceError
 from geodino.geo.quality import usable
 from geodino.geo.validity import ReadRule

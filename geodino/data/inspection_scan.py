@@ -9,13 +9,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from geodino.data.catalogue import Catalogue, catalogue
 from geodino.data.config import DataConfig
-from geodino.data.descriptor import FILE, descriptor_names, load_descriptor
 from geodino.data.parallel import in_order
-from geodino.data.scenes import Scene, described
-from geodino.data.source import RASTERS, SHARDS, STORES, Found, find
-from geodino.data.stac import is_stac
+from geodino.data.sources.catalogue import Catalogue, catalogue
+from geodino.data.sources.descriptor import FILE, descriptor_names, load_descriptor
+from geodino.data.sources.find import RASTERS, SHARDS, STORES, Found, find
+from geodino.data.sources.scenes import Scene, described
+from geodino.data.sources.stac import is_stac
 from geodino.errors import SourceError
 from geodino.io.content import content_sample, is_virtual
 from geodino.io.raster import RasterInfo, describe
@@ -37,7 +37,7 @@ def catalogues(
     """List the scenes of a source, format by format where it holds several.
 
     Args:
-        src: see :func:`geodino.data.catalogue.catalogue`; or the paths of several files, which
+        src: see :func:`geodino.data.sources.catalogue.catalogue`; or the paths of several files, which
             are one source together.
         config: what is declared about the files.
 

@@ -32,7 +32,7 @@ def inspect(
     """Say what a source holds, and ask what it cannot tell.
 
     Args:
-        src: see :func:`geodino.data.catalogue.catalogue`; or paths of files that are one source.
+        src: see :func:`geodino.data.sources.catalogue.catalogue`; or paths of files that are one source.
         config: what is declared about the files.
         pixels: how many to read at most, about; a seeded choice of windows is read of more.
         threads: files and windows read at once.

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from geodino.data.catalogue import Catalogue
 from geodino.data.config import DataConfig
 from geodino.data.filters import select
 from geodino.data.index import build_index
 from geodino.data.inspection_kinds import Readable, sort_into_kinds
 from geodino.data.inspection_scan import Bad, Progress, catalogues, describe_all, other_files
-from geodino.data.source import INDEX
+from geodino.data.sources.catalogue import Catalogue
+from geodino.data.sources.find import INDEX
 from geodino.errors import SourceError
 from geodino.io.content import is_virtual
 from geodino.io.raster import RasterInfo

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from geodino.data.generated import write_world
+from geodino.data.generated.worlds import write_world
 from geodino.data.index import Tile, load_index
 from geodino.runs.embed import EmbedJob, Meeting, embed
 from geodino.runs.pretrain import PretrainJob, pretrain

@@ -11,7 +11,7 @@ from geodino.data.inspection import Inspection
 from geodino.data.inspection_source import examine
 from geodino.data.inspection_survey import survey
 from geodino.data.parallel import thread_count
-from geodino.data.source import INDEX, SHARDS, STORES, is_remote
+from geodino.data.sources.find import INDEX, SHARDS, STORES, is_remote
 from geodino.data.tiles import first_reasons
 from geodino.errors import RecipeError, SourceError
 from geodino.files import write_text

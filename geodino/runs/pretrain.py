@@ -11,7 +11,7 @@ import torch
 
 from geodino.data.index import load_index, save_index
 from geodino.data.parallel import thread_count
-from geodino.data.source import absolute
+from geodino.data.sources.find import absolute
 from geodino.errors import CheckpointError, GeodinoError, RunError
 from geodino.files import write_text
 from geodino.geo.contract import InputContract

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geodino.data.generated_tiff import HOME, Placement, write_layer
+from geodino.data.generated.tiff import HOME, Placement, write_layer
 from geodino.files import replacing
 from geodino.world.buildings import KINDS
 from geodino.world.scene import Scene, changed

@@ -9,9 +9,9 @@ from typing import Any, get_args
 import pystac
 from pystac.stac_io import DefaultStacIO
 
-from geodino.data.descriptor import DescribedBand, Descriptor, QualityLayer
-from geodino.data.product import SENTINEL_2_OFFSET, offset_of_baseline
-from geodino.data.scenes import Scene, Wanted, bands_in_use, lacking
+from geodino.data.sources.descriptor import DescribedBand, Descriptor, QualityLayer
+from geodino.data.sources.product import SENTINEL_2_OFFSET, offset_of_baseline
+from geodino.data.sources.scenes import Scene, Wanted, bands_in_use, lacking
 from geodino.errors import SourceError
 from geodino.geo.bands import Unit, common_name
 from geodino.io.remote import is_far, read_text

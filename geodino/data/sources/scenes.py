@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 
-from geodino.data.descriptor import DescribedBand, Descriptor, QualityLayer
+from geodino.data.sources.descriptor import DescribedBand, Descriptor, QualityLayer
 from geodino.errors import SourceError
 
 _APART = ("band", "resolution", "folder")

@@ -10,10 +10,10 @@ import pytest
 import rasterio
 from scene_support import LEFT, band_names, index_of, numbers, read_all, write
 
-from geodino.data.catalogue import catalogue, recognise
 from geodino.data.config import DataConfig
 from geodino.data.index import load_index, save_index
-from geodino.data.source import Found
+from geodino.data.sources.catalogue import catalogue, recognise
+from geodino.data.sources.find import Found
 from geodino.errors import SourceError
 from geodino.io.content import content_sample, file_of
 from geodino.io.raster import describe

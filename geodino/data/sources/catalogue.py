@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from geodino.data.config import DataConfig
-from geodino.data.descriptor import (
+from geodino.data.sources.descriptor import (
     FILE,
     Descriptor,
     descriptor_names,
@@ -13,9 +13,9 @@ from geodino.data.descriptor import (
     load_descriptor,
     root_of,
 )
-from geodino.data.scenes import Scene, described
-from geodino.data.source import WORLD, Found, find, is_remote
-from geodino.data.stac import is_stac, stac_scenes
+from geodino.data.sources.find import WORLD, Found, find, is_remote
+from geodino.data.sources.scenes import Scene, described
+from geodino.data.sources.stac import is_stac, stac_scenes
 from geodino.errors import SourceError
 from geodino.io.raster import RasterInfo
 from geodino.io.zarr.key import find_key
@@ -55,7 +55,7 @@ def catalogue(src: str | Path, config: DataConfig) -> Catalogue:
     """
     text = str(src)
     if text.startswith(WORLD):
-        from geodino.data.generated import materialise
+        from geodino.data.generated.worlds import materialise
 
         text = str(materialise(text.removeprefix(WORLD)))
     descriptor, name, text = _descriptor(text, config)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from geodino.data.generated_tiff import Placement, write_layer
+from geodino.data.generated.tiff import Placement, write_layer
 from geodino.errors import SourceError
 from geodino.files import write_json
 from geodino.world.calendar import satellite_sun

@@ -11,17 +11,18 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
-from geodino.data.generated_landsat import write_landsat
-from geodino.data.generated_safe import Baseline, write_safe
-from geodino.data.generated_tiff import HOME, Placement, write_geotiff
-from geodino.data.generated_truth import (
+from geodino.data.generated.landsat import write_landsat
+from geodino.data.generated.safe import Baseline, write_safe
+from geodino.data.generated.tiff import HOME, Placement, write_geotiff
+from geodino.data.generated.truth import (
     write_buildings,
     write_changes,
     write_classes,
     write_heights,
     write_trees,
 )
-from geodino.data.generated_zarr import write_zarr
+from geodino.data.generated.zarr import write_zarr
+from geodino.data.sources.find import WORLD
 from geodino.errors import SourceError, suggest
 from geodino.files import writing
 from geodino.world.masks import collar, frame_collar, holes, masked
@@ -29,9 +30,6 @@ from geodino.world.scene import Scene, scene
 
 VERSION = 1
 """Part of the cache's names: raise it whenever a world's pixels or files change."""
-
-PREFIX = "world:"
-"""How a source on the command line says that it means a named world."""
 
 _ELSEWHERE = Placement(crs="EPSG:32633", east_m=400_000.0, north_m=5_410_000.0)
 
@@ -82,7 +80,7 @@ def materialise(name: str) -> Path:
         RunError: the cache cannot be written.
     """
     world = _named(name)
-    plain = name.removeprefix(PREFIX)
+    plain = name.removeprefix(WORLD)
     digest = blake2b(f"{VERSION}:{plain}".encode(), digest_size=4).hexdigest()
     target = _cache() / "world" / f"{plain}-{digest}"
     if not target.is_dir():
@@ -117,11 +115,11 @@ def _cache() -> Path:
 
 
 def _named(name: str) -> _World:
-    plain = name.removeprefix(PREFIX)
+    plain = name.removeprefix(WORLD)
     if plain not in _WORLDS:
         raise SourceError(
             f"There is no generated world {plain!r}.{suggest(plain, _WORLDS)} There are: "
-            f"{', '.join(_WORLDS)}. Name one of them, e.g. {PREFIX}{next(iter(_WORLDS))}."
+            f"{', '.join(_WORLDS)}. Name one of them, e.g. {WORLD}{next(iter(_WORLDS))}."
         )
     return _WORLDS[plain]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scene_support import band_names, index_of, numbers, read_all, write
 
-from geodino.data.descriptor import Descriptor, load_descriptor
-from geodino.data.stac import stac_scenes
+from geodino.data.sources.descriptor import Descriptor, load_descriptor
+from geodino.data.sources.stac import stac_scenes
 from geodino.errors import BandError, SourceError
 
 WHEN = "2023-07-01T10:25:59Z"

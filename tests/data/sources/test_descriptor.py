@@ -5,7 +5,7 @@ import pytest
 import yaml
 from scene_support import band_names, index_of, numbers, read_all, write
 
-from geodino.data.descriptor import (
+from geodino.data.sources.descriptor import (
     Descriptor,
     descriptor_folder,
     descriptor_names,
@@ -13,7 +13,7 @@ from geodino.data.descriptor import (
     load_descriptor,
     root_of,
 )
-from geodino.data.scenes import described
+from geodino.data.sources.scenes import described
 from geodino.errors import BandError, SourceError
 
 # What the group band finds in the example, and the example's date.

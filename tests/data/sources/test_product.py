@@ -2,7 +2,7 @@
 
 import pytest
 
-from geodino.data.product import Offset, offset_of_baseline, sentinel_2_offset
+from geodino.data.sources.product import Offset, offset_of_baseline, sentinel_2_offset
 
 SAFE = "S2B_MSIL2A_20230701T102559_N0509_R108_T32UMD_20230701T131503.SAFE"
 BAND = "GRANULE/L2A_T32UMD_A032998_20230701T102555/IMG_DATA/R10m/T32UMD_20230701T102559_B04_10m.jp2"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from geodino.data.source import find
+from geodino.data.sources.find import find
 from geodino.errors import SourceError
 
 

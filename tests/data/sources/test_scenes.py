@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geodino.data.descriptor import Descriptor, load_descriptor
-from geodino.data.scenes import described
+from geodino.data.sources.descriptor import Descriptor, load_descriptor
+from geodino.data.sources.scenes import described
 from geodino.errors import SourceError
 
 SAFE = "S2B_MSIL2A_20230701T102559_N0509_R108_T32UMD_20230701T131503.SAFE"

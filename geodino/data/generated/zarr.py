@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from geodino.data.generated_tiff import HOME, Placement
+from geodino.data.generated.tiff import HOME, Placement
 from geodino.errors import SourceError
 from geodino.files import writing
 from geodino.world.scene import Scene

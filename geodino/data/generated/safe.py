@@ -9,7 +9,7 @@ import rasterio
 from affine import Affine
 from jaxtyping import Bool, Shaped, UInt8, UInt16
 
-from geodino.data.generated_tiff import HOME, Placement
+from geodino.data.generated.tiff import HOME, Placement
 from geodino.errors import SourceError
 from geodino.files import replacing, write_text
 from geodino.world.quality import SCL, scene_classification
