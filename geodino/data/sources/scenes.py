@@ -138,21 +138,24 @@ def _grouped(
     """Return what belongs together, and the files that the pattern does not find."""
     found: dict[str, _Files] = {}
     left_out = []
+    pattern, has_file_per_band = descriptor.pattern, descriptor.has_file_per_band
     for path in files:
         relative = _relative(path, root)
-        match = descriptor.pattern.search(relative)
+        match = pattern.search(relative)
         if match is None:
             left_out.append(path)
             continue
         key, scene = _key(relative, match)
         entry = found.get(key)
+        is_new = entry is None
         if entry is None:
             names = path, path
-            if descriptor.has_file_per_band:
+            if has_file_per_band:
                 names = _full(scene, root), _full(key, root)
             entry = found[key] = _Files(*names)
         try:
-            entry.date = _date(match, descriptor.date_format, path)
+            if is_new:
+                entry.date = _date(match, descriptor.date_format, path)
             _add(entry, match.groupdict(), path)
         except SourceError as error:
             entry.lacks = str(error)
