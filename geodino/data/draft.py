@@ -3,7 +3,7 @@
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,14 @@ import yaml
 
 from geodino.data.inspection import Inspection, Kind, Question
 from geodino.data.inspection_kinds import Readable
-from geodino.data.inspection_names import Selection, bands_in, names_a_band, pattern_of, select
+from geodino.data.inspection_names import (
+    Selection,
+    bands_in,
+    date_in,
+    names_a_band,
+    pattern_of,
+    select,
+)
 from geodino.data.inspection_survey import Survey, below
 from geodino.data.sources.descriptor import FILE, load_descriptor, root_of
 from geodino.data.sources.find import find
@@ -20,6 +27,16 @@ from geodino.errors import SourceError
 from geodino.files import write_text
 from geodino.geo.bands import common_name
 from geodino.io.raster import RasterInfo
+
+_SAME_GSD = 1.01
+"""Bands of one grid have ground sampling distances that differ by no more than this factor."""
+
+_GRID = Question(
+    topic="grid",
+    text="Which grid do bands of several resolutions take, and by which method?",
+    why="",
+    descriptor="grid: NAME_OF_A_BAND\nresampling: bilinear",
+)
 
 _WIDE = 10_000
 """Characters of a line of YAML: patterns are not broken."""
@@ -91,22 +108,23 @@ def draft(found: Survey, inspection: Inspection, folder: Path) -> str:
     kind, facts = found.kinds[0], inspection.kinds[0]
     known = None if kind.listed is None else kind.listed.descriptor
     remarks = [
-        f"Draft for {found.root}: {facts.tiles:,} tiles, {facts.name}.",
+        f"Draft for {found.root}: {facts.name}, tiles: {facts.tiles:,}.",
         "What files and pixels tell is filled in; the questions below are to be answered here.",
     ]
     if known is not None:
         values = known.model_dump(mode="json", exclude_defaults=True)
+        asked = list(facts.questions)
     else:
-        values, more = _drafted(found, kind, facts)
+        values, asked, more = _drafted(found, kind, facts)
         remarks += more
     # Links are followed: a path through one cannot be retraced with "..".
     values["root"] = os.path.relpath(os.path.realpath(found.root), os.path.realpath(folder))
     remarks += [
-        f"Not described here: {other.tiles:,} tiles, {other.name}, such as {other.example}."
+        f"Not described here: {other.name}, tiles: {other.tiles:,}, such as {other.example}."
         for other in inspection.kinds[1:]
     ]
     lines = [f"# {remark}" for remark in remarks] + _yaml(values)
-    for question in (*inspection.questions, *facts.questions):
+    for question in asked:
         lines += ["", *_commented(question)]
     return "\n".join(lines) + "\n"
 
@@ -119,10 +137,11 @@ def _is_of_files(kind: Readable) -> bool:
     return not is_stac and all(Path(path).is_file() for path in kind.index.tiles[0].files)
 
 
-def _drafted(found: Survey, kind: Readable, facts: Kind) -> tuple[dict[str, Any], list[str]]:
-    """Return the keys of a descriptor for files that no known one describes, and remarks."""
-    own = found.below_root(kind)
-    remarks = []
+def _drafted(
+    found: Survey, kind: Readable, facts: Kind
+) -> tuple[dict[str, Any], list[Question], list[str]]:
+    """Return keys for files that no known descriptor describes, open questions, and remarks."""
+    own, remarks = found.below_root(kind), []
     bands = bands_in(own) if len(facts.bands) == 1 else ()
     if bands:
         own = [name for name in own if names_a_band(name)]
@@ -138,7 +157,7 @@ def _drafted(found: Survey, kind: Readable, facts: Kind) -> tuple[dict[str, Any]
             "or give these a folder of their own."
         )
     values: dict[str, Any] = {
-        "description": f"{facts.name} below {Path(found.root).name}",
+        "description": f"{facts.name} in the folder {Path(found.root).name}",
         "files": pattern_of(own, selection, date=None, bands=bands),
         "example": own[0],
     }
@@ -148,7 +167,25 @@ def _drafted(found: Survey, kind: Readable, facts: Kind) -> tuple[dict[str, Any]
     if rule.nodata != "tag" or set(facts.nodata) != {"none"}:
         values["nodata"] = rule.nodata
     values["bands"] = _band_files(bands, facts) if bands else _bands(kind)
-    return values, remarks
+    asked = [_with_pattern(question, own, selection, bands) for question in facts.questions]
+    if bands:
+        # Their names are known now; that their grids may differ is asked of scenes alone.
+        asked = [question for question in asked if question.topic not in ("bands", "gsd")]
+        low, high = facts.gsd_m or (1.0, 1.0)
+        asked += [_GRID] if high > _SAME_GSD * low else []
+    return values, asked, remarks
+
+
+def _with_pattern(
+    question: Question, own: Sequence[str], selection: Selection, bands: Sequence[str]
+) -> Question:
+    """Give the question about dates the whole pattern as its answer."""
+    date = date_in(own) if question.topic == "date" else None
+    if date is None:
+        return question
+    pattern = pattern_of(own, selection, date=date, bands=bands)
+    lines = _yaml({"files": pattern, "date_format": date.format})
+    return replace(question, descriptor="\n".join(lines))
 
 
 def _all_below(root: str) -> list[str]:

@@ -33,6 +33,9 @@ _BAND = re.compile(
     re.IGNORECASE,
 )
 
+_FOLDERS = 12
+"""Folders for which patterns may be put together, and files of a folder that may be listed."""
+
 _FULL = 0.8
 """Share of the scenes that must have several bands before files are taken for bands."""
 
@@ -42,7 +45,7 @@ class Selection:
     """Two ways to name some files of a source."""
 
     glob: str
-    """Pattern below the root, as ``--tiles`` takes it."""
+    """Pattern below the root, as ``--tiles`` takes it; empty where no single one will do."""
 
     head: str
     """Regular expression of how their paths begin; empty for anything."""
@@ -86,7 +89,7 @@ def select(own: Sequence[str], others: Sequence[str]) -> Selection | None:
         pattern = re.compile(candidate.regex)
         if all(map(pattern.search, own)) and not any(map(pattern.search, others)):
             return candidate
-    return None
+    return _folder_by_folder(own, others)
 
 
 def date_in(names: Sequence[str]) -> NamedDate | None:
@@ -184,6 +187,29 @@ def _candidates(own: Sequence[str]) -> Iterator[Selection]:
     if len(last) == 1 and (parent := last.pop()):
         head = rf"(?:^|/){re.escape(parent)}/"
         yield Selection(f"**/{parent}/*{ending}", head, suffix, "[^/]*")
+
+
+def _folder_by_folder(own: Sequence[str], others: Sequence[str]) -> Selection | None:
+    """Return one expression made of a pattern for each folder, if there are few."""
+    folders: dict[str, list[str]] = defaultdict(list)
+    for name in own:
+        folders[_folder(name)].append(name.rsplit("/", 1)[-1])
+    if not 1 < len(folders) <= _FOLDERS:
+        return None
+    parts = []
+    for folder, files in folders.items():
+        beside = [name.rsplit("/", 1)[-1] for name in others if _folder(name) == folder]
+        selection = select(files, beside)
+        if selection is None and len(files) <= _FOLDERS:
+            listed = "|".join(map(re.escape, sorted(files)))
+            parts.append(f"{re.escape(folder)}(?:{listed})")
+            continue
+        if selection is None:
+            return None
+        inner = selection.regex.removeprefix("^").removesuffix("$")
+        before = "" if selection.head.startswith("^") else "[^/]*"
+        parts.append(f"{re.escape(folder)}{before}{inner.removeprefix('(?:^|/)')}")
+    return Selection("", "^", f"(?:{'|'.join(parts)})$", between="")
 
 
 def _shared_start(texts: Sequence[str]) -> str:

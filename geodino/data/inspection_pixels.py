@@ -266,7 +266,10 @@ class _Work:
         except SourceError as error:
             return _Part(at, error=str(error))
         every, some = combine(valid, "all"), combine(valid, "any")
-        found = [int(np.count_nonzero(v)) for v in (*valid, every, some)]
+        if valid.strides[0] == 0:  # one mask shared by all bands is counted once
+            found = [int(np.count_nonzero(every))] * (len(valid) + 2)
+        else:
+            found = [int(np.count_nonzero(v)) for v in (*valid, every, some)]
         if found[-2] == window.area:
             values = [band.ravel() for band in pixels]
         else:

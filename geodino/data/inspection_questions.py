@@ -101,7 +101,7 @@ def _units(kind: Readable, bands: Sequence[BandFacts], values: Values | None) ->
     unknown = [band for band in bands if band.unit == "unknown"]
     # The numbers of 8-bit pictures have no unit that one could declare; nor have classes.
     is_picture = kind.index.dtype in ("uint8", "int8") or (
-        values is not None and values.is_whole and _is_bounded(values, 0, 255)
+        values is not None and values.is_whole and _is_bounded(values, 0.0, 255.0)
     )
     if not unknown or is_picture:
         return []

@@ -133,7 +133,8 @@ def other_files(src: str) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for _, folders, names in os.walk(src, followlinks=False):
         folders[:] = [f for f in folders if not f.startswith(".") and not f.endswith(STORES)]
-        endings = (Path(name).suffix.lower() for name in names if not name.startswith("."))
+        visible = (name for name in names if not name.startswith(".") and name != FILE)
+        endings = (Path(name).suffix.lower() for name in visible)
         counts.update(ending for ending in endings if ending not in _LOOKED_AT)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 

@@ -159,7 +159,7 @@ def _pattern(found: Survey, kind: Readable, own: Sequence[str]) -> str | None:
         path for other in found.kinds if other is not kind for path in found.below_root(other)
     ]
     selection = select_names(own, others)
-    return "" if selection is None else f"{found.root}/{selection.glob}"
+    return f"{found.root}/{selection.glob}" if selection and selection.glob else ""
 
 
 def _source_questions(found: Survey, kinds: Sequence[Kind]) -> list[Question]:

@@ -123,11 +123,14 @@ def percent(share: float | None) -> str:
     return "over 99.9 %" if share > 0.999 else f"{100 * share:.1f} %"
 
 
-def amount(size: float) -> str:
+def amount(size_bytes: int) -> str:
     """Return a number of bytes in its largest unit."""
-    for unit in ("bytes", "kB", "MB", "GB"):
+    if size_bytes < 1000:
+        return f"{size_bytes} bytes"
+    size = size_bytes / 1000
+    for unit in ("kB", "MB", "GB"):
         if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.3g} {unit}"
+            return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:,.3g} TB"
 
@@ -159,8 +162,8 @@ def _sides(kind: Kind) -> str:
     return f"{_span(low_h, high_h)} x {_span(low_w, high_w)}"
 
 
-def _span(low: float, high: float) -> str:
-    return number(low) if low == high else f"{number(low)} to {number(high)}"
+def _span(low: int, high: int) -> str:
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _overlap(ground: Ground) -> str:
