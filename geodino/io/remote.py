@@ -7,6 +7,7 @@ one connection breaks, and wait for ever for a server that hangs.
 """
 
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -139,16 +140,14 @@ def ask(url: str) -> Told:
     Raises:
         RemoteError: in one sentence, what the server said, or that it cannot be reached.
     """
-    import fsspec
-
     address = _address(url)
     if address.startswith(("http://", "https://")):
         return _told(*_ask_http(url, address))
     try:
-        system, name = fsspec.core.url_to_fs(address)
+        system, name = store_of(address)
         about = system.info(name)
-    except (ImportError, ValueError):
-        # No package for this protocol: GDAL may still read it.
+    except store_errors(ImportError, ValueError):
+        # No package for this protocol, or no keys where it looks for them: GDAL may still read it.
         return Told()
     except OSError as error:
         is_gone = isinstance(error, FileNotFoundError)
@@ -160,6 +159,37 @@ def ask(url: str) -> Told:
         mtime_ns=int(changed.timestamp() * 1e9) if hasattr(changed, "timestamp") else 0,
         version=str(next((tag for tag in tags if tag), "")),
     )
+
+
+def store_of(url: str) -> tuple[Any, str]:
+    """Return fsspec's file system of an address, and what the file is called there.
+
+    Raises:
+        ImportError: its package is not installed; the message names it.
+        ValueError: there is none for this protocol.
+    """
+    import fsspec
+
+    # GDAL's word for a public bucket; s3fs has one of its own.
+    unsigned = str(get_gdal_config("AWS_NO_SIGN_REQUEST")).upper() in ("YES", "TRUE", "ON", "1")
+    options = {"anon": True} if unsigned and url.startswith("s3://") else {}
+    system, name = fsspec.core.url_to_fs(url, **options)
+    return system, str(name)
+
+
+def store_errors(*also: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return what packages for object stores raise that is no OSError, such as missing keys.
+
+    For an ``except``, with ``also`` before them.
+    """
+    roots = (
+        ("botocore.exceptions", "BotoCoreError"),
+        ("google.auth.exceptions", "GoogleAuthError"),
+        ("azure.core.exceptions", "AzureError"),
+    )
+    loaded = ((sys.modules.get(module), name) for module, name in roots)
+    theirs = (getattr(module, name) for module, name in loaded if module is not None)
+    return (*also, *theirs)
 
 
 def forget(url: str) -> None:
@@ -224,7 +254,7 @@ def read_text(url: str) -> str:
     try:
         with fsspec.open(address, "rt", encoding="utf-8") as file:
             return str(file.read())
-    except (ImportError, ValueError, OSError) as error:
+    except store_errors(ImportError, ValueError, OSError) as error:
         raise refusal(url, str(error)) from error
 
 

@@ -8,7 +8,11 @@ from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
 
 from geodino.errors import SourceError
+<<<<<<< HEAD:geodino/data/sources/find.py
 from geodino.io.zarr.key import find_key
+=======
+from geodino.io.remote import store_errors, store_of
+>>>>>>> remote:geodino/data/source.py
 
 RASTERS = (".tif", ".tiff", ".jp2", ".jpg", ".jpeg", ".png")
 """Endings looked for in folders. A file that is named itself may have any that GDAL reads."""
@@ -176,11 +180,9 @@ def _remote(url: str) -> Found:
 
 def _listed(url: str) -> list[str]:
     """Return the addresses below a folder, or those that a pattern matches."""
-    import fsspec
-
     protocol = url.partition("://")[0]
     try:
-        system, pattern = fsspec.core.url_to_fs(url)
+        system, pattern = store_of(url)
         below = f"{pattern.rstrip('/')}/**" if url.endswith("/") else pattern
         return [system.unstrip_protocol(name) for name in system.glob(below)]
     except ImportError as error:
@@ -193,7 +195,7 @@ def _listed(url: str) -> list[str]:
             f"{url} cannot be listed: {protocol}:// is not known ({error}). s3://, gs:// and az:// "
             "are."
         ) from error
-    except (OSError, NotImplementedError) as error:
+    except store_errors(OSError, NotImplementedError) as error:
         raise SourceError(
             f"{url} cannot be listed: {str(error) or type(error).__name__}. Check the address and your "
             "credentials, or name the files themselves, a STAC item collection or a tile index."

@@ -1,6 +1,8 @@
 """Sources behind a network: listing, items, the order of far tiles, batches, lost tiles."""
 
 import json
+import sys
+import types
 
 import fsspec
 import numpy as np
@@ -368,13 +370,35 @@ def test_a_bucket_is_listed_like_a_folder():
 
 
 def test_a_bucket_whose_package_is_missing_is_refused_with_the_name_of_the_package(monkeypatch):
-    def no_package(url):
+    def no_package(url, **options):
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", no_package)
     with pytest.raises(SourceError, match=r"s3://b/\*\.tif cannot be listed.*Install s3fs"):
         find("s3://b/*.tif")
     assert find("s3://b/a.tif").files == ("s3://b/a.tif",)
+
+
+def test_missing_keys_of_a_bucket_are_a_sentence_and_a_public_one_needs_none(monkeypatch):
+    errors = types.ModuleType("botocore.exceptions")
+    errors.BotoCoreError = type("BotoCoreError", (Exception,), {})
+    monkeypatch.setitem(sys.modules, "botocore.exceptions", errors)
+    asked = []
+
+    def store(url, **options):
+        asked.append(options)
+        if not options.get("anon"):
+            raise errors.BotoCoreError("Unable to locate credentials")
+        return fsspec.filesystem("memory"), "/nothing/*.tif"
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", store)
+    with pytest.raises(SourceError, match=r"Unable to locate credentials\. Check the address and"):
+        find("s3://b/*.tif")
+    assert remote.ask("s3://b/a.tif") == remote.Told()
+    monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
+    with pytest.raises(SourceError, match="holds no raster"):
+        find("s3://b/*.tif")
+    assert asked == [{}, {}, {"anon": True}]
 
 
 def test_an_unknown_protocol_is_named():
