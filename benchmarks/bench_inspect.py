@@ -25,8 +25,8 @@ from rasterio.windows import Window as GdalWindow
 import geodino  # noqa: F401  (torchgeo imports torchvision, which the hook mends)
 from geodino.data.config import DataConfig
 from geodino.data.index import build_index
-from geodino.data.inspection_pixels import look
-from geodino.data.inspection_survey import survey
+from geodino.data.inspection.pixels import look
+from geodino.data.inspection.survey import survey
 from geodino.geo.windows import super_windows
 
 THREADS = 2
@@ -44,7 +44,7 @@ WHOLE = """
 import json, re, sys, time
 from pathlib import Path
 from geodino.data.config import DataConfig
-from geodino.data.inspection_source import inspect
+from geodino.data.inspection.source import inspect
 def peak_mb():  # unlike getrusage, this does not count what the parent held
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1e3
 before = peak_mb()

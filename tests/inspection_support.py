@@ -8,8 +8,8 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
 from geodino.data.config import DataConfig
-from geodino.data.inspection import Inspection
-from geodino.data.inspection_source import inspect
+from geodino.data.inspection.found import Inspection
+from geodino.data.inspection.source import inspect
 
 GSD_M = 10.0
 

@@ -201,7 +201,7 @@ def inspect(
     quiet: Quiet = False,
 ) -> None:
     """Look through an archive: say what it holds, and ask what no file tells."""
-    from geodino.runs.inspect import InspectJob, inspect
+    from geodino.runs.inspect.job import InspectJob, inspect
 
     job = InspectJob(
         sources=tuple(sources),

@@ -9,7 +9,7 @@ import pytest
 from inspection_support import noise, write
 
 from geodino.errors import RecipeError, SourceError
-from geodino.runs.inspect import InspectJob, inspect
+from geodino.runs.inspect.job import InspectJob, inspect
 
 
 def command(*arguments):
@@ -147,7 +147,7 @@ def test_a_draft_is_written_once_and_said(archive, tmp_path):
 
 def test_inspecting_loads_no_torch(archive):
     code = (
-        "import sys\nfrom geodino.runs.inspect import InspectJob, inspect\n"
+        "import sys\nfrom geodino.runs.inspect.job import InspectJob, inspect\n"
         f"inspect(InspectJob(sources=({str(archive)!r},), quiet=True)).text\n"
         "assert 'torch' not in sys.modules, 'torch was loaded'"
     )
@@ -157,7 +157,7 @@ def test_inspecting_loads_no_torch(archive):
 
 def test_progress_is_told_file_by_file_and_window_by_window(archive):
     from geodino.data.config import DataConfig
-    from geodino.data.inspection_source import inspect as look_through
+    from geodino.data.inspection.source import inspect as look_through
 
     told = []
     look_through(str(archive), DataConfig(), threads=2, progress=lambda *args: told.append(args))

@@ -8,11 +8,8 @@ from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
 
 from geodino.errors import SourceError
-<<<<<<< HEAD:geodino/data/sources/find.py
-from geodino.io.zarr.key import find_key
-=======
 from geodino.io.remote import store_errors, store_of
->>>>>>> remote:geodino/data/source.py
+from geodino.io.zarr.key import find_key
 
 RASTERS = (".tif", ".tiff", ".jp2", ".jpg", ".jpeg", ".png")
 """Endings looked for in folders. A file that is named itself may have any that GDAL reads."""

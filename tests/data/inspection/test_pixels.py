@@ -8,9 +8,9 @@ from inspection_support import inspected, noise, write
 
 from geodino.data.config import DataConfig
 from geodino.data.index import build_index
-from geodino.data.inspection_bands import band_facts
-from geodino.data.inspection_kinds import Readable
-from geodino.data.inspection_pixels import MAX_BANDS, SOLID, look, solid_blocks
+from geodino.data.inspection.bands import band_facts
+from geodino.data.inspection.kinds import Readable
+from geodino.data.inspection.pixels import MAX_BANDS, SOLID, look, solid_blocks
 from geodino.data.statistics import measure
 from geodino.geo.windows import Window
 

@@ -7,8 +7,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from geodino import __version__
-from geodino.data.inspection import Histogram, Inspection
-from geodino.runs.inspect_words import (
+from geodino.data.inspection.found import Histogram, Inspection
+from geodino.runs.inspect.words import (
     BANDS,
     COLUMNS,
     band_rows,
@@ -31,7 +31,7 @@ _LISTED = 1000
 def as_html(inspections: Sequence[Inspection]) -> str:
     """Return the whole page; the same inspections give the same text."""
     environment = Environment(
-        loader=PackageLoader("geodino.runs"),
+        loader=PackageLoader("geodino.runs.inspect"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodino.data.config import DataConfig
-from geodino.data.inspection import QualityFacts
-from geodino.data.inspection_kinds import Readable
+from geodino.data.inspection.found import QualityFacts
+from geodino.data.inspection.kinds import Readable
 from geodino.data.parallel import in_order
 from geodino.data.sources.descriptor import QualityLayer
 from geodino.errors import SourceError

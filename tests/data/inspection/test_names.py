@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geodino.data.descriptor import Descriptor
-from geodino.data.inspection_names import (
+from geodino.data.inspection.names import (
     bands_in,
     date_in,
     names_a_band,
     pattern_of,
     select,
 )
-from geodino.data.scenes import described
+from geodino.data.sources.descriptor import Descriptor
+from geodino.data.sources.scenes import described
 
 
 @pytest.mark.parametrize(

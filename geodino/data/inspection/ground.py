@@ -11,7 +11,7 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
 from geodino import seeds
-from geodino.data.inspection import Ground
+from geodino.data.inspection.found import Ground
 from geodino.data.tiles import Tile
 from geodino.geo.grid import Grid
 

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from geodino.data.config import DataConfig
-from geodino.data.draft import Drafted, refuse_existing, write_draft
-from geodino.data.inspection import Inspection
-from geodino.data.inspection_source import examine
-from geodino.data.inspection_survey import survey
+from geodino.data.inspection.draft import Drafted, refuse_existing, write_draft
+from geodino.data.inspection.found import Inspection
+from geodino.data.inspection.source import examine
+from geodino.data.inspection.survey import survey
 from geodino.data.parallel import thread_count
 from geodino.data.sources.find import INDEX, SHARDS, STORES, is_remote
 from geodino.data.tiles import first_reasons
 from geodino.errors import RecipeError, SourceError
 from geodino.files import write_text
-from geodino.runs.inspect_text import as_text
+from geodino.runs.inspect.text import as_text
 from geodino.runs.progress import JobProgress
 
 
@@ -105,7 +105,7 @@ def inspect(job: InspectJob) -> Inspected:
         if job.draft is not None and found.kinds:
             written.append(_drafted(write_draft(found, inspection, job.draft)))
     if job.html is not None:
-        from geodino.runs.inspect_html import as_html
+        from geodino.runs.inspect.html import as_html
 
         write_text(job.html, as_html(inspections))
         written.append(f"The page is {job.html}")

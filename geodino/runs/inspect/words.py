@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
-from geodino.data.inspection import (
+from geodino.data.inspection.found import (
     BandFacts,
     Dates,
     Ground,

@@ -3,8 +3,8 @@
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from geodino.data.inspection import Inspection, Kind, Question
-from geodino.runs.inspect_words import (
+from geodino.data.inspection.found import Inspection, Kind, Question
+from geodino.runs.inspect.words import (
     BANDS,
     COLUMNS,
     Fact,

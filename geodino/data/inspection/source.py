@@ -3,19 +3,19 @@
 import shlex
 from collections.abc import Sequence
 
-from geodino.data import inspection_facts as facts
 from geodino.data.config import DataConfig
-from geodino.data.inspection import Inspection, Kind, QualityFacts, Question
-from geodino.data.inspection_bands import band_facts, observations, sampled
-from geodino.data.inspection_ground import ground
-from geodino.data.inspection_kinds import Readable
-from geodino.data.inspection_names import bands_in
-from geodino.data.inspection_names import select as select_names
-from geodino.data.inspection_pixels import MAX_PIXELS, Values, look
-from geodino.data.inspection_quality import quality_facts
-from geodino.data.inspection_questions import questions
-from geodino.data.inspection_scan import Progress, duplicates
-from geodino.data.inspection_survey import Survey, survey
+from geodino.data.inspection import facts
+from geodino.data.inspection.bands import band_facts, observations, sampled
+from geodino.data.inspection.found import Inspection, Kind, QualityFacts, Question
+from geodino.data.inspection.ground import ground
+from geodino.data.inspection.kinds import Readable
+from geodino.data.inspection.names import bands_in
+from geodino.data.inspection.names import select as select_names
+from geodino.data.inspection.pixels import MAX_PIXELS, Values, look
+from geodino.data.inspection.quality import quality_facts
+from geodino.data.inspection.questions import questions
+from geodino.data.inspection.scan import Progress, duplicates
+from geodino.data.inspection.survey import Survey, survey
 
 _NAMED = 12
 """Bands named in a sentence."""

@@ -16,7 +16,7 @@ from pyproj.exceptions import CRSError
 from geodino.data.assembly import assemble
 from geodino.data.config import DataConfig
 from geodino.data.evidence import decide
-from geodino.data.inspection import Question
+from geodino.data.inspection.found import Question
 from geodino.data.naming import Channels, channels_of, choose_bands, declared_channels
 from geodino.data.recoding import bring_together
 from geodino.data.sources.catalogue import Catalogue

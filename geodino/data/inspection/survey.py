@@ -8,8 +8,8 @@ from pathlib import Path
 from geodino.data.config import DataConfig
 from geodino.data.filters import select
 from geodino.data.index import build_index
-from geodino.data.inspection_kinds import Readable, sort_into_kinds
-from geodino.data.inspection_scan import Bad, Progress, catalogues, describe_all, other_files
+from geodino.data.inspection.kinds import Readable, sort_into_kinds
+from geodino.data.inspection.scan import Bad, Progress, catalogues, describe_all, other_files
 from geodino.data.sources.catalogue import Catalogue
 from geodino.data.sources.find import INDEX
 from geodino.errors import SourceError

@@ -9,7 +9,7 @@ from math import ceil
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
-from geodino.data.inspection import Dates, Layout
+from geodino.data.inspection.found import Dates, Layout
 from geodino.data.tiles import Tile
 from geodino.geo.validity import ReadRule
 from geodino.io.raster import RasterInfo

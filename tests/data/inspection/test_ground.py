@@ -5,7 +5,7 @@ import pytest
 import shapely
 from affine import Affine
 
-from geodino.data.inspection_ground import cover, outlines
+from geodino.data.inspection.ground import cover, outlines
 from geodino.geo.grid import Grid
 
 # 4,096 points: two standard deviations of a share are at most 1.6 %.

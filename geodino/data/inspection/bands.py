@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodino.data.config import DataConfig
-from geodino.data.inspection import BandFacts, BandValues, Histogram, Sampled
-from geodino.data.inspection_kinds import Readable
-from geodino.data.inspection_pixels import Values
+from geodino.data.inspection.found import BandFacts, BandValues, Histogram, Sampled
+from geodino.data.inspection.kinds import Readable
+from geodino.data.inspection.pixels import Values
 from geodino.data.statistics import PERCENTILES
 from geodino.geo.bands import Band
 from geodino.io.raster import RasterInfo

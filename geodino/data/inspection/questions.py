@@ -9,10 +9,10 @@ from typing import get_args
 import numpy as np
 
 from geodino.data.config import DataConfig
-from geodino.data.inspection import BandFacts, Dates, Question
-from geodino.data.inspection_kinds import Readable, family
-from geodino.data.inspection_names import date_in
-from geodino.data.inspection_pixels import SOLID, Fill, Values
+from geodino.data.inspection.found import BandFacts, Dates, Question
+from geodino.data.inspection.kinds import Readable, family
+from geodino.data.inspection.names import date_in
+from geodino.data.inspection.pixels import SOLID, Fill, Values
 from geodino.geo.bands import Unit
 
 UNITS = ", ".join(unit for unit in get_args(Unit) if unit != "unknown")

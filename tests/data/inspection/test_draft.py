@@ -7,11 +7,11 @@ import pytest
 from inspection_support import noise, write
 
 from geodino.data.config import DataConfig
-from geodino.data.descriptor import load_descriptor
-from geodino.data.draft import write_draft
 from geodino.data.index import build_index
-from geodino.data.inspection_source import examine
-from geodino.data.inspection_survey import survey
+from geodino.data.inspection.draft import write_draft
+from geodino.data.inspection.source import examine
+from geodino.data.inspection.survey import survey
+from geodino.data.sources.descriptor import load_descriptor
 from geodino.errors import SourceError
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from geodino.data.inspection import Inspection, Kind, Question
-from geodino.data.inspection_kinds import Readable
-from geodino.data.inspection_names import (
+from geodino.data.inspection.found import Inspection, Kind, Question
+from geodino.data.inspection.kinds import Readable
+from geodino.data.inspection.names import (
     Selection,
     bands_in,
     date_in,
@@ -19,7 +19,7 @@ from geodino.data.inspection_names import (
     pattern_of,
     select,
 )
-from geodino.data.inspection_survey import Survey, below
+from geodino.data.inspection.survey import Survey, below
 from geodino.data.sources.descriptor import FILE, load_descriptor, root_of
 from geodino.data.sources.find import find
 from geodino.data.sources.scenes import described
