@@ -28,7 +28,7 @@ from geodino.geo.validity import ReadRule
 from geodino.geo.windows import Window
 from geodino.io.metadata import RasterInfo
 from geodino.io.raster import HandlePool, read
-from geodino.io.zarr_store import describe_store
+from geodino.io.zarr.store import describe_store
 
 CHIP, SUPER, BATCH, CHUNK = 256, 1024, 32, 512
 DIMS = ("time", "band", "y", "x")

@@ -17,7 +17,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 _PIECE = 1 << 16
@@ -70,6 +70,9 @@ class Faults:
     """How many answers are cut after ``drop_after`` bytes of their body."""
     drop_after: int = 1000
     """See ``drop_first``."""
+    after: dict[str, int] = field(default_factory=dict)
+    """How many requests are still answered well before ``status``, ``fail_first`` and
+    ``drop_first`` begin."""
     hang_s: dict[str, float] = field(default_factory=dict)
     """Seconds before it is answered."""
     no_head: bool = False
@@ -82,6 +85,8 @@ class Faults:
 
 class FarServer(AbstractContextManager["FarServer"]):
     """Serves the files below a folder, from a process of its own.
+
+    ``/~ANYTHING/NAME`` is the file ``NAME`` too, at an address that no cache has seen.
 
     Args:
         root: the folder.
@@ -225,7 +230,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         self.server.far.begin()
         try:
-            self._serve(unquote(urlsplit(self.path).path).lstrip("/"))
+            name = unquote(urlsplit(self.path).path).lstrip("/")
+            self._serve(name.partition("/")[2] if name.startswith("~") else name)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
         finally:
@@ -234,6 +240,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self, name: str) -> None:
         far, faults = self.server.far, self.server.far.faults
         time.sleep(far.latency_s + faults.hang_s.get(name, 0.0))
+        if far.is_among_first(faults.after, name):
+            faults = Faults()
         status = faults.status.get(name)
         if status is None and far.is_among_first(faults.fail_first, name):
             status = HTTPStatus.SERVICE_UNAVAILABLE
@@ -250,7 +258,7 @@ class _Handler(BaseHTTPRequestHandler):
         if ranges and any(start >= size for start, _ in ranges):
             self._refuse(name, int(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE))
             return
-        self._send(name, file, size, ranges)
+        self._send(name, file, ranges, faults)
 
     def _refuse(self, name: str, status: int) -> None:
         body = f"{status} {HTTPStatus(status).phrase}\n".encode()
@@ -266,7 +274,10 @@ class _Handler(BaseHTTPRequestHandler):
         said = {key.lower(): value for key, value in self.headers.items()}
         self.server.far.note(Request(self.command, name, ranges, status, sent, said))
 
-    def _send(self, name: str, file: Path, size: int, ranges: tuple[tuple[int, int], ...]) -> None:
+    def _send(
+        self, name: str, file: Path, ranges: tuple[tuple[int, int], ...], faults: Faults
+    ) -> None:
+        size = file.stat().st_size
         heads = [b""] * len(ranges)
         tail = b""
         if len(ranges) > 1:
@@ -290,7 +301,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Type", "application/octet-stream")
         if len(ranges) == 1:
             self.send_header("Content-Range", f"bytes {ranges[0][0]}-{ranges[0][1] - 1}/{size}")
-        if not self.server.far.faults.versionless:
+        if not faults.versionless:
             stat = file.stat()
             self.send_header("ETag", f'"{stat.st_mtime_ns:x}-{size:x}"')
             self.send_header("Last-Modified", formatdate(stat.st_mtime, usegmt=True))
@@ -298,29 +309,26 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             self._note(name, ranges, int(status), 0)
             return
-        faults = self.server.far.faults
         is_cut = self.server.far.is_among_first(faults.drop_first, name)
         left = faults.drop_after if is_cut else length
         sent = 0
-        with file.open("rb") as source:
-            for head, (start, stop) in zip(heads or [b""], parts, strict=True):
-                self.wfile.write(head)
-                source.seek(start)
-                size = min(stop - start, left - sent)
-                self._copy(source, size)
-                sent += size
-            if not is_cut:
-                self.wfile.write(tail)
-        self._note(name, ranges, int(status), sent)
+        try:
+            with file.open("rb") as source:
+                for head, (start, stop) in zip(heads or [b""], parts, strict=True):
+                    self.wfile.write(head)
+                    source.seek(start)
+                    end = sent + min(stop - start, left - sent)
+                    while sent < end:
+                        piece = source.read(min(_PIECE, end - sent))
+                        self.server.far.wait_for_link(len(piece))
+                        self.wfile.write(piece)
+                        sent += len(piece)
+                if not is_cut:
+                    self.wfile.write(tail)
+        finally:  # also where the client hangs up
+            self._note(name, ranges, int(status), sent)
         if is_cut:
             self.close_connection = True
-
-    def _copy(self, source: BinaryIO, size: int) -> None:
-        while size:
-            piece = source.read(min(_PIECE, size))
-            self.server.far.wait_for_link(len(piece))
-            self.wfile.write(piece)
-            size -= len(piece)
 
 
 def _ranges(header: str | None, size: int) -> tuple[tuple[int, int], ...]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from geodino.errors import GeodinoError
+from geodino.errors import GeodinoError, SourceError
 
 app = typer.Typer(
     name="geodino",
@@ -169,6 +169,59 @@ def embed(
     facts = embed(job)
     if as_json or not dry_run:  # a dry run has said everything
         _report(facts, as_json=as_json)
+
+
+@app.command()
+def inspect(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders, globs, files, stores, indexes, STAC documents or descriptors.",
+            metavar="SRC...",
+        ),
+    ],
+    overrides: Overrides = None,
+    aoi: Aoi = None,
+    when: When = None,
+    where: Where = None,
+    pixels: Annotated[
+        int | None, typer.Option(help="Pixels read at most, about.", min=1, metavar="N")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a page, complete in itself.")
+    ] = None,
+    write_descriptor: Annotated[
+        Path | None, typer.Option(help="Folder where a dataset.yaml is drafted.", metavar="FOLDER")
+    ] = None,
+    *,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A file that cannot be used is an error.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Look through an archive: say what it holds, and ask what no file tells."""
+    from geodino.runs.inspect.job import InspectJob, inspect
+
+    job = InspectJob(
+        sources=tuple(sources),
+        overrides=tuple(overrides or ()),
+        aoi=aoi,
+        datetime=when,
+        where=where,
+        pixels=pixels,
+        html=html,
+        draft=write_descriptor,
+        strict=strict,
+        quiet=quiet or as_json,
+    )
+    found = inspect(job)
+    if as_json:
+        _report(found.facts, as_json=True)
+    elif not quiet:
+        print(found.text)
+    if found.refusal is not None:
+        raise SourceError(found.refusal)
 
 
 @app.command()

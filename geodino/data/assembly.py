@@ -5,9 +5,9 @@ from dataclasses import replace
 from itertools import groupby
 
 from geodino.data.config import DataConfig
-from geodino.data.descriptor import Descriptor
 from geodino.data.recoding import Channel, Recoding
-from geodino.data.scenes import Scene
+from geodino.data.sources.descriptor import Descriptor
+from geodino.data.sources.scenes import Scene
 from geodino.data.tiles import Part, Quality, Tile
 from geodino.errors import BandError, SourceError, suggest
 from geodino.geo.grid import Grid

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from geodino.data.assembly import assemble, snapped
-from geodino.data.catalogue import Catalogue, catalogue
 from geodino.data.config import DataConfig
 from geodino.data.evidence import decide
 from geodino.data.filters import select
@@ -14,8 +13,9 @@ from geodino.data.naming import Channels, channels_of, choose_bands, declared_ch
 from geodino.data.overlap import weigh
 from geodino.data.parallel import in_order, thread_count
 from geodino.data.recoding import bring_together
-from geodino.data.scenes import Scene
-from geodino.data.source import INDEX
+from geodino.data.sources.catalogue import Catalogue, catalogue
+from geodino.data.sources.find import INDEX
+from geodino.data.sources.scenes import Scene
 from geodino.data.stored import load_index, save_index
 from geodino.data.tiles import (
     Part,
@@ -73,7 +73,7 @@ def build_index(
     declares others.
 
     Args:
-        src: see :func:`geodino.data.catalogue.catalogue`; or an index file.
+        src: see :func:`geodino.data.sources.catalogue.catalogue`; or an index file.
         config: what is declared about the files.
         threads: how many files are opened at once; more where they lie behind a network and
             ``config.threads`` is ``auto``.

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import get_args
 
 from geodino.data.config import DataConfig
-from geodino.data.product import sentinel_2_offset
 from geodino.data.recoding import Channel
-from geodino.data.scenes import Scene
+from geodino.data.sources.product import sentinel_2_offset
+from geodino.data.sources.scenes import Scene
 from geodino.errors import BandError, SourceError, suggest
 from geodino.geo.bands import Band, Unit, common_name
 from geodino.geo.validity import ReadRule

@@ -42,12 +42,9 @@ class Preview:
         axes = np.zeros((COMPONENTS, features.shape[1]), dtype=np.float32)
         explained = np.zeros(COMPONENTS, dtype=np.float32)
         if len(features) > 1 and np.ptp(features, axis=0).any():
+            # scikit-learn fixes the signs, which are free: two runs give the same colours.
             fitted = PCA(count, svd_solver="full").fit(features.astype(np.float64))
-            found = fitted.components_
-            # The sign of an axis is free; fixed, so that two runs give the same colours.
-            largest = np.abs(found).argmax(axis=1)
-            signs = np.sign(found[np.arange(count), largest])
-            axes[:count] = found * signs[:, None]
+            axes[:count] = fitted.components_
             explained[:count] = fitted.explained_variance_ratio_
         values = (features - mean) @ axes.T
         low, high = np.percentile(values, _STRETCH, axis=0).astype(np.float32)

@@ -53,7 +53,7 @@ class Quantiser:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loss:
-    """What quantisation costs, measured on features the scales were not fitted on."""
+    """What quantisation costs."""
 
     relative_error: float
     """Root of the mean squared error, over the root of the variance of the features."""

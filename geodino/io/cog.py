@@ -30,6 +30,7 @@ from geodino.io.whole import missing
 from geodino.metrics.moments import Moments
 
 BLOCK = 512
+"""Side of a block; a smaller raster is one block of a multiple of 16, as TIFF asks for."""
 
 Point = Literal["Area", "Point"]
 """What GDAL's AREA_OR_POINT says a pixel stands for."""
@@ -68,6 +69,8 @@ class CogWriter:
         self._dtype = np.dtype(dtype)
         self._moments = Moments.empty(count)
         self._pixels = grid.width * grid.height
+        # A block is stored whole: of a small map with a thousand bands most would be padding.
+        self._block = min(BLOCK, -(-max(grid.width, grid.height) // 16) * 16)
         path.parent.mkdir(parents=True, exist_ok=True)
         with _writing(path):
             self._target = rasterio.open(
@@ -152,8 +155,8 @@ class CogWriter:
         return {
             "COPY_SRC_OVERVIEWS": "YES",
             "TILED": "YES",
-            "BLOCKXSIZE": str(BLOCK),
-            "BLOCKYSIZE": str(BLOCK),
+            "BLOCKXSIZE": str(self._block),
+            "BLOCKYSIZE": str(self._block),
             "INTERLEAVE": "PIXEL" if self._colours else "BAND",
             "COMPRESS": "ZSTD",
             "PREDICTOR": "3" if self._dtype.kind == "f" else "2",

@@ -8,8 +8,8 @@ from rasterio.errors import RasterioError
 
 from geodino.errors import SourceError
 from geodino.io.remote import first_bytes, is_far, told_of
-from geodino.io.zarr_key import find_key
-from geodino.io.zarr_pool import StorePool
+from geodino.io.zarr.key import find_key
+from geodino.io.zarr.pool import StorePool
 
 _SAMPLED = 1 << 16
 """Bytes hashed at the start, the middle and the end of a file."""

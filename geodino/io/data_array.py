@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from affine import Affine
 from jaxtyping import Bool, Float, Shaped
 
 from geodino.errors import BandError, SourceError, suggest
@@ -84,7 +85,7 @@ def open_array(
         name=name,
         grid=Grid(
             None if crs is None else (":".join(authority) if authority else crs.to_wkt()),
-            image.rio.transform(recalc=True),
+            _transform(image),
             width=width,
             height=height,
         ),
@@ -117,6 +118,15 @@ def feature_array(
         array = array.rio.write_crs(grid.crs)
     array = array.rio.write_transform(grid.transform)
     return array.rio.write_nodata(np.nan)  # type: ignore[no-any-return]
+
+
+def _transform(image: "xarray.DataArray") -> Affine:
+    """Return the transform that was stored, unless the array was cut since: then its coordinates'."""
+    stored, measured = image.rio.transform(), image.rio.transform(recalc=True)
+    corners = np.array([[0, 0], [image.shape[2], image.shape[1]]]).T
+    moved = ~measured @ (stored @ corners) - corners
+    kept: Affine = stored if np.abs(moved).max() < 1e-3 else measured
+    return kept
 
 
 def _as_image(array: "xarray.DataArray", name: str) -> "xarray.DataArray":

@@ -1,6 +1,6 @@
 """What the metadata of a raster says, and whether the file can be used at all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -14,9 +14,18 @@ from rasterio.errors import RasterioError
 from geodino.errors import SourceError
 from geodino.geo.grid import Grid
 from geodino.geo.validity import ReadRule
-from geodino.io.remote import Told, far_options, is_far, refusal, told_of
+from geodino.io.remote import (
+    RemoteError,
+    Told,
+    far_options,
+    forget,
+    is_far,
+    patiently,
+    refusal,
+    told_of,
+)
 from geodino.io.whole import missing
-from geodino.io.zarr_key import stamp
+from geodino.io.zarr.key import stamp
 
 MaskKind = Literal["none", "shared", "per_band", "nodata_values"]
 """Mask beside the pixels: none; one for all bands (in the file or in ``.msk``); one for each
@@ -112,7 +121,7 @@ def describe_file(path: str | Path) -> RasterInfo:
     """
     name = str(path)
     known = _state_of(name)
-    dataset = open_raster(name)
+    dataset = patiently(lambda: open_raster(name)) if is_far(name) else open_raster(name)
     with dataset:
         _refuse_unusable(name, dataset)
         if is_far(name):
@@ -148,9 +157,12 @@ def is_unchanged(info: RasterInfo) -> bool:
     if now == Told(size=info.size):
         return False
     try:
-        return _state_of(info.path, whole=False) == now
+        is_same = _state_of(info.path, whole=False) == now
     except SourceError:
         return False
+    if not is_same and is_far(info.path):
+        forget(info.path)
+    return is_same
 
 
 def _state_of(name: str, *, whole: bool = True) -> Told:
@@ -191,15 +203,20 @@ def open_raster(name: str) -> Any:
     """Open a dataset of this thread's own.
 
     Raises:
-        SourceError: the file vanished, or GDAL cannot read it.
+        SourceError: the file vanished, its server does not hand it out, or GDAL cannot read it.
     """
-    options = far_options() if is_far(name) else _OPTIONS
+    if is_far(name):
+        try:
+            return _open_far(name, far_options())
+        except RemoteError as error:
+            if not error.is_about_us:
+                raise
+            # Some servers refuse strangers' HEAD but not their GET, as signed addresses do.
+            return _open_far(name, far_options() | {"CPL_VSIL_CURL_USE_HEAD": "NO"})
     try:
-        with rasterio.Env(**options):
+        with rasterio.Env(**_OPTIONS):
             return rasterio.open(name, sharing=False)
     except RasterioError as error:
-        if is_far(name):
-            raise refusal(name, cause(error)) from error
         if "://" not in name and not name.startswith("/vsi") and not Path(name).exists():
             raise SourceError(
                 f"{name} does not exist (any more). Restore it, or build the index again."
@@ -207,6 +224,15 @@ def open_raster(name: str) -> Any:
         raise SourceError(
             f"{name} cannot be read as a raster: {cause(error)}. Remove it, or name only rasters."
         ) from error
+
+
+def _open_far(name: str, options: Mapping[str, str]) -> Any:
+    try:
+        with rasterio.Env(**options):
+            return rasterio.open(name, sharing=False)
+    except RasterioError as error:
+        forget(name)
+        raise refusal(name, cause(error)) from error
 
 
 def _refuse_unusable(name: str, dataset: Any) -> None:

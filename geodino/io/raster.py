@@ -1,7 +1,7 @@
 """Reading pixels: handles that stay open, and windows with their validity.
 
 Every format but zarr goes through GDAL, JPEG and PNG included; a raster of a zarr store is named
-``STORE#ARRAY`` (see :mod:`geodino.io.zarr_key`). Arrays are (bands, height, width); masks are True
+``STORE#ARRAY`` (see :mod:`geodino.io.zarr.key`). Arrays are (bands, height, width); masks are True
 where a pixel may be used. Band numbers are GDAL's: the first is 1.
 """
 
@@ -30,11 +30,11 @@ from geodino.io.metadata import (
     mask_kind,
     open_raster,
 )
-from geodino.io.remote import RUN_BYTES, RemoteError, ask, is_far, patiently
-from geodino.io.zarr_key import find_key
-from geodino.io.zarr_pool import StorePool
-from geodino.io.zarr_read import StoreRaster
-from geodino.io.zarr_store import describe_raster
+from geodino.io.remote import RUN_BYTES, RemoteError, ask, forget, is_far, patiently
+from geodino.io.zarr.key import find_key
+from geodino.io.zarr.pool import StorePool
+from geodino.io.zarr.read import StoreRaster
+from geodino.io.zarr.store import describe_raster
 
 __all__ = ["HandlePool", "RasterInfo", "describe", "read"]
 
@@ -59,7 +59,7 @@ class _Caches:
             if not self._holders:
                 self._before["GDAL_CACHEMAX"] = get_gdal_config("GDAL_CACHEMAX")
                 set_gdal_config("GDAL_CACHEMAX", _CACHE_BYTES)
-                if get_gdal_config(_RUN) is None:  # else it is the user's
+                if get_gdal_config(_RUN) in (None, _RUN_OF_GDAL):  # else it is the user's
                     self._before[_RUN] = _RUN_OF_GDAL
                     set_gdal_config(_RUN, RUN_BYTES)
             self._holders.add(id(self))
@@ -202,9 +202,7 @@ def read(
     if not is_far(str(path)):
         return _read(pool, path, window, bands, rule)
     return patiently(
-        lambda: _read(pool, path, window, bands, rule),
-        # A handle whose connection broke reads nothing any more.
-        before_again=lambda: pool.drop(path),
+        lambda: _read(pool, path, window, bands, rule), before_again=lambda: forget(str(path))
     )
 
 
@@ -229,6 +227,7 @@ def _read(
         pixels = dataset.read(wanted, window=where)
         mask = _stored_mask(handle, bands, where, rule)
     except RasterioError as error:
+        pool.drop(path)
         raise _unreadable(str(path), window, cause(error)) from error
     if window is not None and pixels.shape[1:] != (window.height, window.width):
         raise ValueError(f"{window} reaches out of {path} ({dataset.height} x {dataset.width})")

@@ -2,13 +2,15 @@
 
 GDAL reads COGs over HTTP well if it is told to: blocks that lie one after the other in the file
 come with one request, connections are kept, HTTP/2 is used where it is offered. Its defaults also
-ask for a dozen sidecar files that do not exist, give up a file for the life of the process when
+ask for a dozen sidecar files that do not exist, give a file up for the life of the process when
 one connection breaks, and wait for ever for a server that hangs.
 """
 
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -16,6 +18,7 @@ from typing import Any, TypeVar
 
 import rasterio
 from rasterio.env import get_gdal_config
+from rasterio.errors import RasterioError
 
 from geodino.errors import SourceError
 
@@ -29,11 +32,12 @@ _OPTIONS: dict[str, str] = {
     # No listing of the folder and no search for .msk, .aux.xml, .ovr, .tfw: each name is a request
     # of its own, and part of them is made while Python's lock is held, so that all threads wait.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    # One GET brings the directory of most COGs; its answer also tells the size, so no HEAD.
+    # One GET brings the directory of most COGs. HEAD stays: without it GDAL begins to download the
+    # whole file and breaks the connection off to learn its size.
     "GDAL_INGESTED_BYTES_AT_OPEN": str(1 << 16),
-    "CPL_VSIL_CURL_USE_HEAD": "NO",
-    # A failure is remembered for the address until the process ends, unless closing forgets it.
-    "CPL_VSIL_CURL_NON_CACHED": ":".join(f"{prefix}/" for prefix in _NETWORK),
+    # The places of all blocks are read when a file is opened. Read when they are needed, a broken
+    # connection makes GDAL take the block for one that was never written: zeros, and no error.
+    "GTIFF_USE_DEFER_STRILE_LOADING": "NO",
     # No single read is longer than this cache.
     "CPL_VSIL_CURL_CACHE_SIZE": str(1 << 26),
     # Of 429, 500, 502, 503 and 504, the wait doubled each time.
@@ -60,7 +64,7 @@ _STATUSES = frozenset(HTTPStatus)
 
 _PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 
-_NOT_YOU = (
+_NOT_US = (
     HTTPStatus.UNAUTHORIZED,
     HTTPStatus.FORBIDDEN,
     HTTPStatus.METHOD_NOT_ALLOWED,
@@ -123,6 +127,8 @@ class RemoteError(SourceError):
         self.status = status
         passing = status is None or status >= 500 or status in _PASSING
         self.is_final = not passing if is_final is None else is_final
+        self.is_about_us = status in _NOT_US
+        """Whether the server refuses the asker or the way of asking, not the file."""
 
 
 def ask(url: str) -> Told:
@@ -134,16 +140,14 @@ def ask(url: str) -> Told:
     Raises:
         RemoteError: in one sentence, what the server said, or that it cannot be reached.
     """
-    import fsspec
-
     address = _address(url)
     if address.startswith(("http://", "https://")):
         return _told(*_ask_http(url, address))
     try:
-        system, name = fsspec.core.url_to_fs(address)
+        system, name = store_of(address)
         about = system.info(name)
-    except (ImportError, ValueError):
-        # No package for this protocol: GDAL may still read it.
+    except store_errors(ImportError, ValueError):
+        # No package for this protocol, or no keys where it looks for them: GDAL may still read it.
         return Told()
     except OSError as error:
         is_gone = isinstance(error, FileNotFoundError)
@@ -155,6 +159,49 @@ def ask(url: str) -> Told:
         mtime_ns=int(changed.timestamp() * 1e9) if hasattr(changed, "timestamp") else 0,
         version=str(next((tag for tag in tags if tag), "")),
     )
+
+
+def store_of(url: str) -> tuple[Any, str]:
+    """Return fsspec's file system of an address, and what the file is called there.
+
+    Raises:
+        ImportError: its package is not installed; the message names it.
+        ValueError: there is none for this protocol.
+    """
+    import fsspec
+
+    # GDAL's word for a public bucket; s3fs has one of its own.
+    unsigned = str(get_gdal_config("AWS_NO_SIGN_REQUEST")).upper() in ("YES", "TRUE", "ON", "1")
+    options = {"anon": True} if unsigned and url.startswith("s3://") else {}
+    system, name = fsspec.core.url_to_fs(url, **options)
+    return system, str(name)
+
+
+def store_errors(*also: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return what packages for object stores raise that is no OSError, such as missing keys.
+
+    For an ``except``, with ``also`` before them.
+    """
+    roots = (
+        ("botocore.exceptions", "BotoCoreError"),
+        ("google.auth.exceptions", "GoogleAuthError"),
+        ("azure.core.exceptions", "AzureError"),
+    )
+    loaded = ((sys.modules.get(module), name) for module, name in roots)
+    theirs = (getattr(module, name) for module, name in loaded if module is not None)
+    return (*also, *theirs)
+
+
+def forget(url: str) -> None:
+    """Let GDAL forget what it keeps of a far file, above all that it could not be read.
+
+    One broken connection otherwise closes the file to all threads until the process ends.
+    """
+    # Content that is not cached is dropped when a handle closes, what others cached of it too.
+    prefixes = ":".join(f"{prefix}/" for prefix in _NETWORK)
+    options = {"CPL_VSIL_CURL_NON_CACHED": prefixes, "GDAL_HTTP_MAX_RETRY": "0"}
+    with rasterio.Env(**far_options() | options), suppress(RasterioError):
+        rasterio.open(url, sharing=False).close()
 
 
 def patiently(fn: Callable[[], T], *, before_again: Callable[[], None] = lambda: None) -> T:
@@ -175,7 +222,7 @@ def patiently(fn: Callable[[], T], *, before_again: Callable[[], None] = lambda:
 
 
 def told_of(url: str) -> Told:
-    """Ask patiently for size and version, and take a server's "not you" as nothing told.
+    """Ask patiently for size and version, and take a refusal of strangers as nothing told.
 
     Some servers tell nothing to strangers, while GDAL has a cookie or a signature of its own.
 
@@ -185,7 +232,7 @@ def told_of(url: str) -> Told:
     try:
         return patiently(lambda: ask(url))
     except RemoteError as error:
-        if error.status in _NOT_YOU:
+        if error.is_about_us:
             return Told()
         raise
 
@@ -207,7 +254,7 @@ def read_text(url: str) -> str:
     try:
         with fsspec.open(address, "rt", encoding="utf-8") as file:
             return str(file.read())
-    except (ImportError, ValueError, OSError) as error:
+    except store_errors(ImportError, ValueError, OSError) as error:
         raise refusal(url, str(error)) from error
 
 
@@ -250,19 +297,19 @@ def refusal(url: str, words: str) -> RemoteError:
 
 def _without_status(url: str, words: str) -> RemoteError:
     if "Range downloading not supported" in words:
-        message = (
-            "cannot be read in parts: its server sends whole files only. Copy the file here, or "
-            "put it on a server that knows HTTP ranges, as any object store does."
+        return RemoteError(
+            f"{url} cannot be read in parts: its server sends whole files only. Copy the file "
+            "here, or put it on a server that knows HTTP ranges, as any object store does.",
+            is_final=True,
         )
-    elif "not recognized as being in a supported file format" in words:
-        message = (
-            "is no raster: the server sends something else (a sign-in page, a folder, a part of a "
-            "file). Open the address in a browser to see what."
+    if "not recognized as being in a supported file format" in words:
+        return RemoteError(
+            f"{url} is no raster: the server sends something else (a sign-in page, a folder, a "
+            "part of a file). Open the address in a browser to see what."
         )
-    else:
-        message = f"cannot be reached: {words}. Check the address and the network, then try again."
-        return RemoteError(f"{url} {message}")
-    return RemoteError(f"{url} {message}", is_final=True)
+    return RemoteError(
+        f"{url} cannot be reached: {words}. Check the address and the network, then try again."
+    )
 
 
 def _address(url: str) -> str:

@@ -72,12 +72,12 @@ def footprint_map(place: Place, *, label: str) -> Markup:
 def closer_map(place: Place, *, label: str) -> Markup | None:
     """Draw the most crowded part of a map whose footprints are too small to be seen as such.
 
-    None where the whole map shows them, or where no part is more crowded than another.
+    None where the whole map shows them, or where nowhere two of them are close to each other.
     """
     part = unrolled(place.outlines)
     while _are_tiny(part) and len(crowded := _most_crowded(part)) < len(part):
         part = crowded
-    if len(part) == len(place.outlines):
+    if len(part) == len(place.outlines) or len(part) < 2:
         return None
     return footprint_map(replace(place, outlines=tuple(part)), label=label)
 

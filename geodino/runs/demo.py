@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from geodino.data.generated import write_world
-from geodino.data.index import load_index
-from geodino.runs.embed import EmbedJob, embed
+from geodino.data.generated.worlds import write_world
+from geodino.data.index import Tile, load_index
+from geodino.runs.embed import EmbedJob, Meeting, embed
 from geodino.runs.pretrain import PretrainJob, pretrain
 from geodino.runs.record import RunFolder
 
@@ -14,8 +14,12 @@ _STEPS = 120
 """About a minute and a half on two cores: colours and textures part, no more."""
 
 
-_LARGEST = 2048 * 2048
+_LARGEST = 1024 * 1024
 """Pixels of the largest tile whose features take seconds."""
+
+_CHIP = 512
+"""Side of the chips of the map. A chip is encoded in itself, so small ones show their edges; the
+time of attention grows with the fourth power of the side."""
 
 
 def demo(*, out: Path, tiles: str | None, device: str, quiet: bool = False) -> dict[str, Any]:
@@ -49,11 +53,12 @@ def demo(*, out: Path, tiles: str | None, device: str, quiet: bool = False) -> d
             quiet=quiet,
         )
     )
-    features = out / "features.tif"
+    features, shown = out / "features.tif", _shown(run)
     embed(
         EmbedJob(
             rasters=(str(run.tiles),),
-            overrides=(f"data.where={json.dumps(f'path == {json.dumps(_shown(run))}')}",),
+            overrides=(f"data.where={json.dumps(f'path == {json.dumps(shown.path)}')}",),
+            how=Meeting(chip=_CHIP if shown.height * shown.width <= _CHIP**2 else _CHIP // 2),
             model=str(run.root),
             out=features,
             pca=3,
@@ -72,11 +77,11 @@ def demo(*, out: Path, tiles: str | None, device: str, quiet: bool = False) -> d
     }
 
 
-def _shown(run: RunFolder) -> str:
+def _shown(run: RunFolder) -> Tile:
     """Return the tile whose features are mapped: the first of a size that takes seconds."""
     tiles = load_index(run.tiles).tiles
     small = [tile for tile in tiles if tile.height * tile.width <= _LARGEST]
-    return min(small or tiles, key=lambda tile: 0 if small else tile.height * tile.width).path
+    return small[0] if small else min(tiles, key=lambda tile: tile.height * tile.width)
 
 
 def next_steps(done: dict[str, Any], *, own: bool) -> str:

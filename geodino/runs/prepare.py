@@ -10,7 +10,7 @@ from geodino.data.config import DataConfig
 from geodino.data.dates import companions
 from geodino.data.index import build_index
 from geodino.data.parallel import thread_count
-from geodino.data.source import absolute
+from geodino.data.sources.find import absolute
 from geodino.data.statistics import measure_source
 from geodino.data.tiles import TileIndex, resolve_chip
 from geodino.errors import RecipeError

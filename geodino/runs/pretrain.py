@@ -11,7 +11,7 @@ import torch
 
 from geodino.data.index import load_index, save_index
 from geodino.data.parallel import thread_count
-from geodino.data.source import absolute
+from geodino.data.sources.find import absolute
 from geodino.errors import CheckpointError, GeodinoError, RunError
 from geodino.files import write_text
 from geodino.geo.contract import InputContract
@@ -191,8 +191,10 @@ def _train(
         if _rank() > 0:
             return {}
         exported = export_run(folder.root)
-        _report(folder, device, log)
-        return exported
+        facts = folder.read_facts()
+        if "results" not in facts:  # it died after its last step, before it could say so
+            folder.write_facts({**facts, "results": exported})
+        return {**exported, **_report(folder, device, log)}
     if done:
         log.say(f"Going on from step {done} of {phase.steps} ({checkpoint}).")
     if _rank() == 0:
@@ -268,23 +270,23 @@ def _finish(
     }
     folder.write_facts({**folder.read_facts(), "results": results})
     log.say(f"Done: {trainer.global_step} steps. The model is in {folder.model}.")
-    _report(folder, device, log)
-    return {**results, **({"report": str(folder.report)} if folder.report.is_file() else {})}
+    return {**results, **_report(folder, device, log)}
 
 
-def _report(folder: RunFolder, device: torch.device, log: RunLog) -> None:
+def _report(folder: RunFolder, device: torch.device, log: RunLog) -> dict[str, str]:
     """Write the report; the run is finished and saved whether it can be written or not."""
     from geodino.runs.report import write_report  # plots are loaded when there is one to draw
 
     try:
-        write_report(folder, device=device)
+        path = write_report(folder, device=device)
     except GeodinoError as error:
         log.say(
             f"The model is saved, but the report could not be written: {error} "
             f"`geodino report {folder.root}` writes it once that is mended."
         )
-    else:
-        log.say(f"The report is {folder.report}.")
+        return {}
+    log.say(f"The report is {path}.")
+    return {"report": str(path)}
 
 
 def _check_identity(path: Path, identity: dict[str, str]) -> int:

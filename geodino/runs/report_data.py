@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 from shapely import Geometry
@@ -194,9 +194,9 @@ def _histograms(
     seen, windows, failed = 0, 0, []
     with HandlePool(config.data.max_open) as pool:
         read = TileReader(index, pool)
-        for number_, window in _chosen_windows(config, index):
+        for tile, window in _chosen_windows(config, index):
             try:
-                pixels, valid = read(number_, window)
+                pixels, valid = read(tile, window)
             except SourceError as error:
                 failed.append(str(error))
                 continue
@@ -318,7 +318,7 @@ def _samples(
 
 def _chip(
     pixels: Shaped[np.ndarray, "c h w"],
-    valid: Shaped[np.ndarray, "h w"],
+    valid: Bool[np.ndarray, "h w"],
     display: Display,
     index: TileIndex,
     source: tuple[int, Window],

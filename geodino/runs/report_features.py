@@ -117,19 +117,21 @@ def _neighbours(
             query=shown(i, ""),
             nearest=tuple(shown(j, f"{cosine:.3f} ") for j, cosine in near[i]),
         )
-        for i in range(min(_QUERIES, len(crops)))
+        for i in sorted({k * len(crops) // _QUERIES for k in range(_QUERIES)})
+        if near[i]
     )
     return rows, (
         f"Left: a chip. Right: the nearest of {count(len(crops), 'chip')} drawn from the source "
         "with the run's seed, by the cosine of their mean patch tokens (mean over the drawn "
-        "chips taken off); chips that overlap it are left out."
+        "chips taken off). Chips that overlap it, and those with no likeness (a cosine of 0 or "
+        "less), are not shown."
     )
 
 
 def nearest(
     vectors: Float[np.ndarray, "n d"], places: list[tuple[int, Window]], *, most: int
 ) -> list[list[tuple[int, float]]]:
-    """Return for every chip those with the largest cosine, and the cosines.
+    """Return for every chip those with the largest cosine above 0, and the cosines.
 
     The mean of all vectors is taken off first: it is shared, and tells no two chips apart.
 
@@ -143,8 +145,9 @@ def nearest(
     cosines = unit @ unit.T
     found = []
     for i, row in enumerate(cosines):
-        apart = [j for j in np.argsort(-row, kind="stable") if not _overlap(places[i], places[j])]
-        found.append([(int(j), float(row[j])) for j in apart[:most]])
+        alike = [int(j) for j in np.argsort(-row, kind="stable") if row[j] > 0]
+        apart = [j for j in alike if not _overlap(places[i], places[j])]
+        found.append([(j, float(row[j])) for j in apart[:most]])
     return found
 
 
@@ -199,7 +202,14 @@ def _chips(
     crops, valid = (
         torch.cat([getattr(p, name) for p in parts])[keep] for name in ("crops", "valid")
     )
-    return crops, valid, [places[i] for i in keep]
+    return crops, valid, [(places[i][0], _middle(places[i][1], size)) for i in keep]
+
+
+def _middle(chip: Window, size: int) -> Window:
+    """The part of a chip that the crop shows; all of a smaller one."""
+    size = min(size, chip.height)
+    inset = (chip.height - size) // 2
+    return Window(chip.top + inset, chip.left + inset, size, size)
 
 
 def _distinct(places: list[tuple[int, Window]]) -> list[int]:

@@ -40,15 +40,16 @@ class _Plan:
     setback: float
     eaves: tuple[float, float]
     ridge: float
-    roofs: tuple[str, str]
+    roofs: tuple[tuple[str, float], ...]
+    """Materials, each with the draw in [0, 1) it is used below."""
 
 
 _HOUSES = _Plan(street=5.5, row=64.0, block=132.0, plot=21.0, half_along=(4.5, 7.5),
                 half_deep=(3.8, 5.5), setback=6.0, eaves=(3.0, 5.5), ridge=3.2,
-                roofs=("red roof", "grey roof"))  # fmt: skip
+                roofs=(("red roof", 0.45), ("grey roof", 0.72), ("dark roof", 1.0)))  # fmt: skip
 _HALLS = _Plan(street=8.0, row=118.0, block=176.0, plot=84.0, half_along=(22.0, 34.0),
                half_deep=(11.0, 18.0), setback=9.0, eaves=(6.0, 10.0), ridge=0.0,
-               roofs=("bright roof", "grey roof"))  # fmt: skip
+               roofs=(("bright roof", 0.5), ("grey roof", 1.0)))  # fmt: skip
 _PLANS = (_HOUSES, _HALLS)
 
 
@@ -206,7 +207,8 @@ def _build(
     built = np.where(draw(5) < np.float32(0.83), 0, 2008 + np.floor(draw(6) * 30))
     stands = (draw(7) < np.float32(0.92)) & (built <= year)
     stands &= _has_room(seed, year, districts, lots.district, walls)
-    roof = np.where(draw(8) < np.float32(0.62), *(material(name) for name in plan.roofs))
+    materials = np.array([material(name) for name, _ in plan.roofs])
+    roof = materials[np.searchsorted([below for _, below in plan.roofs], draw(8), side="right")]
     every = Buildings(
         walls=walls,
         yards=yards,

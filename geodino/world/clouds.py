@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from geodino import seeds
-from geodino.errors import SourceError
 from geodino.world.calendar import Sun
 from geodino.world.noise import Frame, fractal
 from geodino.world.spectra import CLOUD
@@ -74,12 +73,7 @@ def clouds(frame: Frame, seed: int, day: date, share: float, sun: Sun) -> Clouds
         day: which sky.
         share: share of the world under clouds, 0 to 1.
         sun: shadows fall away from it.
-
-    Raises:
-        SourceError: a share outside of 0 to 1.
     """
-    if not 0 <= share <= 1:
-        raise SourceError(f"The share of clouds must lie between 0 and 1, not {share}.")
     if share == 0:
         return None
     key = day.toordinal()

@@ -21,14 +21,17 @@ from geodino.world.standing import Standing
 
 Map = Float32[np.ndarray, "h w"]
 
-GRASS, ARABLE, TREES, WATER, PAVED, TRACK, BUILDING = range(7)
+CLASSES = ("grass", "arable", "trees", "water", "paved", "track", "building")
+"""Names of the values of ``Scene.classes``."""
+
+GRASS, ARABLE, TREES, WATER, PAVED, TRACK, BUILDING = range(len(CLASSES))
 
 _RED = np.uint8(material("red roof"))
 
 _RIM = 2
 """Pixels around a block that its slopes and its blur look at, and one more for level lines."""
 
-_SKY = 0.36
+_SKY = 0.28
 """Share of the light that comes from the sky and reaches shadows."""
 
 
@@ -244,7 +247,7 @@ def _stand_far(paint: _Paint, frame: Frame, setting: Setting, land: Land) -> Map
     built = _town_far(frame, seed, land)
     paint.over(built.paved, material("asphalt"), PAVED)
     paint.over(built.gardens, material("broadleaf"), TREES, least=2.0)
-    paint.over(built.roofs, built.roof, BUILDING, least=0.05)
+    paint.over(built.roofs, built.roof, BUILDING, least=0.0)
     wooded = (land.wood > -0.08) & (land.water_m < 0) & (land.road_m < 0)
     wooded &= land.age >= BARREN_YEARS
     canopy = np.clip(np.float32(0.5) + land.wood * np.float32(6), 0, 1) * wooded
@@ -280,13 +283,14 @@ def _town_far(frame: Frame, seed: int, land: Land) -> _Town:
     hall = land.industrial & (eighth(lot, 0) < np.float32(0.6))
     mottle = 1 + np.float32(0.5) * grain(frame, seed, "town mix")
     mottle += np.float32(0.6) * (eighth(land.parcel, 0) - np.float32(0.5))
+    mottle = np.maximum(mottle, np.float32(0.3))
     red = grain(frame, seed, "roofs") < np.float32(0.3)
     roofs = np.where(land.industrial, np.where(hall, np.float32(0.7), 0), np.float32(0.17) * mottle)
-    paved = np.where(land.industrial, np.float32(0.45), np.float32(0.14))
+    paved = np.where(land.industrial, np.float32(0.55), np.float32(0.14))
     gardens = np.where(
         land.industrial, np.float32(0.06), np.float32(0.36) / np.maximum(mottle, np.float32(0.6))
     )
-    bright = land.industrial & (eighth(lot, 1) < np.float32(0.5))
+    bright = land.industrial & (eighth(lot, 1) < np.float32(0.3))
     roof = np.where(land.industrial | ~red, np.uint8(material("grey roof")), _RED)
     roof = np.where(bright, np.uint8(material("bright roof")), roof)
     shares = (paved, gardens, roofs)

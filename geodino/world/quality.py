@@ -61,7 +61,7 @@ def qa_pixel(scene: Scene) -> UInt16[np.ndarray, "h w"]:
     for bit, where in bits.items():
         out |= where.astype(np.uint16) << np.uint16(bit)
     confidence = np.ones((4, len(SKY)), dtype=np.uint16)
-    confidence[0, [THIN, THICK]] = 2, 3
+    confidence[0, [THIN, THICK]] = 3
     confidence[1, SHADOW] = 3
     confidence[3, CIRRUS] = 3
     for number, by_sky in enumerate(confidence):

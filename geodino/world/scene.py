@@ -1,6 +1,5 @@
 """A scene of the generated world: pixels of one sensor on one date, and the truth behind them."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date as Date
 
@@ -9,14 +8,13 @@ from jaxtyping import Bool, Float32, Float64, Int64, Shaped, UInt8
 
 from geodino.errors import SourceError, suggest
 from geodino.world.calendar import aerial_sun, parse_date, satellite_sun
-from geodino.world.compose import Setting, compose
+from geodino.world.compose import CLASSES, Setting, compose
 from geodino.world.land import districts_around
 from geodino.world.noise import Frame
 from geodino.world.sensors import SENSORS, Sensor, SensorName
 from geodino.world.standing import Standing, margin, stand
 
-CLASSES = ("grass", "arable", "trees", "water", "paved", "track", "building")
-"""Names of the values of ``Scene.classes``."""
+__all__ = ["CLASSES", "DATE", "BuildingTruth", "Scene", "TreeTruth", "changed", "scene"]
 
 DATE = "2023-07-01"
 """The date of a scene that is not told another."""
@@ -129,6 +127,8 @@ def scene(
         )
     if height < 1 or width < 1:
         raise SourceError(f"A scene needs at least one pixel, not {height} x {width}.")
+    if not 0 <= clouds <= 1:
+        raise SourceError(f"The share of clouds must lie between 0 and 1, not {clouds}.")
     device, day = SENSORS[sensor], parse_date(date)
     frame = Frame(top=top, left=left, height=height, width=width, gsd_m=device.gsd_m)
     sun = aerial_sun(seed, day) if device.resolves_objects else satellite_sun(day)
@@ -136,30 +136,34 @@ def scene(
     standing = None
     if device.resolves_objects:
         wide = frame.padded(margin(frame, sun))
-        districts = districts_around(wide, seed, day.year)
-        standing = stand(wide, seed, day, districts, sun)
+        standing = stand(wide, seed, day, districts_around(wide, seed, day.year), sun)
+    return _filled(frame, setting, standing)
+
+
+def _filled(frame: Frame, setting: Setting, standing: Standing | None) -> Scene:
+    """Make a scene block by block."""
+    bands, shape = setting.sensor.bands, frame.shape
     made = Scene(
-        pixels=np.empty((len(device.bands), height, width), dtype=device.dtype),
-        valid=np.ones((height, width), dtype=bool),
-        classes=np.empty((height, width), dtype=np.uint8),
-        height_m=np.empty((height, width), dtype=np.float32),
-        sky=np.zeros((height, width), dtype=np.uint8),
+        pixels=np.empty((len(bands), *shape), dtype=setting.sensor.dtype),
+        valid=np.ones(shape, dtype=bool),
+        classes=np.empty(shape, dtype=np.uint8),
+        height_m=np.empty(shape, dtype=np.float32),
+        sky=np.empty(shape, dtype=np.uint8),
         buildings=_buildings(standing, frame),
         trees=_trees(standing, frame),
-        sensor=device,
+        sensor=setting.sensor,
         frame=frame,
-        seed=seed,
-        date=day,
+        seed=setting.seed,
+        date=setting.day,
     )
-    for part in _blocks(height, width):
-        rows, columns = part
-        block = frame.cut(
-            rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start
-        )
-        done = compose(block, setting, standing)
-        made.pixels[:, rows, columns] = done.pixels
-        made.classes[part], made.height_m[part] = done.classes, done.height_m
-        made.sky[part] = done.sky
+    for top in range(0, frame.height, _BLOCK):
+        for left in range(0, frame.width, _BLOCK):
+            height, width = min(_BLOCK, frame.height - top), min(_BLOCK, frame.width - left)
+            part = (slice(top, top + height), slice(left, left + width))
+            done = compose(frame.cut(top, left, height, width), setting, standing)
+            made.pixels[:, *part] = done.pixels
+            made.classes[part], made.height_m[part] = done.classes, done.height_m
+            made.sky[part] = done.sky
     return made
 
 
@@ -177,15 +181,6 @@ def changed(before: Scene, after: Scene) -> Bool[np.ndarray, "h w"]:
             f"{same} and {other}."
         )
     return np.asarray(before.classes != after.classes)
-
-
-def _blocks(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    for top in range(0, height, _BLOCK):
-        for left in range(0, width, _BLOCK):
-            yield (
-                slice(top, min(top + _BLOCK, height)),
-                slice(left, min(left + _BLOCK, width)),
-            )
 
 
 def _buildings(standing: Standing | None, frame: Frame) -> BuildingTruth:

@@ -7,9 +7,9 @@ import pytest
 import rasterio
 import xarray
 
-from geodino.data import generated
 from geodino.data.config import DataConfig
-from geodino.data.generated import materialise, world_names, write_world
+from geodino.data.generated.worlds import materialise, world_names, write_world
+from geodino.data.generated.worlds import worlds as generated
 from geodino.data.index import build_index
 from geodino.errors import RunError, SourceError
 

@@ -10,17 +10,17 @@ import xarray
 import zarr
 from rasterio.enums import ColorInterp, MaskFlags
 
-from geodino.data.generated_landsat import write_landsat
-from geodino.data.generated_safe import mean_of_blocks, most_frequent, write_safe
-from geodino.data.generated_tiff import HOME, Placement, write_geotiff, write_layer
-from geodino.data.generated_truth import (
+from geodino.data.generated.landsat import write_landsat
+from geodino.data.generated.safe import mean_of_blocks, most_frequent, write_safe
+from geodino.data.generated.tiff import HOME, Placement, write_geotiff, write_layer
+from geodino.data.generated.truth import (
     write_buildings,
     write_changes,
     write_classes,
     write_heights,
     write_trees,
 )
-from geodino.data.generated_zarr import write_zarr
+from geodino.data.generated.zarr import write_zarr
 from geodino.errors import SourceError
 from geodino.io.raster import describe
 from geodino.world.buildings import KINDS

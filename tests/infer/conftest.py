@@ -25,7 +25,7 @@ def backbone():
     built = build_backbone(config, contract, generator=generator).eval()
     with torch.no_grad():
         for parameter in built.parameters():
-            parameter += 0.2 * torch.empty_like(parameter).normal_(generator=generator)
+            parameter.add_(torch.empty_like(parameter).normal_(0, 0.2, generator=generator))
     return built
 
 

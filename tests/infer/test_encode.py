@@ -1,11 +1,15 @@
 """Features of chips: in order, independent of their neighbours and of invalid pixels."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
+from affine import Affine
 
 from geodino.errors import RunError
-from geodino.infer.chips import Chip, Chipping
+from geodino.geo.grid import Grid
+from geodino.infer.chips import Chip, Chipping, ContentHash, Raster, all_chips
 from geodino.infer.encode import Encoded, encoded, stitched
 
 SIDE, PATCH = 8, 4
@@ -162,3 +166,27 @@ def test_strips_put_every_patch_where_it_lies():
             np.testing.assert_array_equal(whole[:, row, column], expected)
     valid = np.concatenate([strip.valid for strip in strips])
     np.testing.assert_array_equal(valid, np.isfinite(whole[0]))
+
+
+def peak_bytes(height, encoder):
+    """Most memory numpy held while a virtual raster of this height was encoded and stitched."""
+
+    def read(window):
+        pixels = np.random.default_rng(window.top).uniform(size=(2, window.height, window.width))
+        return pixels.astype(np.float32), np.ones((window.height, window.width), dtype=bool)
+
+    wide = Raster(name="w", grid=Grid(None, Affine.identity(), width=512, height=height), read=read)
+    cut = Chipping(height, 512, SIDE, PATCH)
+    tracemalloc.start()
+    try:
+        chips = all_chips([wide], chip=SIDE, patch=PATCH, hashes=[ContentHash()])
+        rows = sum(s.values.shape[1] for s in stitched(encoded(chips, encoder), [cut], dim=16))
+        assert rows == height // PATCH
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_height_of_a_raster(encoder_of):
+    short, tall = (peak_bytes(height, encoder_of(batch=16)) for height in (4 * SIDE, 32 * SIDE))
+    assert tall < 1.5 * short  # all of it would be 8 times as much

@@ -39,13 +39,18 @@ def test_pixels_come_back_where_they_were_written(tmp_path):
         assert found.crs == "EPSG:32618"
         assert found.transform == PLACE
         assert np.isnan(found.nodata)
-        assert found.block_shapes == [(512, 512)] * 2
         assert found.descriptions == ("f0", "f1")
         assert found.tags()["GEODINO_X"] == "y"
         assert found.profile["compress"] == "zstd"
         assert found.tags(ns="IMAGE_STRUCTURE")["PREDICTOR"] == "3"
         assert found.profile["interleave"] == "band"
     assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
+
+
+@pytest.mark.parametrize(("side", "block"), [(600, 512), (512, 512), (40, 48), (3, 16)])
+def test_blocks_are_512_or_the_whole_of_a_smaller_map(tmp_path, side, block):
+    with rasterio.open(write(tmp_path / "a.tif", coordinates(side, 7))) as found:
+        assert found.block_shapes == [(block, block)] * 2
 
 
 def test_statistics_are_those_of_the_valid_pixels(tmp_path):

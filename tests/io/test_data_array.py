@@ -42,6 +42,14 @@ def test_dimensions_may_come_in_any_order_and_have_other_names():
     np.testing.assert_array_equal(pixels, coordinates())
 
 
+def test_a_part_of_an_array_lies_where_its_pixels_lie(tmp_path):
+    whole = rioxarray.open_rasterio(write_tile(tmp_path / "a.tif", textured(0)))
+    stored = open_array(whole).grid.transform
+    assert stored == whole.rio.transform()
+    part = open_array(whole.isel(x=slice(10, 40), y=slice(20, 50))).grid.transform
+    assert part.almost_equals(stored @ Affine.translation(10, 20), 1e-6)
+
+
 def test_a_flat_array_has_one_band():
     flat = array(coordinates())[0].drop_vars("band", errors="ignore")
     opened = open_array(flat)

@@ -38,7 +38,7 @@ def test_pystac_reads_it_and_finds_the_product_the_model_and_the_sources(product
     item = pystac.Item.from_file(str(write_item(product, now=NOW)))
     assert item.id == "scene"
     assert item.datetime == datetime(2020, 7, 1, 10, 20, 30, tzinfo=UTC)
-    west, south, east, north = item.bbox
+    west, south, _, north = item.bbox
     assert west == pytest.approx(-75, abs=0.01)
     assert south < north < 40.7
     asset = item.assets["embeddings"]

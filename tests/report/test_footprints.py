@@ -111,6 +111,10 @@ def test_tiny_footprints_get_dots_and_a_closer_map_of_the_crowd():
     assert not any(label.startswith("20") and "E" in label for label in labels)
 
 
+def test_tiles_that_are_all_far_apart_have_no_closer_map():
+    assert closer_map(place([square(8, 47), square(20, 40), square(-60, 10)]), label="x") is None
+
+
 def test_equal_places_have_no_closer_map_and_do_not_hang():
     assert closer_map(place([square(8, 47, 1e-9)] * 5), label="x") is None
 

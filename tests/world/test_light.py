@@ -3,8 +3,9 @@ import numpy as np
 from geodino.world.calendar import Sun
 from geodino.world.light import shadows, sunlight
 from geodino.world.noise import Frame
+from geodino.world.scene import scene
 
-GRASS, ARABLE = 0, 1
+GRASS, ARABLE, PAVED = 0, 1, 4
 
 
 def frame(height, width, gsd_m=1.0):
@@ -31,6 +32,16 @@ def test_shadows_of_a_pole_point_away_from_a_sun_in_the_south_east():
     assert rows.min() == 13  # 8 rows up is 10 m: there the ray is down.
     assert rows.max() == 19
     np.testing.assert_allclose(20 - columns, (20 - rows) * 0.75, atol=0.51)
+
+
+def test_shadows_are_longer_in_winter(village):
+    winter = scene(0, height=400, width=400, top=-200, left=-700, date="2023-01-20")
+    open_ = np.isin(village.classes, (GRASS, ARABLE, PAVED))
+    dark = [
+        (got.pixels.astype(float).sum(axis=0) < 0.75 * np.median(got.pixels.sum(axis=0)[open_]))
+        for got in (village, winter)
+    ]
+    assert dark[1][open_].mean() > 1.2 * dark[0][open_].mean() > 0
 
 
 def slow_shadows(height, sun):

@@ -36,8 +36,8 @@ def tags(work: Work, loss: Loss | None) -> dict[str, str]:
     if loss is not None:
         found["GEODINO_QUANTISATION"] = (
             "feature = stored * scale, one scale per dimension from the largest magnitude in at "
-            f"most {CHIPS} chips drawn with seed {work.job.seed}; on {loss.features} features held "
-            f"out: relative error {loss.relative_error:.4f}, recall@{loss.neighbours} "
+            f"most {CHIPS} chips drawn with seed {work.job.seed}; on {loss.features} features: "
+            f"relative error {loss.relative_error:.4f}, recall@{loss.neighbours} "
             f"{loss.recall:.4f}, {100 * loss.clipped_share:.4f} % of the values clipped"
         )
     return found

@@ -13,12 +13,12 @@ from geodino.infer.preview import Preview
 from geodino.infer.quantise import Loss
 from geodino.io.feature_table import FeatureTable
 from geodino.io.raster import HandlePool
-from geodino.io.zarr_write import ZarrWriter
+from geodino.io.zarr.write import ZarrWriter
 from geodino.runs.device import choose_device
 from geodino.runs.embed.about import store_attributes, tags, write_items
 from geodino.runs.embed.job import EmbedJob, Work
 from geodino.runs.embed.plan import Plan, plan
-from geodino.runs.embed.sample import Sample, fit_quantiser
+from geodino.runs.embed.sample import CHIPS, Sample, fit_quantiser
 from geodino.runs.embed.sources import open_model, open_sources
 from geodino.runs.embed.writers import TABLE_COLUMNS, MapsWriter, Storage, Tags, write_table
 from geodino.runs.progress import JobProgress
@@ -111,7 +111,9 @@ def _write_maps(work: Work, planned: Plan) -> dict[str, Any]:
     sample = Sample.draw(work) if job.pca or job.dtype == "int8" else None
     quantiser, loss, preview = None, None, None
     if sample is not None and job.dtype == "int8":
-        quantiser, loss = fit_quantiser(sample.tokens, seed=job.seed)
+        quantiser, loss = fit_quantiser(
+            sample.tokens, seed=job.seed, is_complete=sample.is_complete
+        )
     if sample is not None and job.pca:
         preview = Preview.fit(sample.tokens)
     about = Tags(
@@ -144,7 +146,10 @@ def _write_table(work: Work) -> dict[str, Any]:
     job = work.job
     quantiser, loss = None, None
     if job.dtype == "int8":
-        quantiser, loss = fit_quantiser(Sample.draw(work).vectors, seed=job.seed)
+        sample = Sample.draw(work)
+        quantiser, loss = fit_quantiser(
+            sample.vectors, seed=job.seed, is_complete=work.chips <= CHIPS
+        )
     storage = Storage(dtype=job.dtype, dim=work.encoder.dim, quantiser=quantiser)
     hashes = [ContentHash() for _ in work.sources]
     rasters = [source.raster for source in work.sources]

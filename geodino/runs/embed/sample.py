@@ -28,6 +28,9 @@ class Sample:
     vectors: np.ndarray
     """Pooled vectors ``[n d]``, one per chip."""
 
+    is_complete: bool
+    """Whether these are all features of the job."""
+
     @classmethod
     def draw(cls, work: Work) -> "Sample":
         """Encode a sample of chips.
@@ -51,23 +54,25 @@ class Sample:
                 "value (--set data.nodata=...)."
             )
         most = max(1, _TOKENS // len(results))
-        tokens = []
+        tokens, is_complete = [], work.chips <= CHIPS
         for number, result in enumerate(results):
             found = result.tokens()
             chosen = seeds.rng(seed, "sample tokens", number).permutation(len(found))[:most]
             tokens.append(found[np.sort(chosen)])
+            is_complete &= len(chosen) == len(found)
         vectors = [v for result in results if (v := result.pooled(work.job.pool)) is not None]
-        return cls(np.concatenate(tokens), np.stack(vectors))
+        return cls(np.concatenate(tokens), np.stack(vectors), is_complete)
 
 
-def fit_quantiser(features: np.ndarray, *, seed: int) -> tuple[Quantiser, Loss]:
+def fit_quantiser(features: np.ndarray, *, seed: int, is_complete: bool) -> tuple[Quantiser, Loss]:
     """Fit scales on a sample, and measure what quantisation costs.
 
-    The loss is that of scales fitted on one half, measured on the other: those returned have seen
-    twice as much. A sample of one is measured on itself.
+    Where the sample is not everything, features outside it may be clipped: the loss is then that
+    of scales fitted on one half and measured on the other, those returned having seen twice as
+    many.
     """
     quantiser = Quantiser.fit(features)
-    if len(features) < 2:
+    if is_complete or len(features) < 2:
         return quantiser, measure(quantiser, features)
     shuffled = seeds.rng(seed, "halves").permutation(len(features))
     fitted, held_out = np.array_split(shuffled, 2)

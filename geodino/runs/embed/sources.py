@@ -14,7 +14,7 @@ import torch
 
 from geodino import files
 from geodino.data.config import DataConfig
-from geodino.data.index import TileIndex, TileReader, build_index
+from geodino.data.index import Tile, TileIndex, TileReader, build_index
 from geodino.data.loader import default_threads
 from geodino.errors import CheckpointError, ContractError, RecipeError
 from geodino.geo.bands import Band
@@ -23,7 +23,7 @@ from geodino.geo.windows import Window
 from geodino.infer.chips import Chipping, Raster, Read
 from geodino.infer.encode import Encoder
 from geodino.io.cog import Point, area_or_point
-from geodino.io.raster import HandlePool, describe
+from geodino.io.raster import HandlePool
 from geodino.models.folder import ITEM, WEIGHTS, LoadedModel, load_model
 from geodino.runs.export import model_folder
 from geodino.runs.recipe import parse_overrides
@@ -113,6 +113,8 @@ class Source:
     """One raster that will be embedded."""
 
     path: str
+    """The file, or what the files of a scene share."""
+
     name: str
     """Unique among the sources; good in a file name."""
 
@@ -213,7 +215,7 @@ def open_sources(
         ContractError: a raster is not what the model was trained on.
     """
     config = _data_config(overrides, contract, how)
-    found: list[tuple[str, Raster, Offer]] = []
+    found: dict[str, tuple[Tile, Raster, Offer]] = {}
     notes: list[str] = []
     bad: list[tuple[str, str]] = []
     for source in rasters:
@@ -221,14 +223,14 @@ def open_sources(
         reader = TileReader(index, pool, valid=contract.valid, fill=contract.mean)
         notes += [*index.rule.reasons, *index.notes]
         bad += index.bad
-        found += [_tile(index, i, reader, contract, how) for i in range(len(index.tiles))]
-    found = list({path: (path, raster, offer) for path, raster, offer in found}.values())
-    _refuse([offer for _, _, offer in found], contract, how)
-    names = unique_names([path for path, _, _ in found])
+        for i, tile in enumerate(index.tiles):
+            found[tile.path] = (tile, *_tile(index, i, reader, contract, how))
+    _refuse([offer for _, _, offer in found.values()], contract, how)
+    names = unique_names(list(found))
     return Sources(
         sources=tuple(
-            _source(path, name, raster, time)
-            for (path, raster, _), name in zip(found, names, strict=True)
+            _source(tile, name, raster, time)
+            for (tile, raster, _), name in zip(found.values(), names, strict=True)
         ),
         notes=tuple(dict.fromkeys(notes)),
         bad=tuple(bad),
@@ -298,10 +300,10 @@ def _data_config(overrides: Sequence[str], contract: InputContract, how: Meeting
 
 def _tile(
     index: TileIndex, number: int, reader: TileReader, contract: InputContract, how: Meeting
-) -> tuple[str, Raster, Offer]:
+) -> tuple[Raster, Offer]:
     tile = index.tiles[number]
     raster = Raster(name=tile.path, grid=tile.grid, read=_window_of(reader, number))
-    return tile.path, raster, offer_of(raster, index.bands, tile.dtype, contract, how)
+    return raster, offer_of(raster, index.bands, index.dtype, contract, how)
 
 
 def _window_of(reader: TileReader, number: int) -> Read:
@@ -341,15 +343,14 @@ def _refuse(offers: Sequence[Offer], contract: InputContract, how: Meeting) -> N
         raise ContractError(f"{error}\n{others} other file(s) do not fit either.") from error
 
 
-def _source(path: str, name: str, raster: Raster, time: str | None) -> Source:
-    info = describe(path)
+def _source(tile: Tile, name: str, raster: Raster, time: str | None) -> Source:
     # A TIFF tag is often the time of writing: no acquisition is better than a wrong one.
-    own = None if info.datetime_from == "tiff tag" else info.datetime
+    own = None if tile.datetime_from == "tiff tag" else tile.datetime
     when = time or own
     return Source(
-        path=path,
+        path=tile.path,
         name=name,
         raster=raster,
         time=None if when is None else rfc3339(when),
-        area_or_point="Area" if info.driver == "Zarr" else area_or_point(path),
+        area_or_point="Area" if tile.base.driver == "Zarr" else area_or_point(tile.base.path),
     )

@@ -17,7 +17,7 @@ from geodino.infer.preview import COMPONENTS, Preview
 from geodino.infer.quantise import NODATA, Quantiser
 from geodino.io.cog import CogWriter, Point
 from geodino.io.feature_table import FeatureTable
-from geodino.io.zarr_write import ZarrMap, ZarrWriter
+from geodino.io.zarr.write import ZarrMap, ZarrWriter
 from geodino.runs.embed.job import Work
 from geodino.runs.embed.plan import Plan
 from geodino.runs.embed.sources import Source
