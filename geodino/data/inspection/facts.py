@@ -181,7 +181,8 @@ def _layout(form: str, remark: str, infos: Sequence[RasterInfo]) -> Layout:
     worst = max(infos, key=decoding_cost)
     rows = sorted({info.block[0] for info in infos})
     if form == "strips of whole rows":
-        form = f"strips of {rows[0]}" + (f" to {rows[-1]}" if len(rows) > 1 else "") + " rows"
+        span = f"{rows[0]} to {rows[-1]}" if len(rows) > 1 else str(rows[0])
+        form = f"strips of {span} row{'' if span == '1' else 's'}"
     return Layout(
         text=form,
         files=len(infos),

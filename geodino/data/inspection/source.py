@@ -16,6 +16,7 @@ from geodino.data.inspection.quality import quality_facts
 from geodino.data.inspection.questions import questions
 from geodino.data.inspection.scan import Progress, duplicates
 from geodino.data.inspection.survey import Survey, survey
+from geodino.data.sources.product import sentinel_2_offset
 
 _NAMED = 12
 """Bands named in a sentence."""
@@ -118,7 +119,7 @@ def _kind(
         masks=facts.mask_counts(infos, index.rule),
         nodata=facts.nodata_counts(infos),
         validity=facts.validity(infos, index.rule),
-        decisions=(*index.rule.reasons, *index.notes),
+        decisions=(*index.rule.reasons, *index.notes, *_offsets(kind, config)),
         dates=dates,
         ground=ground(index.tiles, copies),
         sampled=sampled(kind, values, config) if values.pixels_read else None,
@@ -135,6 +136,18 @@ def _budgets(sizes: Sequence[int], pixels: int) -> list[int]:
         budgets[i] = min(sizes[i], left // (len(sizes) - place))
         left -= budgets[i]
     return budgets
+
+
+def _offsets(kind: Readable, config: DataConfig) -> list[str]:
+    """Say which Sentinel-2 offsets products declare, and where."""
+    descriptor = None if kind.listed is None else kind.listed.descriptor
+    is_by_baseline = descriptor is not None and descriptor.radiometry == "sentinel-2"
+    if not is_by_baseline or kind.offset_unknown or config.offset is not None:
+        return []
+    found = (sentinel_2_offset(scene.paths[0]) for scene in kind.scenes)
+    counts = facts.counted(f"{o.value:g} ({o.found_in})" for o in found if o is not None)
+    listed = ", ".join(f"{count:,} x {said}" for said, count in counts.items())
+    return [f"Sentinel-2 offsets of reflectance: {listed}"]
 
 
 def _name(kind: Readable, kinds: Sequence[Readable]) -> str:

@@ -12,6 +12,7 @@ from geodino.runs.inspect.words import (
     BANDS,
     COLUMNS,
     band_rows,
+    ends,
     headline,
     kind_facts,
     number,
@@ -43,6 +44,7 @@ def as_html(inspections: Sequence[Inspection]) -> str:
         percent=percent,
         plural=plural,
         bars=bars,
+        ends=ends,
         base=lambda path: Path(path).name or path,
     )
     style = (Path(__file__).parent / "templates" / "inspect.css").read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from geodino.data.inspection.found import (
     BandFacts,
+    BandValues,
     Dates,
     Ground,
     Inspection,
@@ -95,6 +96,14 @@ def shown_bands(bands: Sequence[BandFacts]) -> Sequence[BandFacts]:
     if len(bands) > BANDS:
         bands = [band for band in bands if band.values is not None] or bands
     return bands[:BANDS]
+
+
+def ends(values: BandValues) -> tuple[str, str]:
+    """Return the smallest and the largest value that a histogram shows."""
+    low, high = values.histogram.low, values.histogram.high
+    if low % 1 == 0.5:  # bins of whole numbers have their edges between them
+        low, high = low + 0.5, high - 0.5
+    return number(low), number(min(high, values.high))
 
 
 def plural(count: int, thing: str) -> str:

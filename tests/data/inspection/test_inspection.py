@@ -251,6 +251,22 @@ def test_a_sentinel_2_product_without_a_baseline_is_inspected_all_the_same(tmp_p
         build_index(tmp_path, DataConfig(), threads=1)
 
 
+def test_the_offsets_that_sentinel_2_products_declare_are_told(tmp_path):
+    for day, baseline in (("20200701", "N0214"), ("20230701", "N0509"), ("20230711", "N0509")):
+        product = f"S2A_MSIL2A_{day}T102601_{baseline}_R108_T32UMD_{day}T150000.SAFE"
+        write(
+            tmp_path / product / f"GRANULE/L2A/IMG_DATA/R10m/T32UMD_{day}T102601_B02_10m.jp2",
+            noise(1, dtype="uint16", low=1100, high=3000), driver="JP2OpenJPEG",
+        )  # fmt: skip
+    found = inspected(tmp_path)
+    assert "offset" not in topics(found)
+    (said,) = [s for s in found.kinds[0].decisions if s.startswith("Sentinel-2 offsets")]
+    assert said.endswith(
+        "2 x -0.1 (baseline 05.09 in the product's name), "
+        "1 x 0 (baseline 02.14 in the product's name)"
+    )
+
+
 def test_tiles_without_a_place_are_asked_for_one(tmp_path):
     write(tmp_path / "a.tif", noise(), crs=None, transform=None)
     write(tmp_path / "b.tif", noise(seed=1))
@@ -312,7 +328,7 @@ def test_storage_that_makes_windows_dear_is_told_with_the_command_that_mends_it(
     layouts = inspected(tmp_path).kinds[0].layouts
     told = {(layout.text, bool(layout.remark)): layout for layout in layouts}
     # A row of 5,000 px is decoded for each of the 5 windows on it, and so is a whole picture.
-    assert told["strips of 1 rows", True].cost == pytest.approx(5.0)
+    assert told["strips of 1 row", True].cost == pytest.approx(5.0)
     assert told["pictures decoded from the first row on", True].cost == pytest.approx(5.0)
     assert ("tiles of 256 x 256", False) in told
     assert ("one block a file", False) in told  # small.tif is read at once

@@ -91,7 +91,8 @@ def test_the_pattern_of_a_draft_puts_bands_together_and_dates_them():
             "date_format": "%Y%m%d", "bands": [{"name": "B04"}, {"name": "B8A"}],
         }
     )  # fmt: skip
-    scenes, left_out = described([f"/r/{f}" for f in files], descriptor, root="/r", name="x")
+    got = described([f"/r/{f}" for f in files], descriptor, root="/r", name="x")
+    scenes, left_out = got.scenes, got.left_out
     assert [scene.datetime[:10] for scene in scenes] == ["2020-01-01", "2020-01-02"]
     assert [len(scene.bands) for scene in scenes] == [2, 2]
     assert left_out == []
