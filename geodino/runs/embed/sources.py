@@ -26,8 +26,8 @@ from geodino.io.cog import Point, area_or_point
 from geodino.io.metadata import describe
 from geodino.io.raster import HandlePool
 from geodino.models.folder import ITEM, WEIGHTS, LoadedModel, load_model
-from geodino.runs.export import model_folder
 from geodino.runs.recipe import parse_overrides
+from geodino.runs.record import model_folder
 
 _SAMPLES = 12
 """Windows of a raster that the size of its values is judged by."""
@@ -223,7 +223,10 @@ def open_sources(
         notes += [*index.rule.reasons, *index.notes]
         bad += index.bad
         found += [_tile(index, i, reader, contract, how) for i in range(len(index.tiles))]
-    found = list({path: (path, raster, offer) for path, raster, offer in found}.values())
+    once = {path: (path, raster, offer) for path, raster, offer in found}
+    if len(once) < len(found):
+        notes.append(f"{len(found) - len(once)} raster(s) were named more than once: read once")
+        found = list(once.values())
     _refuse([offer for _, _, offer in found], contract, how)
     names = unique_names([path for path, _, _ in found])
     return Sources(
