@@ -18,6 +18,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from jaxtyping import Bool, Shaped
+from rasterio._err import CPLE_BaseError  # what copying and overviews raise; has no public name
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as GdalWindow
@@ -198,7 +199,7 @@ def _writing(path: Path) -> Iterator[None]:
     with files.writing(path):
         try:
             yield
-        except RasterioError as error:
+        except (RasterioError, CPLE_BaseError) as error:
             free = shutil.disk_usage(path.parent).free / 2**20
             raise RunError(
                 f"{path} could not be written: {cause(error)}; {free:,.0f} MiB are free on its "

@@ -12,7 +12,7 @@ from geodino.models.folder import LoadedModel, load_model, save_model
 from geodino.pretrain.objective import Network
 from geodino.runs.build import build_network
 from geodino.runs.recipe import RunConfig, load_recorded
-from geodino.runs.record import RunFolder
+from geodino.runs.record import RunFolder, model_folder
 
 FORMATS = ("timm",)
 
@@ -28,27 +28,6 @@ def load(model: str | Path) -> LoadedModel:
         CheckpointError: there is no model there, or it is damaged.
     """
     return load_model(model_folder(model))
-
-
-def model_folder(model: str | Path) -> Path:
-    """Return the model folder of a run folder, or the model folder itself.
-
-    Raises:
-        CheckpointError: there is no model there.
-    """
-    folder = Path(model)
-    if (folder / "recipe.yaml").is_file():
-        if not (folder / "model").is_dir():
-            raise CheckpointError(
-                f"{folder} is a run without an exported model: it has not finished. "
-                f"`geodino export {folder}` exports its newest checkpoint."
-            )
-        folder = folder / "model"
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"{model} is neither a run folder nor a model folder: it does not exist."
-        )
-    return folder
 
 
 def export_run(run: Path, *, to: str = "timm", out: Path | None = None) -> dict[str, Any]:

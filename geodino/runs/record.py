@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from geodino import __version__
-from geodino.errors import RunError
+from geodino.errors import CheckpointError, RunError
 from geodino.files import append_lines, read_lines, write_json, write_text
 
 REPLACED = "is replaced by others:"
@@ -151,6 +151,27 @@ class RunFolder:
     def write_facts(self, facts: Mapping[str, Any]) -> None:
         """Record run.json."""
         write_json(self.facts, dict(facts))
+
+
+def model_folder(model: str | Path) -> Path:
+    """Return the model folder of a run folder, or the model folder itself.
+
+    Raises:
+        CheckpointError: there is no model there.
+    """
+    folder = Path(model)
+    if (folder / "recipe.yaml").is_file():
+        if not (folder / "model").is_dir():
+            raise CheckpointError(
+                f"{folder} is a run without an exported model: it has not finished. "
+                f"`geodino export {folder}` exports its newest checkpoint."
+            )
+        folder = folder / "model"
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{model} is neither a run folder nor a model folder: it does not exist."
+        )
+    return folder
 
 
 def environment() -> dict[str, Any]:

@@ -1,11 +1,15 @@
 """COGs written from rows: layout, statistics, overviews, whole or absent."""
 
+import os
+import subprocess
+
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
 from rasterio.windows import Window
 
+from geodino.errors import RunError
 from geodino.geo.grid import Grid
 from geodino.io.cog import CogWriter, area_or_point
 
@@ -166,6 +170,23 @@ def test_columns_may_be_written_apart(tmp_path):
     with rasterio.open(tmp_path / "a.tif") as found:
         np.testing.assert_array_equal(found.read(window=Window(3, 0, 3, 4)), values)
         assert np.isnan(found.read(window=Window(0, 0, 3, 4))).all()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+@pytest.mark.parametrize("size", ["1m", "5m"])  # too small for the rows; for the rearranged file
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, size):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("this machine does not allow a small disk to be mounted")
+    noise = np.random.default_rng(0).normal(size=(4, 512, 512)).astype(np.float32)  # 4 MiB
+    try:
+        with pytest.raises(RunError, match=r"a\.tif could not be written.*Free some space"):
+            write(disk / "a.tif", noise)
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_job_that_dies_leaves_nothing_and_an_older_file_alone(tmp_path):

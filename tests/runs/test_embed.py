@@ -412,8 +412,9 @@ def test_an_unreadable_raster_among_others_is_counted_or_fatal(debug_run, tmp_pa
 
 
 def test_a_dry_run_writes_nothing(debug_run, tiles, tmp_path):
-    card = run(debug_run, tmp_path / "f.zarr", tiles, dry_run=True)
-    assert "54 chips of 32 px" in card["rasters"]
+    card = run(debug_run, tmp_path / "f.zarr", tiles, tiles / "t0.tif", dry_run=True)
+    assert card["rasters"] == "6, in 54 chips of 32 px"
+    assert "1 raster(s) were named more than once: read once" in card["notes"]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -92,7 +92,8 @@ def _card(work: Work, planned: Plan) -> dict[str, str]:
         "rasters": f"{len(work.sources)}, in {work.chips:,} chips of {work.chip} px",
         "model": f"{work.model.name}: {dim} dimensions, a vector per {patch} px",
         "output": f"{maps if planned.maps else 'a row per chip'}, at most {size:,.1f} MiB of "
-        f"{job.dtype} before compression",
+        f"{job.dtype} before compression"
+        + (", and as much disk while it is written" if job.format == ".tif" else ""),
         "memory": f"about {(3 * stored + 4 * features) / 2**20:,.0f} MiB for a row of chips, "
         f"beside the model and its batches of {work.encoder.batch} chips",
     }

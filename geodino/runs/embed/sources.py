@@ -25,8 +25,8 @@ from geodino.infer.encode import Encoder
 from geodino.io.cog import Point, area_or_point
 from geodino.io.raster import HandlePool
 from geodino.models.folder import ITEM, WEIGHTS, LoadedModel, load_model
-from geodino.runs.export import model_folder
 from geodino.runs.recipe import parse_overrides
+from geodino.runs.record import model_folder
 
 _SAMPLES = 12
 """Windows of a raster that the size of its values is judged by."""
@@ -216,6 +216,7 @@ def open_sources(
     """
     config = _data_config(overrides, contract, how)
     found: dict[str, tuple[Tile, Raster, Offer]] = {}
+    again = 0
     notes: list[str] = []
     bad: list[tuple[str, str]] = []
     for source in rasters:
@@ -224,7 +225,10 @@ def open_sources(
         notes += [*index.rule.reasons, *index.notes]
         bad += index.bad
         for i, tile in enumerate(index.tiles):
+            again += tile.path in found
             found[tile.path] = (tile, *_tile(index, i, reader, contract, how))
+    if again:
+        notes.append(f"{again} raster(s) were named more than once: read once")
     _refuse([offer for _, _, offer in found.values()], contract, how)
     names = unique_names(list(found))
     return Sources(
