@@ -1,4 +1,4 @@
-# make setup | demo [TILES=folder] | test | check | fix | bench
+# make setup | demo [TILES=folder] | test | check | fix | bench | docs
 # PYTHON chooses the interpreter (3.11 or newer) that the environment is made with.
 
 PYTHON ?= python3
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.geodino-installed
 WORKERS ?= auto
 
-.PHONY: setup demo test check lint fix bench clean
+.PHONY: setup demo test check lint fix bench docs clean
 
 setup: $(STAMP)
 
@@ -36,5 +36,8 @@ fix: setup
 bench: setup
 	for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done
 
+docs: setup
+	$(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build dist demo-run
+	rm -rf $(VENV) build dist demo-run site

@@ -3,16 +3,17 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from geodino import torchvision_hook
+from geodino import torchvision_hook, xarray_hook
 
 if TYPE_CHECKING:
-    from geodino.api import evaluate, load, pretrain
+    from geodino.api import embed, evaluate, load, pretrain
 
 __version__ = "0.1.0"
 
-__all__ = ["evaluate", "load", "pretrain"]
+__all__ = ["embed", "evaluate", "load", "pretrain"]
 
 torchvision_hook.install()
+xarray_hook.install()
 
 
 def __getattr__(name: str) -> Any:

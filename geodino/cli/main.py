@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from geodino.errors import GeodinoError
+from geodino.errors import GeodinoError, SourceError
 
 app = typer.Typer(
     name="geodino",
@@ -30,15 +30,31 @@ Overrides = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
+Aoi = Annotated[str | None, typer.Option(help="Vector file: only tiles that touch it (data.aoi).")]
+When = Annotated[
+    str | None,
+    typer.Option(
+        "--datetime", help="START/END, .. for an open end (data.datetime).", metavar="A/B"
+    ),
+]
+Where = Annotated[
+    str | None, typer.Option(help="Condition on the tile index, e.g. 'gsd_x_m < 1' (data.where).")
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random (train.seed).")]
 
 
 @app.command()
 def pretrain(
-    tiles: Annotated[str, typer.Option(help="Folder, glob, raster or tile index.")],
+    tiles: Annotated[
+        str,
+        typer.Option(help="Folder, glob, raster, zarr store, STAC document, index or world:NAME."),
+    ],
     out: Annotated[Path, typer.Option(help="Run folder.")],
     recipe: Recipe = None,
     overrides: Overrides = None,
+    aoi: Aoi = None,
+    when: When = None,
+    where: Where = None,
     seed: Seed = None,
     device: Device = "auto",
     devices: Annotated[int, typer.Option(help="Devices on this machine.", min=1)] = 1,
@@ -60,7 +76,7 @@ def pretrain(
         tiles=tiles,
         out=out,
         recipe=recipe,
-        overrides=tuple(overrides or ()),
+        overrides=(*(overrides or ()), *_filters(aoi, when, where)),
         seed=seed,
         device=device,
         devices=devices,
@@ -72,6 +88,140 @@ def pretrain(
     facts = pretrain(job)
     if as_json or not dry_run:  # a dry run has said everything in its card
         _report(facts, as_json=as_json)
+
+
+@app.command()
+def embed(
+    rasters: Annotated[
+        list[str], typer.Argument(help="Folders, globs, rasters or tile indexes.", metavar="RASTER")
+    ],
+    model: Annotated[str, typer.Option(help="Run or model folder.")],
+    out: Annotated[
+        Path, typer.Option(help="FILE.tif, FILE.zarr, FILE.parquet, or a folder of GeoTIFFs.")
+    ],
+    dtype: Annotated[str, typer.Option(help="float32, float16 or int8.")] = "float32",
+    pca: Annotated[
+        int, typer.Option(help="3 adds a picture of the first principal components.")
+    ] = 0,
+    pool: Annotated[
+        str, typer.Option(help="A row of a table: mean (of the patches) or cls.")
+    ] = "mean",
+    bands: Annotated[
+        str | None,
+        typer.Option(help="Bands in the model's order, with commas: names, or numbers from 1."),
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Multiplies stored values before the model.")
+    ] = None,
+    accept: Annotated[
+        str, typer.Option(help="Differences from the training data to take: gsd,units,values.")
+    ] = "",
+    chip: Annotated[
+        int | None, typer.Option(help="Side of a chip, px; left out, that of the training crops.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Chips per forward pass.", min=1)] = None,
+    datetime: Annotated[
+        str | None, typer.Option(help="Acquisition, where the files do not say it.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="data.KEY=VALUE, such as data.nodata=0.", metavar="KEY=VALUE"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the sample that int8 and --pca fit.")] = 0,
+    device: Device = "auto",
+    *,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="An unreadable raster stops the job.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Validate, say what would be made, stop.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the features of rasters as a map (COG, zarr) or a table (GeoParquet)."""
+    from geodino.runs.embed import EmbedJob, Meeting, embed, parse_accept, parse_bands
+
+    job = EmbedJob(
+        rasters=tuple(rasters),
+        model=model,
+        out=out,
+        dtype=dtype,
+        pca=pca,
+        pool=pool,
+        how=Meeting(
+            bands=parse_bands(_words(bands)),
+            scale=scale,
+            accept=parse_accept(_words(accept)),
+            chip=chip,
+            batch=batch,
+        ),
+        overrides=tuple(overrides or ()),
+        datetime=datetime,
+        seed=seed,
+        device=device,
+        overwrite=overwrite,
+        strict=strict,
+        dry_run=dry_run,
+        quiet=quiet or as_json,
+    )
+    facts = embed(job)
+    if as_json or not dry_run:  # a dry run has said everything
+        _report(facts, as_json=as_json)
+
+
+@app.command()
+def inspect(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders, globs, files, stores, indexes, STAC documents or descriptors.",
+            metavar="SRC...",
+        ),
+    ],
+    overrides: Overrides = None,
+    aoi: Aoi = None,
+    when: When = None,
+    where: Where = None,
+    pixels: Annotated[
+        int | None, typer.Option(help="Pixels read at most, about.", min=1, metavar="N")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a page, complete in itself.")
+    ] = None,
+    write_descriptor: Annotated[
+        Path | None, typer.Option(help="Folder where a dataset.yaml is drafted.", metavar="FOLDER")
+    ] = None,
+    *,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A file that cannot be used is an error.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Look through an archive: say what it holds, and ask what no file tells."""
+    from geodino.runs.inspect import InspectJob, inspect
+
+    job = InspectJob(
+        sources=tuple(sources),
+        overrides=tuple(overrides or ()),
+        aoi=aoi,
+        datetime=when,
+        where=where,
+        pixels=pixels,
+        html=html,
+        draft=write_descriptor,
+        strict=strict,
+        quiet=quiet or as_json,
+    )
+    found = inspect(job)
+    if as_json:
+        _report(found.facts, as_json=True)
+    elif not quiet:
+        print(found.text)
+    if found.refusal is not None:
+        raise SourceError(found.refusal)
 
 
 @app.command()
@@ -93,7 +243,7 @@ def evaluate(
         model=model,
         suite=suite,
         out=out,
-        probes=tuple(p.strip() for p in probe.split(",") if p.strip()),
+        probes=tuple(_words(probe)),
         seed=seed,
         device=device,
         quiet=quiet or as_json,
@@ -120,6 +270,22 @@ def export(
 
 
 @app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder, finished or not.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the page goes; left out, RUN/report.html.")
+    ] = None,
+    device: Device = "auto",
+    *,
+    as_json: Json = False,
+) -> None:
+    """Write what a run learnt, from what and how well, as one self-contained HTML page."""
+    from geodino.runs.report import report
+
+    _report(report(run, out=out, device=device), as_json=as_json)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("demo-run"),
     tiles: Annotated[str | None, typer.Option(help="Your own tiles instead of made ones.")] = None,
@@ -127,10 +293,11 @@ def demo(
     *,
     as_json: Json = False,
 ) -> None:
-    """Pretrain for a minute on generated tiles, to see that everything works."""
-    from geodino.runs.demo import demo
+    """Make a small world, pretrain on it, map its features, write a report: three minutes."""
+    from geodino.runs.demo import demo, next_steps
 
-    _report(demo(out=out, tiles=tiles, device=device), as_json=as_json)
+    done = demo(out=out, tiles=tiles, device=device, quiet=as_json)
+    _report(done if as_json else next_steps(done, own=tiles is not None), as_json=as_json)
 
 
 @app.command()
@@ -181,6 +348,19 @@ def explain_recipe(
         return
     for name, default, meaning in rows:
         print(f"{name} = {default}\n    {meaning}")
+
+
+def _filters(aoi: str | None, when: str | None, where: str | None) -> tuple[str, ...]:
+    """Write the filters as overrides, quoted so that YAML reads them as text."""
+    import json
+
+    given = {"aoi": aoi, "datetime": when, "where": where}
+    return tuple(f"data.{name}={json.dumps(v)}" for name, v in given.items() if v is not None)
+
+
+def _words(text: str | None) -> list[str]:
+    """Split at commas."""
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
 def _report(result: object, *, as_json: bool) -> None:

@@ -5,9 +5,9 @@ from dataclasses import replace
 from itertools import groupby
 
 from geodino.data.config import DataConfig
-from geodino.data.descriptor import Descriptor
 from geodino.data.recoding import Channel, Recoding
-from geodino.data.scenes import Scene
+from geodino.data.sources.descriptor import Descriptor
+from geodino.data.sources.scenes import Scene
 from geodino.data.tiles import Part, Quality, Tile
 from geodino.errors import BandError, SourceError, suggest
 from geodino.geo.grid import Grid
@@ -70,9 +70,9 @@ class _Maker:
         parts = []
         for _, group in groupby(channels, key=lambda c: c.info.path):
             own = list(group)
-            info = _snapped(own[0].info, grid)
+            info = snapped(own[0].info, grid)
             if info.grid != grid and (how is None or axes(info.grid, grid) is None):
-                raise SourceError(_misfit(scene.name, info, grid, channels))
+                raise SourceError(_misfit(scene.name, info, grid, channels, how))
             parts.append(Part(info, tuple(c.number for c in own)))
         base = channels[0].info
         return Tile(
@@ -96,10 +96,10 @@ class _Maker:
             return first, None
         if self._grid is None:
             odd = next(c.info for c in channels if not _is_same(c.info.grid, first))
-            raise SourceError(_misfit(scene.name, odd, first, channels))
+            raise SourceError(_misfit(scene.name, odd, first, channels, None))
         if self._grid in ("finest", "coarsest"):
             pick = min if self._grid == "finest" else max
-            return pick(grids, key=lambda g: abs(g.transform.a * g.transform.e)), self._how
+            return pick(grids, key=_pixel_area), self._how
         for channel in channels:
             if self._grid in (channel.band.name, channel.band.common_name):
                 return channel.info.grid, self._how
@@ -110,7 +110,7 @@ class _Maker:
                 f"data.grid: {scene.name} has no band {self._grid!r}.{suggest(self._grid, names)} "
                 f"It has: {', '.join(names)}; finest and coarsest go without a name."
             )
-        return min(grids, key=lambda g: abs(g.transform.a * g.transform.e)), self._how
+        return min(grids, key=_pixel_area), self._how
 
     def _quality(self, scene: Scene, grid: Grid, infos: Mapping[str, RasterInfo]) -> Quality | None:
         if scene.quality is None:
@@ -127,7 +127,7 @@ class _Maker:
         numbers = layer.known.numbers(names, source=path)
         encoding = layer.known.encoding
         bands = numbers if encoding == "bands" else (layer.number,)
-        info = _snapped(infos[path], grid)
+        info = snapped(infos[path], grid)
         if max(bands) > info.count:
             raise SourceError(
                 f"{path} has {info.count} band(s); the quality layer needs band {max(bands)}. "
@@ -152,16 +152,26 @@ def _is_same(a: Grid, b: Grid) -> bool:
     return bool(max(gaps) < _SAME)
 
 
-def _snapped(info: RasterInfo, grid: Grid) -> RasterInfo:
+def _pixel_area(grid: Grid) -> float:
+    return float(abs(grid.transform.determinant))
+
+
+def snapped(info: RasterInfo, grid: Grid) -> RasterInfo:
     """Return the raster on exactly the grid, where it differs in the last decimals only."""
     if info.grid == grid or not _is_same(info.grid, grid):
         return info
     return replace(info, grid=grid)
 
 
-def _misfit(name: str, info: RasterInfo, grid: Grid, channels: Sequence[Channel]) -> str:
+def _misfit(
+    name: str,
+    info: RasterInfo,
+    grid: Grid,
+    channels: Sequence[Channel],
+    how: Resampling | None,
+) -> str:
     other = next((c.info for c in channels if c.info.grid == grid), channels[0].info)
-    if info.grid.crs != grid.crs:
+    if info.grid.crs != grid.crs or how is not None:
         cure = "Nothing is reprojected: warp one of them to the grid of the other."
     else:
         cure = (

@@ -21,7 +21,8 @@ class Batch:
     """Global sample number of row 0; row ``i`` is global sample ``first + i``."""
 
     pixels: Shaped[Tensor, "b c h w"]
-    """Stored values in the dtype of the files (float64 as float32); 0 wherever not ``valid``."""
+    """Stored values in the dtype of the files (float64 as float32); 0 wherever not ``valid``. Of
+    several dates the chips lie below each other."""
 
     valid: Bool[Tensor, "b h w"]
     """True where a pixel may be used."""

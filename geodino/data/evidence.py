@@ -91,7 +91,13 @@ def _decide_nodata(
     def measure(info: RasterInfo) -> Any:
         bands = [i - 1 for i in _tagged_bands(info, rule)]
         values = tuple(info.nodata[i] for i in bands)
-        return sum(nodata_counts(pixels[bands], values) for pixels in look.sample(info))
+        # What lies under an alpha of 0 is invalid whatever it is, and proves nothing.
+        mask = None if rule.alpha == "band" or info.alpha is None else info.alpha - 1
+        total = np.zeros(2, dtype=np.int64)
+        for pixels in look.sample(info):
+            seen = pixels[bands] if mask is None else pixels[bands][:, pixels[mask] > 0][:, None]
+            total += nodata_counts(seen, values)
+        return total
 
     found = look.at(doubtful, measure)
     touched, everywhere = (sum(int(counts[i]) for _, counts in found) for i in (0, 1))

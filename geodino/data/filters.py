@@ -1,11 +1,12 @@
 """Choosing tiles: by area, by time, by a condition on the columns of the index."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from geodino.data.config import DataConfig
@@ -13,6 +14,11 @@ from geodino.data.tiles import Tile
 from geodino.errors import SourceError, suggest
 
 _OPEN = ("", "..")
+
+_NOT_UNDERSTOOD = (
+    SyntaxError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError,
+)  # fmt: skip
+"""What pandas raises at a condition that is none."""
 
 
 def select(tiles: Sequence[Tile], config: DataConfig) -> tuple[list[Tile], list[str]]:
@@ -70,6 +76,7 @@ def _in_area(tiles: Sequence[Tile], path: str) -> NDArray[np.bool_]:
     if frame.empty or frame.geometry.isna().all():
         raise SourceError(f"data.aoi: {path} holds no geometry.")
     area = frame.to_crs("EPSG:4326").union_all()
+    shapely.prepare(area)
     places = [tile.grid.footprint_wgs84() for tile in tiles]
     return np.array([place is not None and area.intersects(place) for place in places], dtype=bool)
 
@@ -81,12 +88,12 @@ def _in_time(tiles: Sequence[Tile], interval: str) -> NDArray[np.bool_]:
             f"data.datetime: {interval!r} is not START/END, e.g. 2020-01-01/2020-12-31."
         )
     start, end = _moment(parts[0], interval), _moment(parts[1], interval)
-    if end is not None and len(parts[1].strip()) == len("2020-12-31"):
-        end += timedelta(days=1)  # a date alone means the whole day
+    if end is not None and _is_whole_day(parts[1].strip()):
+        end += timedelta(days=1) - datetime.resolution
     whens = [_moment(tile.datetime, tile.path) if tile.datetime else None for tile in tiles]
     return np.array(
         [
-            when is not None and (start is None or when >= start) and (end is None or when < end)
+            when is not None and (start is None or when >= start) and (end is None or when <= end)
             for when in whens
         ],
         dtype=bool,
@@ -105,6 +112,14 @@ def _moment(text: str, whole: str) -> datetime | None:
     return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
+def _is_whole_day(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _where(tiles: Sequence[Tile], condition: str) -> NDArray[np.bool_]:
     import pandas as pd
 
@@ -119,7 +134,7 @@ def _where(tiles: Sequence[Tile], condition: str) -> NDArray[np.bool_]:
             f"data.where: there is no column {name!r}.{suggest(name, frame.columns)} "
             f"Columns: {', '.join(frame.columns)}."
         ) from None
-    except (SyntaxError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except _NOT_UNDERSTOOD as error:
         raise SourceError(
             f"data.where: {condition!r} cannot be understood ({error}). An example: "
             "gsd_x_m < 1 and width >= 512."

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from geodino.data.assembly import assemble
-from geodino.data.catalogue import Catalogue, catalogue
+from geodino.data.assembly import assemble, snapped
 from geodino.data.config import DataConfig
 from geodino.data.evidence import decide
 from geodino.data.filters import select
@@ -13,10 +13,12 @@ from geodino.data.naming import Channels, channels_of, choose_bands, declared_ch
 from geodino.data.overlap import weigh
 from geodino.data.parallel import in_order, thread_count
 from geodino.data.recoding import bring_together
-from geodino.data.scenes import Scene
-from geodino.data.source import INDEX
+from geodino.data.sources.catalogue import Catalogue, catalogue
+from geodino.data.sources.find import INDEX
+from geodino.data.sources.scenes import Scene
 from geodino.data.stored import load_index, save_index
 from geodino.data.tiles import (
+    Part,
     Tile,
     TileIndex,
     TileReader,
@@ -46,6 +48,15 @@ Progress = Callable[[int, int], None]
 
 Bad = list[tuple[str, str]]
 
+_DECLARED = frozenset(
+    {"dataset", "bands", "band_names", "scale", "offset", "decibel", "grid", "resampling", "mask",
+     "alpha", "nodata"}
+)  # fmt: skip
+"""Keys of ``data`` that say what files hold; others choose among tiles or say how to read them."""
+
+_REDECIDED = frozenset({"bands", "alpha", "nodata"})
+"""Those that can be declared anew for an index, whose files are not looked at as a whole."""
+
 
 def build_index(
     src: str | Path,
@@ -62,7 +73,7 @@ def build_index(
     declares others.
 
     Args:
-        src: see :func:`geodino.data.catalogue.catalogue`; or an index file.
+        src: see :func:`geodino.data.sources.catalogue.catalogue`; or an index file.
         config: what is declared about the files.
         threads: how many files are opened at once; more where they lie behind a network and
             ``config.threads`` is ``auto``.
@@ -96,8 +107,8 @@ def _built(
 ) -> TileIndex:
     """Index a source that is looked at for the first time."""
     listed = catalogue(src, config)
-    far = sum(is_far(path) for scene in listed.scenes for path in scene.paths)
-    threads = _enough(threads, config, far=far > 0)
+    far = any(is_far(path) for scene in listed.scenes for path in scene.paths)
+    threads = _enough(threads, config, far=far)
     infos, bad_files = _describe_all(listed, threads, progress)
     images = [infos[p] for scene in listed.scenes for p in _image_paths(scene) if p in infos]
     rule, damaged = decide(images, _declared(config, listed), threads=threads)
@@ -132,9 +143,14 @@ def _built(
         bands=bands,
         dtype=dtype,
         rule=rule,
-        notes=tuple(dict.fromkeys((*listed.notes, *_far_notes(far), *named, *coded))),
+        notes=tuple(dict.fromkeys((*listed.notes, *_far_notes(infos), *named, *coded))),
         bad=(*bad, *unfit),
+        declared=_what_is_declared(config),
     )
+
+
+def _what_is_declared(config: DataConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", include=set(_DECLARED), exclude_defaults=True)
 
 
 def _enough(threads: int, config: DataConfig, *, far: bool) -> int:
@@ -144,7 +160,8 @@ def _enough(threads: int, config: DataConfig, *, far: bool) -> int:
     return max(threads, thread_count("auto", far=True))
 
 
-def _far_notes(far: int) -> list[str]:
+def _far_notes(infos: Mapping[str, RasterInfo]) -> list[str]:
+    far = sum(is_far(info.path) and info.driver != "Zarr" for info in infos.values())
     if not far or sidecars_are_read():
         return []
     note = (
@@ -230,7 +247,7 @@ def _refreshed(
         SourceError: ``config`` declares something that needs the files looked at as a whole.
     """
     changed: Bad = []
-    old = {part.info.path: part.info for tile in index.tiles for part in tile.parts}
+    old = {part.info.path: part.info for tile in index.tiles for part in _all_parts(tile)}
     threads = _enough(threads, config, far=any(map(is_far, old)))
     unchanged = in_order(is_unchanged, old.values(), threads=threads)
     kept = {path: old[path] for path, is_kept in zip(old, unchanged, strict=True) if is_kept}
@@ -238,33 +255,56 @@ def _refreshed(
     reasons = dict(bad)
     tiles = []
     for tile in index.tiles:
-        paths = [part.info.path for part in tile.parts]
+        paths = tile.files
         why = next((reasons[p] for p in paths if p in reasons), None)
         if why is None and all(infos[p] == old[p] for p in paths):
             tiles.append(tile)
             continue
         if why is None:
-            why = next((w for p in paths if (w := _misfit(tile, old[p], infos[p]))), None)
-        if why is not None:
-            changed.append((tile.path, why))
-            continue
-        parts = tuple(replace(part, info=infos[part.info.path]) for part in tile.parts)
-        grid = parts[0].info.grid if len(parts) == 1 else tile.grid
-        tiles.append(replace(tile, parts=parts, grid=grid, gsd_m=grid.gsd_m, valid_share=None))
+            # Corners may differ from the tile's in the last decimals, as they did at first.
+            new = {p: snapped(infos[p], tile.grid) for p in paths}
+            why = next((w for p in paths if (w := _misfit(tile, old[p], new[p]))), None)
+            if why is None:
+                tiles.append(_with_infos(tile, new))
+                continue
+        changed.append((tile.path, why))
     if not tiles:
         raise SourceError(f"No tile of the index can be used. {first_reasons(changed)}")
     taken = replace(index, tiles=tuple(tiles), bad=tuple(changed))
     return _redecided(taken, config, threads)
 
 
+def _all_parts(tile: Tile) -> tuple[Part, ...]:
+    return tile.parts if tile.quality is None else (*tile.parts, tile.quality.part)
+
+
+def _with_infos(tile: Tile, infos: Mapping[str, RasterInfo]) -> Tile:
+    """Put new metadata in the place of the old, after files were rewritten."""
+    parts = tuple(replace(part, info=infos[part.info.path]) for part in tile.parts)
+    quality = tile.quality
+    if quality is not None:
+        part = quality.part
+        quality = replace(quality, part=replace(part, info=infos[part.info.path]))
+    grid = parts[0].info.grid if len(_all_parts(tile)) == 1 else tile.grid
+    return replace(
+        tile, parts=parts, quality=quality, grid=grid, gsd_m=grid.gsd_m, valid_share=None
+    )
+
+
 def _redecided(index: TileIndex, config: DataConfig, threads: int) -> TileIndex:
-    """Apply what ``config`` declares over the decisions of an index."""
-    if config.alpha == config.nodata == "auto" and config.bands is None:
+    """Apply what ``config`` declares over the decisions of an index.
+
+    What was declared already when the index was built is part of them.
+    """
+    asked = {k: v for k, v in _what_is_declared(config).items() if index.declared.get(k) != v}
+    if not asked:
         return index
-    if any(len(tile.parts) > 1 or tile.recoding for tile in index.tiles):
+    is_simple = all(len(_all_parts(tile)) == 1 and tile.recoding is None for tile in index.tiles)
+    if not (asked.keys() <= _REDECIDED and is_simple):
+        keys = ", ".join(f"data.{name}" for name in sorted(asked))
         raise SourceError(
-            "data.bands, data.alpha and data.nodata cannot be changed for an index of scenes of "
-            "several files. Name their folder instead of the index."
+            f"{keys} cannot be declared anew for this index of tiles: its files would have to be "
+            "looked at as a whole. Name their folder instead of the index."
         )
     infos = [tile.parts[0].info for tile in index.tiles]
     rule, damaged = decide(infos, config, threads=threads)
@@ -284,14 +324,21 @@ def _redecided(index: TileIndex, config: DataConfig, threads: int) -> TileIndex:
         for tile, channels, recoding in zip(index.tiles, chosen, recodings, strict=True)
     ]
     return replace(
-        index, tiles=tuple(tiles), bands=bands, dtype=dtype, rule=rule, notes=(*notes, *coded)
+        index,
+        tiles=tuple(tiles),
+        bands=bands,
+        dtype=dtype,
+        rule=rule,
+        notes=(*notes, *coded),
+        declared=index.declared | asked,
     )
 
 
 def _misfit(tile: Tile, old: RasterInfo, new: RasterInfo) -> str | None:
     """Say how a rewritten file cannot take the place it has in the index."""
     # The only file of a tile may have another size: the tile then has it too.
-    for name in ("count", "dtype") if len(tile.parts) == 1 else ("count", "dtype", "grid"):
+    place = () if len(_all_parts(tile)) == 1 else ("grid",)
+    for name in ("count", "dtype", "scales", "offsets", "units", *place):
         if getattr(old, name) != getattr(new, name):
             return (
                 f"{new.path} was rewritten since the index was built: its {name} was "

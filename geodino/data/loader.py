@@ -20,6 +20,7 @@ from jaxtyping import Bool, Int32, Shaped
 from numpy.typing import NDArray
 
 from geodino.data.batch import Batch
+from geodino.data.dates import Companions
 from geodino.data.order import Draws, Order
 from geodino.data.parallel import thread_count
 from geodino.errors import SourceError
@@ -75,13 +76,15 @@ class Counts:
 
 @dataclass(slots=True)
 class _SuperWindow:
-    """A decoded super-window; ``valid`` is None where every pixel is valid."""
+    """A decoded super-window, its dates below each other; ``valid`` None: every pixel is valid."""
 
     tile: int
     place: Window
     pixels: Shaped[np.ndarray, "c h w"]
     valid: Bool[np.ndarray, "h w"] | None
-    sums: Int32[np.ndarray, "h1 w1"] | None = None
+    ground: Bool[np.ndarray, "h1 w1"] | None
+    """Where a chip may be placed: ``valid`` of one date; pixels valid at all dates of several."""
+    sums: Int32[np.ndarray, "h2 w2"] | None = None
     """Valid pixels above and left of each corner; made only where drawing places did not help."""
 
 
@@ -99,6 +102,8 @@ class Loader(AbstractContextManager["Loader"]):
         world: into how many shares the global batch is cut.
         plan_of: draws what else a step needs, from the validity of its chips; called in the
             background, possibly for several steps at once.
+        companions: which further tiles are read at the window of a tile (see
+            :mod:`geodino.data.dates`); their chips lie below its own in ``Batch.pixels``.
         on_bad: told once for each unreadable tile: its number and the reason. Must not raise.
 
     Use it as a context manager, or ``close()`` it; threads of an abandoned loader end by
@@ -114,6 +119,7 @@ class Loader(AbstractContextManager["Loader"]):
         rank: int = 0,
         world: int = 1,
         plan_of: PlanOf | None = None,
+        companions: Companions | None = None,
         on_bad: Callable[[int, str], None] | None = None,
     ) -> None:
         if order.config.batch % world:
@@ -125,6 +131,7 @@ class Loader(AbstractContextManager["Loader"]):
         self._rows = (rank * share, (rank + 1) * share)
         self._read_window = read_window
         self._plan_of = plan_of
+        self._companions = companions
         self._on_bad = on_bad
         # Of a source that fits into memory: super-windows decoded, or being decoded now.
         self._kept: dict[int, Future[_SuperWindow | None]] = {}
@@ -195,18 +202,22 @@ class Loader(AbstractContextManager["Loader"]):
         """Cut the chips of a batch; runs in the background."""
         done = [e.result() if isinstance(e, Future) else e for e in used]
         chip, pin = self.order.config.chip, self.config.pin_memory
-        bands = done[0].pixels.shape[0]
+        bands, dates = done[0].pixels.shape[0], self._dates(done[0])
         dtype = torch.from_numpy(np.empty(0, dtype=done[0].pixels.dtype)).dtype
-        pixels = torch.empty((len(done), bands, chip, chip), dtype=dtype, pin_memory=pin)
-        valid = torch.empty((len(done), chip, chip), dtype=torch.bool, pin_memory=pin)
+        rows = dates * chip
+        pixels = torch.empty((len(done), bands, rows, chip), dtype=dtype, pin_memory=pin)
+        valid = torch.empty((len(done), rows, chip), dtype=torch.bool, pin_memory=pin)
         # numpy copies in this thread alone; torch would wake the threads that training uses.
         pixels_out, valid_out = pixels.numpy(), valid.numpy()
         source = []
         for row, of in enumerate(done):
             top, left = self._corner(of, draws.first + row)
-            down, across = slice(top, top + chip), slice(left, left + chip)
-            pixels_out[row] = of.pixels[:, down, across]
-            valid_out[row] = True if of.valid is None else of.valid[down, across]
+            across = slice(left, left + chip)
+            for date in range(dates):
+                start = date * of.place.height + top
+                down, to = slice(start, start + chip), slice(date * chip, (date + 1) * chip)
+                pixels_out[row, :, to] = of.pixels[:, down, across]
+                valid_out[row, to] = True if of.valid is None else of.valid[down, across]
             source.append((of.tile, Window(of.place.top + top, of.place.left + left, chip, chip)))
         plan = None if self._plan_of is None else self._plan_of(step, draws.first, valid_out)
         return Batch(
@@ -222,17 +233,17 @@ class Loader(AbstractContextManager["Loader"]):
         """Return top and left of a sample's chip, with enough valid pixels where there are any."""
         order, chip = self.order, self.order.config.chip
         height, width = of.place.height, of.place.width
-        if of.valid is None:
+        if of.ground is None:
             return order.corner(sample, 0, height, width)
         # At least one: a chip without a valid pixel teaches nothing, whatever is asked.
         enough = max(1.0, self.config.min_valid * chip * chip)
         for attempt in range(TRIES):
             top, left = order.corner(sample, attempt, height, width)
-            if np.count_nonzero(of.valid[top : top + chip, left : left + chip]) >= enough:
+            if np.count_nonzero(of.ground[top : top + chip, left : left + chip]) >= enough:
                 return top, left
         # What is valid is a small part: look where, on a grid of places that misses no pixel.
         if of.sums is None:
-            of.sums = _sum_table(of.valid)
+            of.sums = _sum_table(of.ground)
         tops, lefts = (_grid(size - chip, chip // _STEPS) for size in (height, width))
         counts = _counts(of.sums, tops[:, None], lefts[None, :], chip)
         good = np.flatnonzero(counts >= min(enough, counts.max()))
@@ -249,7 +260,7 @@ class Loader(AbstractContextManager["Loader"]):
             if self.order.resident:
                 found = self._decode_once(window, tile, place)
             else:
-                found = self._decode(tile, place)
+                found = self._decode(tile, place, epoch)
             if found is not None:
                 return found
         with self._lock:
@@ -268,21 +279,33 @@ class Loader(AbstractContextManager["Loader"]):
         kept = self._kept.setdefault(window, mine)
         if kept is mine:
             try:
-                mine.set_result(self._decode(tile, place))
+                mine.set_result(self._decode(tile, place, 0))
             except BaseException as error:
                 mine.set_exception(error)
                 raise
         return kept.result()
 
-    def _decode(self, tile: int, place: Window) -> _SuperWindow | None:
-        """Read a super-window with invalid pixels at 0; None where nothing in it can be used."""
+    def _read(self, tile: int, place: Window) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
         try:
-            pixels, valid = self._read_window(tile, place)
+            return self._read_window(tile, place)
         except SourceError as error:
             if self.config.strict:
                 raise
             self._report(tile, str(error))
             return None
+
+    def _decode(self, tile: int, place: Window, epoch: int) -> _SuperWindow | None:
+        """Read a super-window with invalid pixels at 0; None where nothing in it can be used."""
+        others = () if self._companions is None else self._companions(epoch, tile)
+        found = [self._read(number, place) for number in (tile, *others)]
+        read = [part for part in found if part is not None]
+        if len(read) < len(found):
+            return None
+        if others:
+            pixels = np.concatenate([part[0] for part in read], axis=1)
+            valid = np.concatenate([part[1] for part in read])
+        else:
+            pixels, valid = read[0]
         whole = bool(valid.flat[0]) if valid.strides == (0, 0) else bool(valid.all())
         if not whole:
             if not valid.any():
@@ -296,7 +319,12 @@ class Loader(AbstractContextManager["Loader"]):
             pixels = pixels.astype(np.float32)
         with self._lock:
             self.counts.decoded += 1
-        return _SuperWindow(tile, place, pixels, None if whole else valid)
+        ground = None if whole else _ground(valid, 1 + len(others))
+        return _SuperWindow(tile, place, pixels, None if whole else valid, ground)
+
+    @staticmethod
+    def _dates(of: _SuperWindow) -> int:
+        return int(of.pixels.shape[1] // of.place.height)
 
     def _report(self, tile: int, reason: str) -> None:
         with self._lock:
@@ -305,6 +333,16 @@ class Loader(AbstractContextManager["Loader"]):
             self.counts.bad_tiles.setdefault(tile, reason)
         if self._on_bad is not None and not known:
             self._on_bad(tile, reason)
+
+
+def _ground(valid: Bool[np.ndarray, "h w"], dates: int) -> Bool[np.ndarray, "h1 w1"]:
+    """Where chips may be placed: pixels valid at all dates, or at any where there is none."""
+    if dates == 1:
+        return valid
+    by_date = valid.reshape(dates, -1, valid.shape[1])
+    common: NDArray[np.bool_] = np.logical_and.reduce(by_date, axis=0)
+    some: NDArray[np.bool_] = np.logical_or.reduce(by_date, axis=0)
+    return common if common.any() else some
 
 
 def _sum_table(valid: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "h1 w1"]:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import get_args
 
 from geodino.data.config import DataConfig
-from geodino.data.product import sentinel_2_offset
 from geodino.data.recoding import Channel
-from geodino.data.scenes import Scene
+from geodino.data.sources.product import sentinel_2_offset
+from geodino.data.sources.scenes import Scene
 from geodino.errors import BandError, SourceError, suggest
 from geodino.geo.bands import Band, Unit, common_name
 from geodino.geo.validity import ReadRule
@@ -59,8 +59,14 @@ def declared_channels(
 
     Raises:
         SourceError: a raster has fewer bands than declared.
-        BandError: nothing tells the offset of a Sentinel-2 scene.
+        BandError: nothing tells the offset of a Sentinel-2 scene, or ``data.band_names`` is
+            declared beside a descriptor.
     """
+    if config.band_names is not None:
+        raise BandError(
+            "data.band_names names the bands of files that do not; those of "
+            f"{scene.name} are named by a descriptor or a catalogue. Leave data.band_names out."
+        )
     channels = []
     for wanted in scene.bands or ():
         info, band = infos[wanted.path], wanted.band

@@ -84,7 +84,8 @@ def shapes_of(index: TileIndex) -> Shapes:
         block_width=block_width,
         pixel_bytes=np.full(len(rows), len(index.bands) * stored),
         weight=np.array([t.weight for t in index.tiles]),
-        far=np.array([t.is_far for t in index.tiles]),
+        # The chunks of a zarr store are objects of their own, whatever lies beside them.
+        far=np.array([t.is_far and t.base.driver != "Zarr" for t in index.tiles]),
     )
 
 
@@ -203,7 +204,8 @@ class Order:
     def _epoch(self, number: int) -> "_Epoch":
         found = self._epochs.get(number)
         if found is None:
-            found = _Epoch(number, self._chips, self.depth, self.config.seed)
+            total = self.samples_per_epoch
+            found = _Epoch(number, self._chips, total, self.depth, self.config.seed)
             self._epochs[number] = found
             if len(self._epochs) > 2:
                 self._epochs.popitem(last=False)
@@ -236,12 +238,12 @@ class _Epoch:
     the distance of two chips.
     """
 
-    def __init__(self, number: int, chips: Floats, depth: int, seed: int) -> None:
+    def __init__(self, number: int, chips: Floats, total: int, depth: int, seed: int) -> None:
         self._number, self._depth, self._seed = number, depth, seed
         windows = len(chips)
         key = (seed, "epoch", number)
         window = seeds.permuted(np.arange(windows), windows, *key)
-        whole = _rounded(chips[window])
+        whole = _rounded(chips[window], total, seeds.rng(seed, "share", number).random())
         # A window whose share is below one chip is visited in some epochs only.
         self._window, self._chips = window[whole > 0], whole[whole > 0]
         windows = len(self._chips)
@@ -289,13 +291,16 @@ class _Epoch:
         return np.stack([visit + start, time + start, index == chips[visit] - 1, early])
 
 
-def _rounded(chips: Floats) -> Ints:
-    """Round to whole numbers whose running sums stay closest to those of ``chips``."""
+def _rounded(chips: Floats, total: int, start: float) -> Ints:
+    """Round to whole numbers that sum to ``total``, each up or down.
+
+    Systematic sampling (Madow 1949): whole numbers are counted along the running sum from a drawn
+    ``start`` in [0, 1), so that on average over starts nothing is rounded.
+    """
     if (chips == np.rint(chips)).all():
         return chips.astype(np.int64)
     running = np.cumsum(chips)
-    total = max(1, round(float(chips.sum())))
-    steps = np.floor(running * (total / running[-1]) + 0.5).astype(np.int64)
+    steps = np.floor(running * (total / running[-1]) + start).astype(np.int64)
     steps[-1] = total
     whole: Ints = np.diff(steps, prepend=0)
     return whole

@@ -21,6 +21,12 @@ from geodino.io.raster import RasterInfo
 _WHOLE = 1e-6
 """Differences of offsets are whole numbers of a step to this part."""
 
+_MOST = 1 / 16
+"""Integers are shifted by at most this part of what their type holds: values above are clipped."""
+
+_WIDEST = 4
+"""Bytes of the widest integers that are shifted: 64-bit ones leave no room to compute in."""
+
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -54,17 +60,23 @@ class Recoding:
     ) -> tuple[Shaped[np.ndarray, "c h w"], Bool[np.ndarray, "c h w"]]:
         """Recode pixels; integers are clipped to what their type holds."""
         dtype = np.dtype(self.dtype)
-        gain, bias = (np.array(v)[:, None, None] for v in (self.gain, self.bias))
+        out = np.empty(pixels.shape, dtype)
         if dtype.kind in "iu":
             limits = np.iinfo(dtype)
-            moved = pixels.astype(np.int64) + bias.astype(np.int64)
-            return np.clip(moved, limits.min, limits.max).astype(dtype), valid
-        known = np.where(valid, pixels, pixels.dtype.type(0)).astype(np.float64)
-        values = known * gain + bias
-        if not self.decibel:
-            return values.astype(dtype), valid
-        valid = valid & (values > 0)
-        return (10 * np.log10(np.maximum(values, _TINY))).astype(dtype), valid
+            for band, bias, to in zip(pixels, self.bias, out, strict=True):
+                to[:] = np.clip(band.astype(np.int64) + int(bias), limits.min, limits.max)
+            return out, valid
+        if self.decibel:
+            valid = valid.copy()
+        for i, (gain, bias) in enumerate(zip(self.gain, self.bias, strict=True)):
+            # Band by band, since wide types take memory; 0 for what may be NaN or overflow.
+            known = np.where(valid[i], pixels[i], pixels.dtype.type(0)).astype(np.float64)
+            values = known * gain + bias
+            if self.decibel:
+                valid[i] &= values > 0
+                values = 10 * np.log10(np.maximum(values, _TINY))
+            out[i] = values
+        return out, valid
 
 
 def bring_together(
@@ -81,19 +93,21 @@ def bring_together(
         not at all); the dtype of the source; notes for the run card.
 
     Raises:
-        BandError: two files declare different units for a band.
+        BandError: two files declare different units for a band, or one says nothing of numbers
+            that others scale.
     """
     first = tiles[0]
     stored = first[0].info.dtype
     units, notes = _units(tiles, decibel=config.decibel)
-    as_db = [config.decibel and unit in ("power", "dB") for unit in units]
-    codes = [tuple((c.band.scale, c.band.offset, c.band.unit) for c in tile) for tile in tiles]
-    if len(set(codes)) == 1 and not any(
-        db and c.band.unit == "power" for db, c in zip(as_db, first, strict=True)
-    ):
-        return tuple(c.band for c in first), [None] * len(tiles), stored, notes
-    if any(as_db):
-        return _in_decibel(tiles, units, as_db, notes)
+    codes = [tuple((c.band.scale, c.band.offset) for c in tile) for tile in tiles]
+    if config.decibel:
+        _refuse_other_than_radar(first, units)
+        if len(set(codes)) > 1 or any(c.band.unit == "power" for tile in tiles for c in tile):
+            return _in_decibel(tiles, units, notes)
+    if len(set(codes)) == 1:
+        bands = tuple(_band(c.band, unit=u) for c, u in zip(first, units, strict=True))
+        return bands, [None] * len(tiles), stored, notes
+    _refuse_undeclared(tiles, units)
     reference = _shifted(codes, np.dtype(stored))
     if reference is None:
         why = "scale or offset differ between files: values are read as scale * stored + offset"
@@ -103,8 +117,8 @@ def bring_together(
         made = {
             code: Recoding(
                 dtype="float32",
-                gain=tuple(s for s, _, _ in code),
-                bias=tuple(o for _, o, _ in code),
+                gain=tuple(s for s, _ in code),
+                bias=tuple(o for _, o in code),
             )
             for code in set(codes)
         }
@@ -116,7 +130,7 @@ def bring_together(
     shifts = {
         code: tuple(
             float(round((own - to) / scale))
-            for (scale, own, _), (_, to) in zip(code, reference, strict=True)
+            for (scale, own), (_, to) in zip(code, reference, strict=True)
         )
         for code in set(codes)
     }
@@ -128,10 +142,11 @@ def bring_together(
     ]
     moved = sum(r is not None for r in recodings)
     most = max(max(shift) for shift in shifts.values())
-    notes.append(
-        f"offsets differ between files: {most:,.0f} is added to the stored values of {moved} of "
-        f"{len(tiles)} tiles, so that one value has one meaning"
-    )
+    if moved:
+        notes.append(
+            f"offsets differ between files: {most:,.0f} is added to the stored values of {moved} "
+            f"of {len(tiles)} tiles, so that one value has one meaning"
+        )
     return bands, recodings, stored, notes
 
 
@@ -144,13 +159,16 @@ def _units(tiles: Sequence[tuple[Channel, ...]], *, decibel: bool) -> tuple[list
         for tile in tiles:
             said.setdefault(tile[position].band.unit, tile[position])
         known = [unit for unit in said if unit != "unknown"]
-        if len(known) > 1 and not (decibel and set(known) == {"power", "dB"}):
+        is_radar = set(known) == {"power", "dB"}
+        if len(known) > 1 and not (is_radar and decibel and "unknown" not in said):
             one, other = (said[unit] for unit in known[:2])
-            cure = (
-                "data.decibel: true reads both as decibel."
-                if set(known) == {"power", "dB"}
-                else "Convert one of them, or name files of one kind."
-            )
+            cure = "Convert one of them, or name files of one kind."
+            if is_radar and decibel:
+                cure = (
+                    f"Declare the unit of {one_name(said['unknown'])}, which is one or the other."
+                )
+            elif is_radar:
+                cure = "data.decibel: true reads both as decibel."
             raise BandError(
                 f"Band {one.band.name} is in {known[0]} in {one.info.path}, but in {known[1]} in "
                 f"{other.info.path}. {cure}"
@@ -170,20 +188,16 @@ def one_name(channel: Channel) -> str:
 
 
 def _in_decibel(
-    tiles: Sequence[tuple[Channel, ...]], units: list[Any], as_db: list[bool], notes: list[str]
+    tiles: Sequence[tuple[Channel, ...]], units: list[Any], notes: list[str]
 ) -> tuple[tuple[Band, ...], list[Recoding | None], str, list[str]]:
-    """Read every tile as float32 decibel; all bands of a source are radar bands then."""
-    first = tiles[0]
-    if not all(as_db):
-        named = [c.band.name for c, db in zip(first, as_db, strict=True) if not db]
-        raise BandError(
-            f"data.decibel is for sources whose bands are all radar bands; {', '.join(named)} is in "
-            f"{units[as_db.index(False)]}. Choose the radar bands with data.bands."
-        )
-    bands = tuple(_band(c.band, unit="dB", scale=1.0, offset=0.0) for c in first)
+    """Read every tile as float32 decibel."""
+    bands = tuple(_band(c.band, unit="dB", scale=1.0, offset=0.0) for c in tiles[0])
     recodings: list[Recoding | None] = []
     for tile in tiles:
-        kinds = {c.band.unit for c in tile}
+        # A file that does not say its unit has that of the others.
+        kinds = {
+            u if c.band.unit == "unknown" else c.band.unit for c, u in zip(tile, units, strict=True)
+        }
         if len(kinds) > 1:
             raise BandError(f"{tile[0].info.path} holds bands in power and in dB. Convert it.")
         recodings.append(
@@ -197,27 +211,60 @@ def _in_decibel(
     return bands, recodings, "float32", [*notes, "power is read as 10 log10 (data.decibel)"]
 
 
-def _shifted(
-    codes: Sequence[tuple[tuple[float, float, str], ...]], dtype: np.dtype[Any]
-) -> tuple[tuple[float, float], ...] | None:
-    """Return scale and lowest offset per band, if codes differ by whole numbers of it; else None.
+def _refuse_other_than_radar(channels: tuple[Channel, ...], units: list[Any]) -> None:
+    for channel, unit in zip(channels, units, strict=True):
+        if unit not in ("power", "dB"):
+            raise BandError(
+                f"data.decibel is for bands in power or dB, but the unit of {one_name(channel)} is "
+                f"{unit}. Declare it in a descriptor (data.dataset), or choose the radar bands "
+                "with data.bands."
+            )
 
-    The lowest offset belongs to the largest stored numbers: no value becomes negative.
+
+def _refuse_undeclared(tiles: Sequence[tuple[Channel, ...]], units: list[Any]) -> None:
+    """Refuse files that say nothing of their numbers beside others that scale theirs."""
+    for position, unit in enumerate(units):
+        channels = [tile[position] for tile in tiles]
+        silent = [c for c in channels if c.band.unit == "unknown" and _code(c) == (1.0, 0.0)]
+        said = [c for c in channels if c.band.unit != "unknown" and _code(c) != (1.0, 0.0)]
+        if silent and said:
+            scale, offset = _code(said[0])
+            raise BandError(
+                f"{one_name(said[0])} is {unit} as {scale:g} * stored + {offset:g}, but "
+                f"{silent[0].info.path} says nothing of what it stores. Declare it for all files "
+                "with data.scale and data.offset or a descriptor (data.dataset), or leave it out."
+            )
+
+
+def _code(channel: Channel) -> tuple[float, float]:
+    return channel.band.scale, channel.band.offset
+
+
+def _shifted(
+    codes: Sequence[tuple[tuple[float, float], ...]], dtype: np.dtype[Any]
+) -> tuple[tuple[float, float], ...] | None:
+    """Return scale and offset per band, if codes differ by small whole steps of it; else None.
+
+    The offset is that of the largest stored numbers: shifts are never below 0.
     """
-    if dtype.kind not in "iu":
+    if dtype.kind not in "iu" or dtype.itemsize > _WIDEST:
         return None
+    limits = np.iinfo(dtype)
+    room = _MOST * (int(limits.max) - int(limits.min) + 1)
     reference = []
     for column in zip(*set(codes), strict=True):
-        scales = {scale for scale, _, _ in column}
+        scales = {scale for scale, _ in column}
         if len(scales) > 1:
             return None
-        scale, lowest = scales.pop(), min(offset for _, offset, _ in column)
-        steps: NDArray[np.float64] = np.array([(o - lowest) / scale for _, o, _ in column])
-        if np.abs(steps - np.rint(steps)).max() > _WHOLE * max(1.0, float(np.abs(steps).max())):
+        scale = scales.pop()
+        offset = min((o for _, o in column), key=lambda o: o / scale)
+        steps: NDArray[np.float64] = np.array([(o - offset) / scale for _, o in column])
+        most = float(steps.max())
+        if np.abs(steps - np.rint(steps)).max() > _WHOLE * max(1.0, most) or most > room:
             return None
-        reference.append((scale, lowest))
+        reference.append((scale, offset))
     return tuple(reference)
 
 
-def _band(band: Band, *, unit: Any, scale: float, offset: float) -> Band:
-    return band.model_copy(update={"unit": unit, "scale": scale, "offset": offset})
+def _band(band: Band, **meaning: Any) -> Band:
+    return band.model_copy(update=meaning)

@@ -40,6 +40,7 @@ def save_index(index: TileIndex, path: str | Path) -> None:
             "rule": index.rule.model_dump(),
             "notes": index.notes,
             "bad": index.bad,
+            "declared": index.declared,
         },
     )
 
@@ -81,6 +82,7 @@ def load_index(path: str | Path) -> TileIndex:
         rule=ReadRule.model_validate(record["rule"]),
         notes=tuple(record["notes"]),
         bad=tuple((path, reason) for path, reason in record["bad"]),
+        declared=record.get("declared", {}),
     )
 
 

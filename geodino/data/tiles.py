@@ -4,7 +4,8 @@ import hashlib
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Shaped
@@ -19,7 +20,7 @@ from geodino.geo.quality import Encoding, usable
 from geodino.geo.regrid import Resampling, axes, resample, source_window
 from geodino.geo.validity import Combine, ReadRule, combine
 from geodino.geo.windows import Window
-from geodino.io.content import content_sample, is_virtual
+from geodino.io.content import SHARD, content_sample, file_of, is_virtual
 from geodino.io.raster import HandlePool, RasterInfo, read
 from geodino.io.remote import is_far
 
@@ -158,6 +159,9 @@ class TileIndex:
     bad: tuple[tuple[str, str], ...] = ()
     """Files that cannot be used: (path, reason)."""
 
+    declared: dict[str, Any] = field(default_factory=dict)
+    """What ``data`` declared about the files when they were indexed, as JSON values."""
+
     @property
     def pixels(self) -> int:
         """Pixels of all tiles."""
@@ -200,19 +204,23 @@ class TileIndex:
         """Return a SHA-256 of the source: it changes when a file is added, renamed or rewritten.
 
         Hashed are, in sorted order, each file's path relative to ``root``, its size in bytes, and
-        the SHA-256 of its first, middle and last 64 KiB (of all of it, where it is no longer; see
-        :func:`geodino.io.content.content_sample`). The same tiles in another folder have the same
-        fingerprint. Of a file on a server the address and what the server tells are hashed.
+        the SHA-256 of its first, middle and last 64 KiB (of all of it where it is no longer than
+        192 KiB; see :func:`geodino.io.content.content_sample`); for a picture in a shard those of
+        the shard. The same tiles in another folder have the same fingerprint. Of a file on a server
+        the address and what the server tells are hashed.
 
         Raises:
             SourceError: a file vanished.
         """
         digest = hashlib.sha256()
         paths = sorted({path for tile in self.tiles for path in tile.files})
-        for path, (size, content) in zip(
-            paths, in_order(content_sample, paths, threads=threads), strict=True
-        ):
-            name = path if is_virtual(path) else os.path.relpath(path, self.root)
+        holders = [file_of(path) for path in paths]
+        once = list(dict.fromkeys(holders))
+        samples = dict(zip(once, in_order(content_sample, once, threads=threads), strict=True))
+        for path, holder in zip(paths, holders, strict=True):
+            size, content = samples[holder]
+            local = path.removeprefix(SHARD)
+            name = local if is_virtual(local) else os.path.relpath(local, self.root)
             digest.update(f"{name.replace(os.sep, '/')}\0{size}\0{content}\n".encode())
         return digest.hexdigest()
 

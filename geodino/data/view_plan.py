@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geodino import seeds
+from geodino.data.dates import dates_of_crops
 from geodino.data.views_config import BLUR_P, Range, ViewsConfig
 
 _TRIES: Final = 10
@@ -78,6 +79,7 @@ def draw_views(
     valid: NDArray[np.bool_],
     rgb: bool,
     bands: int | None = None,
+    dates: int = 1,
 ) -> ViewPlan:
     """Draw the crops of ``b`` samples, each from the key ``(seed, "views", first + i)``.
 
@@ -91,6 +93,8 @@ def draw_views(
         valid: (b, height, width), True where a pixel may be used.
         rgb: whether the bands hold red, green and blue; else colour stays as it is.
         bands: number of bands; needed where the config changes gain or offset.
+        dates: how many dates of a chip lie below each other; a crop never crosses from one to
+            another (see :mod:`geodino.data.dates`).
 
     Raises:
         ValueError: ``bands`` is missing though gain or offset are asked for.
@@ -98,7 +102,10 @@ def draw_views(
     if config.jitters_bands and bands is None:
         raise ValueError("gain and offset are drawn per band: say how many bands there are")
     jitters = 1 + 2 * bands if config.jitters_bands and bands is not None else 1
-    samples, height, width = valid.shape
+    samples, rows, width = valid.shape
+    height = rows // dates
+    dated = valid.reshape(samples, dates, height, width)
+    date = dates_of_crops(seed, first, samples=samples, crops=config.crops, dates=dates)
     whole: NDArray[np.bool_] = np.all(valid.reshape(samples, -1), axis=1)
     u = np.empty((samples, config.crops, _PER_CROP))
     jitter = np.empty((samples, config.crops, jitters))
@@ -111,7 +118,8 @@ def draw_views(
         rng.random(out=jitter[i])
     boxes = _boxes(config, u[:, :, :_PER_BOX], height, width)
     for i, more in spare.items():
-        _avoid_invalid(config, boxes[i], _boxes(config, more, height, width), valid[i])
+        _avoid_invalid(config, boxes[i], _boxes(config, more, height, width), dated[i, date[i]])
+    boxes[..., 0] += date * height
     rest = u[:, :, _PER_BOX:].swapaxes(0, 1)
     mirrored, transposed = _symmetries(config, rest[..., 0:3])
     mixes, hue = jitter_program(
@@ -213,15 +221,15 @@ def _avoid_invalid(
 ) -> None:
     """Replace, in place, boxes with too few valid pixels by others (tries, crops, 4).
 
-    The first that has enough is taken, else the best. Counting inside a few boxes costs less than
-    an integral image of the chip.
+    The first that has enough is taken, else the best; ``valid`` is (crops, height, width).
+    Counting inside a few boxes costs less than an integral image of the chip.
     """
     for crop, box in enumerate(boxes):
-        best = _valid_share(valid, box)
+        best = _valid_share(valid[crop], box)
         for other in others[:, crop]:
             if best >= config.min_valid:
                 break
-            share = _valid_share(valid, other)
+            share = _valid_share(valid[crop], other)
             if share > best:
                 best, boxes[crop] = share, other
 

@@ -16,7 +16,7 @@ from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
 
 Resampling = Literal["nearest", "bilinear", "average"]
-"""``average`` is the mean over the area of the coarser pixel, for bands finer than the grid."""
+"""``average`` is the mean over the area of the target's pixel, for bands finer than the grid."""
 
 _CLOSE = 1e-6
 """Positions are rounded to this part of a pixel: coordinates are written in decimals."""
@@ -65,9 +65,11 @@ class Axis:
             low, high = centre - self.step / 2, centre + self.step / 2
             first = np.floor(low + _CLOSE).astype(np.int64)
             index = first + np.arange(int(np.ceil(self.step)) + 1)[:, None]
-            shared = np.minimum(high, index + 1) - np.maximum(low, index)
+            # What lies beyond the edge has no weight: a mean is of pixels that exist.
+            stop, start = np.minimum(index + 1, self.length), np.maximum(index, 0)
+            shared = np.minimum(high, stop) - np.maximum(low, start)
             weight = np.where(shared > _CLOSE, shared, 0) / self.step
-        # Edge pixels stand in for what lies beyond the edge.
+        # In bilinear, edge pixels stand in for what lies beyond the edge.
         return np.clip(index, 0, self.length - 1), weight
 
 

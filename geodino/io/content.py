@@ -8,11 +8,14 @@ from rasterio.errors import RasterioError
 
 from geodino.errors import SourceError
 from geodino.io.remote import first_bytes, is_far, told_of
+from geodino.io.zarr.key import find_key
+from geodino.io.zarr.pool import StorePool
 
 _SAMPLED = 1 << 16
 """Bytes hashed at the start, the middle and the end of a file."""
 
-_IN_SHARD = "/vsitar/"
+SHARD = "/vsitar/"
+"""Prefix of pictures in a shard: ``/vsitar/SHARD/NAME``."""
 
 
 def is_virtual(path: str) -> bool:
@@ -20,20 +23,36 @@ def is_virtual(path: str) -> bool:
     return "://" in path or path.startswith("/vsi")
 
 
+def file_of(path: str) -> str:
+    """Return the file that holds a raster: itself, or the shard that a picture lies in."""
+    if not path.startswith(SHARD):
+        return path
+    inside = path.removeprefix(SHARD)
+    if is_virtual(inside):
+        return path
+    return str(next((p for p in Path(inside).parents if p.is_file()), inside))
+
+
 def content_sample(path: str) -> tuple[int, str]:
     """Return the size in bytes and a SHA-256 of samples of a raster's content.
 
-    Of a local file the first, middle and last 64 KiB are hashed, all of it where it is no longer;
-    of a picture in a shard the shard; of a far file what its server tells of its version, or its
-    first 64 KiB where it tells none.
+    Of a local file the first, middle and last 64 KiB are hashed, all of it where it is no longer
+    than 192 KiB; of a picture in a shard the shard; of a raster of a zarr store its metadata and
+    some chunks; of a far file what its server tells of its version, or its first 64 KiB where it
+    tells none.
 
     Raises:
         SourceError: it is not there any more.
     """
-    if path.startswith(_IN_SHARD):
-        shard, _, _ = path.removeprefix(_IN_SHARD).partition(".tar/")
-        return _of_file(Path(f"{shard}.tar"))
-    return _of_url(path) if is_virtual(path) else _of_file(Path(path))
+    key = find_key(path)
+    if key is not None:
+        stores = StorePool(1)
+        try:
+            return stores.open(key).content_sample()
+        finally:
+            stores.close()
+    holder = file_of(path)
+    return _of_url(holder) if is_virtual(holder) else _of_file(Path(holder))
 
 
 def _of_file(path: Path) -> tuple[int, str]:

@@ -25,6 +25,7 @@ from geodino.io.remote import (
     told_of,
 )
 from geodino.io.whole import missing
+from geodino.io.zarr.key import stamp
 
 MaskKind = Literal["none", "shared", "per_band", "nodata_values"]
 """Mask beside the pixels: none; one for all bands (in the file or in ``.msk``); one for each
@@ -42,10 +43,10 @@ class RasterInfo:
     """Everything the metadata of one raster says; no pixel was read."""
 
     path: str
-    """The file, as it was named."""
+    """The file, as it was named; in a zarr store ``STORE#ARRAYS@INDEX``."""
 
     driver: str
-    """GDAL's name of the format."""
+    """GDAL's name of the format; ``Zarr`` for a raster of a zarr store."""
 
     grid: Grid
     """CRS, transform and size."""
@@ -78,7 +79,8 @@ class RasterInfo:
     """Rows and columns of a stored block."""
 
     size: int
-    """Bytes; 0 where that is not known (files in archives, servers that do not tell)."""
+    """Bytes; 0 where that is not known (files in archives, servers that do not tell). Of a zarr
+    store: of its metadata."""
 
     mtime_ns: int
     """Time of the last change, nanoseconds since 1970; 0 where not known."""
@@ -106,8 +108,8 @@ class RasterInfo:
         return tuple(i for i in range(1, self.count + 1) if i != masked)
 
 
-def describe(path: str | Path) -> RasterInfo:
-    """Read the metadata of a raster and check that the file is complete.
+def describe_file(path: str | Path) -> RasterInfo:
+    """Read the metadata of a raster file and check that the file is complete.
 
     Of a far file the server is asked for size and version; that its last block lies within the
     size is all that is checked.
@@ -149,6 +151,8 @@ def describe(path: str | Path) -> RasterInfo:
 
 def is_unchanged(info: RasterInfo) -> bool:
     """Whether a file is still the one that was described; False where that cannot be told."""
+    if info.driver == "Zarr":
+        return info.mtime_ns > 0 and stamp(info.path) == (info.size, info.mtime_ns)
     now = Told(info.size, info.mtime_ns, info.version)
     if now == Told(size=info.size):
         return False
@@ -272,7 +276,7 @@ def _refuse_cut(name: str, dataset: Any, size: int) -> None:
 def _grid(dataset: Any) -> Grid:
     wkt = dataset.crs.to_wkt() if dataset.crs else None
     return Grid(
-        crs=_short_name(wkt) if wkt else None,
+        crs=crs_name(wkt) if wkt else None,
         transform=dataset.transform,
         width=dataset.width,
         height=dataset.height,
@@ -280,7 +284,7 @@ def _grid(dataset: Any) -> Grid:
 
 
 @lru_cache(maxsize=512)
-def _short_name(wkt: str) -> str:
+def crs_name(wkt: str) -> str:
     """Return ``EPSG:32618`` where the CRS has such a name, else its WKT; the search is slow."""
     authority = rasterio.CRS.from_wkt(wkt).to_authority()
     return ":".join(authority) if authority else wkt

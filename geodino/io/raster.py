@@ -1,7 +1,8 @@
 """Reading pixels: handles that stay open, and windows with their validity.
 
-Every format goes through GDAL, JPEG and PNG included. Arrays are (bands, height, width); masks
-are True where a pixel may be used. Band numbers are GDAL's: the first is 1.
+Every format but zarr goes through GDAL, JPEG and PNG included; a raster of a zarr store is named
+``STORE#ARRAY`` (see :mod:`geodino.io.zarr.key`). Arrays are (bands, height, width); masks are True
+where a pixel may be used. Band numbers are GDAL's: the first is 1.
 """
 
 import threading
@@ -25,11 +26,15 @@ from geodino.io.metadata import (
     RasterInfo,
     alpha_band,
     cause,
-    describe,
+    describe_file,
     mask_kind,
     open_raster,
 )
 from geodino.io.remote import RUN_BYTES, RemoteError, ask, forget, is_far, patiently
+from geodino.io.zarr.key import find_key
+from geodino.io.zarr.pool import StorePool
+from geodino.io.zarr.read import StoreRaster
+from geodino.io.zarr.store import describe_raster
 
 __all__ = ["HandlePool", "RasterInfo", "describe", "read"]
 
@@ -71,7 +76,7 @@ class HandlePool:
     """Open rasters, kept per thread and dropped least recently used first.
 
     GDAL datasets must not be shared by threads, and opening one costs about a millisecond, so
-    every thread keeps its own. Use as a context manager, or call :meth:`close` when the threads
+    every thread keeps its own; zarr stores are shared. Use as a context manager, or call :meth:`close` when the threads
     that read are done.
 
     While a pool is open, GDAL's block cache (one for the process) is small: a super-window is
@@ -84,24 +89,27 @@ class HandlePool:
     def __init__(self, max_open: int = 64) -> None:
         self.max_open = max_open
         self._local = threading.local()
-        self._all: list[OrderedDict[str, _Handle]] = []
+        self._all: list[OrderedDict[str, _Handle | StoreRaster]] = []
+        self._stores = StorePool(max_open)
         self._lock = threading.Lock()
         self._caches = _Caches()
 
-    def get(self, path: str | Path) -> "_Handle":
+    def get(self, path: str | Path) -> "_Handle | StoreRaster":
         """Return this thread's handle of ``path``, opening it if needed.
 
         Raises:
-            SourceError: the file vanished or cannot be opened.
+            SourceError: the file or store vanished or cannot be opened.
         """
         handles = self._handles()
         name = str(path)
         handle = handles.get(name)
         if handle is None:
-            handle = handles[name] = _Handle.open(name)
+            key = find_key(name)
+            handle = _Handle.open(name) if key is None else self._stores.open(key)
+            handles[name] = handle
             if len(handles) > self.max_open:
                 _, oldest = handles.popitem(last=False)
-                oldest.dataset.close()
+                oldest.close()
         else:
             handles.move_to_end(name)
         return handle
@@ -110,10 +118,23 @@ class HandlePool:
         """Close this thread's handle of ``path``, so that the next one is new."""
         handle = self._handles().pop(str(path), None)
         if handle is not None:
-            handle.dataset.close()
+            handle.close()
 
-    def _handles(self) -> "OrderedDict[str, _Handle]":
-        handles: OrderedDict[str, _Handle] | None = getattr(self._local, "handles", None)
+    def store_raster(self, path: str | Path) -> StoreRaster | None:
+        """Return a raster of a zarr store, to ask for what only those have; None for a file.
+
+        Raises:
+            SourceError: the store vanished, or has no such raster.
+        """
+        if find_key(path) is None:
+            return None
+        handle = self.get(path)
+        return handle if isinstance(handle, StoreRaster) else None
+
+    def _handles(self) -> "OrderedDict[str, _Handle | StoreRaster]":
+        handles: OrderedDict[str, _Handle | StoreRaster] | None = getattr(
+            self._local, "handles", None
+        )
         if handles is None:
             handles = self._local.handles = OrderedDict()
             with self._lock:
@@ -125,7 +146,8 @@ class HandlePool:
         with self._lock:
             for handles in self._all:
                 while handles:
-                    handles.popitem()[1].dataset.close()
+                    handles.popitem()[1].close()
+            self._stores.close()
             self._caches.end()
 
     def __enter__(self) -> "HandlePool":
@@ -133,6 +155,19 @@ class HandlePool:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def describe(path: str | Path) -> RasterInfo:
+    """Read the metadata of a raster and check that the file is complete.
+
+    Args:
+        path: a file, a raster of a zarr store, or a zarr store that holds only one.
+
+    Raises:
+        SourceError: in one sentence, why it cannot be used: missing, empty, cut off, not a
+            raster, palette colours, complex values, or bands of several types.
+    """
+    return describe_file(path) if find_key(path) is None else describe_raster(path)
 
 
 def read(
@@ -147,7 +182,7 @@ def read(
 
     Args:
         pool: where open handles are kept.
-        path: the raster.
+        path: the raster: a file, or ``STORE#ARRAY`` of a zarr store.
         window: which pixels; None reads all of them.
         bands: band numbers, the first is 1, in the wanted order; None reads all data bands.
         rule: what of the file's tags is believed.
@@ -156,9 +191,13 @@ def read(
         Pixels as stored, and where each band of them may be used. The masks may be a read-only
         view shared by the bands (see :func:`geodino.geo.validity.combine`).
 
+    In a zarr store, pixels of chunks that were never written are invalid; they read as the fill
+    value of the array, and are believed where ``rule`` ignores nodata.
+
     Raises:
         SourceError: naming the file, if it vanished, a block of it is damaged, or its server
             does not hand it out, also when asked again.
+        BandError: a band that the raster of a zarr store does not have.
     """
     if not is_far(str(path)):
         return _read(pool, path, window, bands, rule)
@@ -175,6 +214,8 @@ def _read(
     rule: ReadRule,
 ) -> tuple[Shaped[np.ndarray, "c h w"], Bool[np.ndarray, "c h w"]]:
     handle = pool.get(path)
+    if isinstance(handle, StoreRaster):
+        return _read_store(handle, window, bands, rule)
     dataset = handle.dataset
     alpha = handle.alpha if rule.alpha == "mask" else None
     if bands is None:
@@ -195,12 +236,22 @@ def _read(
     if mask is not None and mask.ndim == 2:
         shared = mask if shared is None else shared & mask
         mask = None
-    for tested in (_nodata_mask(handle, pixels, bands, rule), finite(pixels)):
-        if tested is not None:
-            mask = tested if mask is None else mask & tested
+    tags = None if handle.mask != "none" else [handle.nodata[i - 1] for i in bands]
+    mask = _tested(pixels, mask, tags, rule)
     if mask is None:
         return pixels, np.broadcast_to(True if shared is None else shared, pixels.shape)
     return pixels, mask if shared is None else mask & shared
+
+
+def _read_store(
+    raster: StoreRaster, window: Window | None, bands: Sequence[int] | None, rule: ReadRule
+) -> tuple[Shaped[np.ndarray, "c h w"], Bool[np.ndarray, "c h w"]]:
+    bands = range(1, raster.count + 1) if bands is None else bands
+    pixels, written = raster.read(window or raster.window, bands=bands)
+    if rule.nodata == "ignore":
+        written = None
+    mask = _tested(pixels, written, [raster.nodata[i - 1] for i in bands], rule)
+    return pixels, np.broadcast_to(True, pixels.shape) if mask is None else mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +262,6 @@ class _Handle:
     alpha: int | None
     mask: MaskKind
     nodata: tuple[float | None, ...]
-    dtype: np.dtype[Any]
 
     @classmethod
     def open(cls, name: str) -> "_Handle":
@@ -221,8 +271,10 @@ class _Handle:
             alpha=alpha_band([color.name for color in dataset.colorinterp]),
             mask=mask_kind(dataset),
             nodata=tuple(dataset.nodatavals),
-            dtype=np.dtype(dataset.dtypes[0]),
         )
+
+    def close(self) -> None:
+        self.dataset.close()
 
 
 def _stored_mask(
@@ -236,18 +288,38 @@ def _stored_mask(
     return handle.dataset.read_masks(bands[0], window=where) > 0
 
 
+def _tested(
+    pixels: Shaped[np.ndarray, "c h w"],
+    mask: Bool[np.ndarray, "c h w"] | None,
+    tags: Sequence[float | None] | None,
+    rule: ReadRule,
+) -> Bool[np.ndarray, "c h w"] | None:
+    """Add to a mask what the values themselves say; None where every pixel may be used.
+
+    Args:
+        pixels: as stored.
+        mask: what is known already; None = everywhere.
+        tags: nodata of each band; None where something stands above the tags.
+        rule: what of the tags is believed.
+    """
+    for tested in (_nodata_mask(pixels, tags, rule), finite(pixels)):
+        if tested is not None:
+            mask = tested if mask is None else mask & tested
+    return mask
+
+
 def _nodata_mask(
-    handle: _Handle, pixels: Shaped[np.ndarray, "c h w"], bands: Sequence[int], rule: ReadRule
+    pixels: Shaped[np.ndarray, "c h w"], tags: Sequence[float | None] | None, rule: ReadRule
 ) -> Bool[np.ndarray, "c h w"] | None:
     """Compare with nodata in numpy: asking GDAL for its mask would decode the pixels again."""
     if isinstance(rule.nodata, str):
         # As in GDAL, a mask beside the pixels stands above the tag.
-        if rule.nodata == "ignore" or handle.mask != "none":
+        if rule.nodata == "ignore" or tags is None:
             return None
-        values = [handle.nodata[i - 1] for i in bands]
+        values = list(tags)
     else:
-        values = [rule.nodata] * len(bands)
-    if not any(v is not None and can_hold(handle.dtype, v) for v in values):
+        values = [rule.nodata] * len(pixels)
+    if not any(v is not None and can_hold(pixels.dtype, v) for v in values):
         return None
     if len(set(values)) == 1 and values[0] is not None:
         return differs(pixels, values[0])

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
@@ -22,10 +23,16 @@ class DenseHealth:
     """Measures the teacher on the same crops again and again."""
 
     crops: Float[Tensor, "n c s s"]
-    """Normalised crops from the middle of the probe chips."""
+    """Normalised crops from the middle of the probe chips; 0 where not ``valid``."""
+
+    valid: Bool[Tensor, "n s s"]
+    """Where the crops may be used."""
 
     reference: Float[Tensor, "n p d"] | None = None
     """Patch tokens of the first measurement, from which the Gram distance is taken."""
+
+    maps: Float[Tensor, "n d h w"] | None = None
+    """Patch tokens of the latest measurement, as images of features."""
 
     @classmethod
     def from_chips(
@@ -42,11 +49,13 @@ class DenseHealth:
         crops = torch.where(valid[:, None], (pixels.float() - shift) / scale, 0.0)
         edge = crops.shape[-1]
         if edge < size:
-            crops = torch.nn.functional.interpolate(crops, size=(size, size), mode="bilinear")
+            crops = F.interpolate(crops, size=(size, size), mode="bilinear")
+            valid = F.interpolate(valid[:, None].float(), size=(size, size))[:, 0] > 0
         else:
             start = (edge - size) // 2
-            crops = crops[..., start : start + size, start : start + size]
-        return cls(crops.contiguous())
+            middle = slice(start, start + size)
+            crops, valid = crops[..., middle, middle], valid[..., middle, middle]
+        return cls(crops.contiguous(), valid.contiguous())
 
     @torch.no_grad()
     def __call__(self, backbone: Backbone) -> dict[str, float]:
@@ -56,6 +65,7 @@ class DenseHealth:
         cls, patches = tokens.cls.float(), tokens.patches.float()
         if self.reference is None:
             self.reference = patches
+        self.maps = tokens.map.float()
         figures = {
             "cls_patch_cosine": cls_patch_cosine(cls, patches),
             "patch_patch_cosine": patch_patch_cosine(patches),

@@ -81,6 +81,8 @@ class Planner:
     """Whether the bands hold red, green and blue, so that colour can be changed."""
     bands: int
     """Bands of the crops."""
+    dates: int = 1
+    """Dates of a sample, whose chips lie below each other."""
 
     def __call__(self, step: int, first: int, valid: NDArray[np.bool_]) -> StepPlan:
         """Draw for the ``valid.shape[0]`` samples that start at global sample number ``first``."""
@@ -95,6 +97,7 @@ class Planner:
                 valid=valid,
                 rgb=self.rgb,
                 bands=self.bands,
+                dates=self.dates,
             ),
             masks=None
             if self.masks is None

@@ -6,6 +6,7 @@ import torch
 
 from geodino import seeds
 from geodino.data.batch import Batch
+from geodino.data.dates import Companions, companions
 from geodino.data.loader import Loader, LoaderConfig
 from geodino.data.order import Order, OrderConfig, shapes_of
 from geodino.data.parallel import thread_count
@@ -88,6 +89,7 @@ def build_planner(config: RunConfig, contract: InputContract) -> Planner:
         grid=(patches, patches),
         rgb=rgb_indices(contract.bands) is not None,
         bands=len(contract.bands),
+        dates=config.data.dates,
     )
 
 
@@ -102,7 +104,7 @@ def build_order(config: RunConfig, index: TileIndex, *, seed: int, batch: int) -
             chip=resolved_chip(config),
             super_window=data.super_window,
             chips_per_window=data.chips_per_super_window,
-            budget_bytes=data.memory_mb * 2**20,
+            budget_bytes=data.memory_mb * 2**20 // data.dates,
         ),
     )
 
@@ -128,12 +130,20 @@ class Feed:
         rank: int = 0,
         world: int = 1,
         plan_of: Planner | None = None,
+        companions: Companions | None = None,
         on_bad: Callable[[int, str], None] | None = None,
     ) -> None:
         self._pool = HandlePool(config.data.max_open)
         reader = TileReader(index, self._pool, valid=config.data.valid, fill=contract.mean)
         self.loader = Loader(
-            order, reader, loader, rank=rank, world=world, plan_of=plan_of, on_bad=on_bad
+            order,
+            reader,
+            loader,
+            rank=rank,
+            world=world,
+            plan_of=plan_of,
+            companions=companions,
+            on_bad=on_bad,
         )
 
     def batches_from(self, step: int) -> Iterator[Batch]:
@@ -148,6 +158,14 @@ class Feed:
         """Stop the threads and close the files."""
         self.loader.close()
         self._pool.close()
+
+
+def build_companions(config: RunConfig, index: TileIndex) -> Companions | None:
+    """Build what chooses the other dates of a sample; None where a sample has one date."""
+    if config.data.dates == 1:
+        return None
+    chosen, _ = companions(index, config.data.dates, config.train.seed)
+    return chosen
 
 
 def loader_config(

@@ -24,8 +24,10 @@ from geodino.errors import RunError
 from geodino.files import append_lines, writing
 from geodino.pretrain.health import DenseHealth
 from geodino.pretrain.module import PretrainModule
+from geodino.runs.device import peak_memory_gib
 from geodino.runs.recipe import RunConfig
 from geodino.runs.record import RunFolder, RunLog
+from geodino.runs.snapshots import Snapshots
 
 _PLAIN_LINE_EVERY_S = 15.0
 
@@ -85,6 +87,7 @@ class Recorder(L.Callback):
         self.pace = pace
         self.identity = dict(identity)
         self.health = health
+        self.snapshots = Snapshots(folder.probes, every=config.health.every)
         self.latest: dict[str, float | int] = {}
         self._writer = _event_writer(folder.root) if config.log.tensorboard else None
 
@@ -115,8 +118,10 @@ class Recorder(L.Callback):
             self.pace.restart(done)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write what is left, and the last state where its turn to be saved has not come."""
+        """Write what is left: figures, and health and state where their turn has not come."""
         self.flush(trainer, _module(pl_module))
+        if trainer.global_step % self.config.health.every:
+            self._measure_health(trainer, pl_module, step=trainer.global_step)
         if trainer.global_step % self.config.checkpoint.every:
             self.save(trainer)
 
@@ -134,7 +139,11 @@ class Recorder(L.Callback):
             return
         self.latest = rows[-1]
         now = time.time()
-        figures = {"images_per_s": self.pace.images_per_s, "data_wait": self.pace.data_wait}
+        figures = {
+            "images_per_s": self.pace.images_per_s,
+            "data_wait": self.pace.data_wait,
+            "memory_gib": peak_memory_gib(module.device),
+        }
         self._write(
             trainer,
             [
@@ -199,6 +208,7 @@ class Recorder(L.Callback):
             f"health/{k}": v for k, v in self.health(_module(pl_module).teacher.backbone).items()
         }
         self._write(trainer, [{"step": step, "phase": self.phase, "time": time.time(), **figures}])
+        self.snapshots.save(step, self.health)
 
     def _write(self, trainer: L.Trainer, rows: list[dict[str, Any]]) -> None:
         if not trainer.is_global_zero:

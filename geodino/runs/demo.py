@@ -1,66 +1,100 @@
-"""``geodino demo``: the main job on generated tiles, or on the user's own, in a minute or two."""
+"""``geodino demo``: a world, a model, a map and a report, in the first three minutes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import rasterio
-from rasterio.transform import from_origin
-
+from geodino.data.generated.worlds import write_world
+from geodino.data.index import Tile, load_index
+from geodino.runs.embed import EmbedJob, Meeting, embed
 from geodino.runs.pretrain import PretrainJob, pretrain
-from geodino.world.scene import Scene, scene
+from geodino.runs.record import RunFolder
 
-_SCENES = 6
-_SIDE = 512
-_STEPS = 40
+_STEPS = 120
+"""About a minute and a half on two cores: colours and textures part, no more."""
 
 
-def demo(*, out: Path, tiles: str | None, device: str) -> dict[str, Any]:
-    """Pretrain a small model for a few dozen steps; return what ``pretrain`` returns.
+_LARGEST = 1024 * 1024
+"""Pixels of the largest tile whose features take seconds."""
+
+_CHIP = 512
+"""Side of the chips of the map. A chip is encoded in itself, so small ones show their edges; the
+time of attention grows with the fourth power of the side."""
+
+
+def demo(*, out: Path, tiles: str | None, device: str, quiet: bool = False) -> dict[str, Any]:
+    """Make a small world, pretrain on it, map the features of a scene, write the report.
+
+    A demo that was stopped goes on; one that is done is shown again.
 
     Args:
-        out: gets ``tiles/`` (where they are generated) and ``run/``.
+        out: gets ``tiles/`` (where they are generated), ``run/`` and ``features.tif``.
         tiles: the user's own source instead of generated tiles.
         device: see ``--device``.
+        quiet: say nothing while it works.
+
+    Returns:
+        What to open: run folder, report, map of features, its picture.
+
+    Raises:
+        GeodinoError: the tiles cannot be used.
     """
-    if tiles is None:
-        tiles = str(write_tiles(out / "tiles"))
-    job = PretrainJob(
-        tiles=tiles,
-        out=out / "run",
-        recipe="laptop",
-        overrides=(f"phases.pretrain.steps={_STEPS}", "checkpoint.every=20", "health.every=20"),
-        device=device,
+    source = tiles or str(write_world("demo", out / "tiles"))
+    run = RunFolder(out / "run")
+    steps = (f"phases.pretrain.steps={_STEPS}", "checkpoint.every=40", "health.every=30")
+    pretrain(
+        PretrainJob(
+            tiles=source,
+            out=run.root,
+            recipe="laptop",
+            overrides=steps,
+            device=device,
+            resume=run.facts.is_file(),
+            quiet=quiet,
+        )
     )
-    return pretrain(job)
+    features, shown = out / "features.tif", _shown(run)
+    embed(
+        EmbedJob(
+            rasters=(str(run.tiles),),
+            overrides=(f"data.where={json.dumps(f'path == {json.dumps(shown.path)}')}",),
+            how=Meeting(chip=_CHIP if shown.height * shown.width <= _CHIP**2 else _CHIP // 2),
+            model=str(run.root),
+            out=features,
+            pca=3,
+            device=device,
+            overwrite=True,
+            quiet=quiet,
+        )
+    )
+    return {
+        "run": str(run.root),
+        "model": str(run.model),
+        "report": str(run.report),
+        "features": str(features),
+        "picture": str(features.with_suffix(".pca.tif")),
+        "tiles": source,
+    }
 
 
-def write_tiles(folder: Path) -> Path:
-    """Write a few generated RGB scenes at 0.6 m as GeoTIFFs; the same ones every time."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(_SCENES):
-        path = folder / f"scene_{number}.tif"
-        if not path.exists():
-            _write(path, scene(number, height=_SIDE, width=_SIDE), number)
-    return folder
+def _shown(run: RunFolder) -> Tile:
+    """Return the tile whose features are mapped: the first of a size that takes seconds."""
+    tiles = load_index(run.tiles).tiles
+    small = [tile for tile in tiles if tile.height * tile.width <= _LARGEST]
+    return small[0] if small else min(tiles, key=lambda tile: tile.height * tile.width)
 
 
-def _write(path: Path, made: Scene, number: int) -> None:
-    bands, height, width = made.pixels.shape
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        width=width,
-        height=height,
-        count=bands,
-        dtype=made.pixels.dtype,
-        crs="EPSG:32632",
-        transform=from_origin(500_000 + number * width * 0.6, 5_400_000, 0.6, 0.6),
-        tiled=True,
-        blockxsize=256,
-        blockysize=256,
-        compress="zstd",
-        photometric="RGB",
-    ) as target:
-        target.write(np.ascontiguousarray(made.pixels))
+def next_steps(done: dict[str, Any], *, own: bool) -> str:
+    """Return the last words of a demo: what to open, and what to try next."""
+    tiles = done["tiles"] if own else "YOUR_TILES"
+    return f"""
+Open
+  {done["report"]}    what was learnt, from what, how well
+  {done["picture"]}    the features of a scene, as colours
+  {done["model"]}    weights for timm: create_model("local-dir:{done["model"]}", pretrained=True)
+
+Try next
+  geodino inspect {tiles}
+  geodino pretrain --tiles {tiles} --recipe laptop --out runs/first
+  geodino embed {tiles} --model runs/first --out features.zarr
+"""

@@ -2,6 +2,8 @@
 
 import ctypes
 import platform
+import resource
+import sys
 
 import torch
 
@@ -30,6 +32,14 @@ def choose_device(name: str) -> torch.device:
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # mallopt(3)
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Return the most memory used so far, GiB: by tensors on a GPU, by the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20  # bytes there, KiB elsewhere
 
 
 def keep_freed_memory() -> bool:

@@ -27,6 +27,15 @@ def load(model: str | Path) -> LoadedModel:
     Raises:
         CheckpointError: there is no model there, or it is damaged.
     """
+    return load_model(model_folder(model))
+
+
+def model_folder(model: str | Path) -> Path:
+    """Return the model folder of a run folder, or the model folder itself.
+
+    Raises:
+        CheckpointError: there is no model there.
+    """
     folder = Path(model)
     if (folder / "recipe.yaml").is_file():
         if not (folder / "model").is_dir():
@@ -39,7 +48,7 @@ def load(model: str | Path) -> LoadedModel:
         raise CheckpointError(
             f"{model} is neither a run folder nor a model folder: it does not exist."
         )
-    return load_model(folder)
+    return folder
 
 
 def export_run(run: Path, *, to: str = "timm", out: Path | None = None) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from geodino.data.config import DataConfig
+from geodino.data.dates import companions
 from geodino.data.index import build_index
 from geodino.data.parallel import thread_count
-from geodino.data.source import absolute
+from geodino.data.sources.find import absolute
 from geodino.data.statistics import measure_source
 from geodino.data.tiles import TileIndex, resolve_chip
 from geodino.errors import RecipeError
@@ -88,6 +89,9 @@ def prepare(
         derived["recipe"] = {"value": name, "reason": reason}
         config = load_recipe(name, overrides)
     check_sizes(config)
+    if config.data.dates > 1:
+        _, note = companions(index, config.data.dates, config.train.seed)
+        index = replace(index, notes=(*index.notes, note))
     threads = thread_count(config.data.threads, far=index.is_far)
     index, contract = measure_source(index, config.data, threads=threads)
     wanted = 2 * config.phases.pretrain.views.global_size

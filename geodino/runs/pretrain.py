@@ -11,13 +11,14 @@ import torch
 
 from geodino.data.index import load_index, save_index
 from geodino.data.parallel import thread_count
-from geodino.data.source import absolute
-from geodino.errors import CheckpointError, RunError
+from geodino.data.sources.find import absolute
+from geodino.errors import CheckpointError, GeodinoError, RunError
 from geodino.files import write_text
 from geodino.geo.contract import InputContract
 from geodino.pretrain.module import PretrainData, PretrainModule
 from geodino.runs.build import (
     Feed,
+    build_companions,
     build_health,
     build_module,
     build_order,
@@ -32,7 +33,8 @@ from geodino.runs.device import choose_device, keep_freed_memory
 from geodino.runs.export import export_run, read_checkpoint, save_network
 from geodino.runs.prepare import Prepared, prepare
 from geodino.runs.recipe import RunConfig, differences, dump, load_recorded
-from geodino.runs.record import RunFolder, RunLog, environment
+from geodino.runs.record import REPLACED, RunFolder, RunLog, environment
+from geodino.runs.snapshots import Snapshots
 from geodino.runs.trainer import build_trainer, quiet_lightning
 
 _WAIT_FOR_RANK_ZERO_S = 3600.0
@@ -186,11 +188,18 @@ def _train(
     done = 0 if checkpoint is None else _check_identity(checkpoint, identity)
     if done >= phase.steps:
         log.say(f"All {done} steps are done already; the model is exported again.")
-        return export_run(folder.root) if _rank() == 0 else {}
+        if _rank() > 0:
+            return {}
+        exported = export_run(folder.root)
+        facts = folder.read_facts()
+        if "results" not in facts:  # it died after its last step, before it could say so
+            folder.write_facts({**facts, "results": exported})
+        return {**exported, **_report(folder, device, log)}
     if done:
         log.say(f"Going on from step {done} of {phase.steps} ({checkpoint}).")
     if _rank() == 0:
         folder.keep_metrics_before(done)
+        Snapshots(folder.probes, every=config.health.every).forget_after(done)
     if device.type == "cpu":
         keep_freed_memory()
     module = build_module(config, prepared.contract)
@@ -232,7 +241,7 @@ def _train(
             feed.close()
     if not trainer.is_global_zero:
         return {}
-    return _finish(folder, prepared, module, trainer, recorder, log)
+    return _finish(folder, prepared, module, trainer, recorder, log, device)
 
 
 def _finish(
@@ -242,8 +251,9 @@ def _finish(
     trainer: L.Trainer,
     recorder: Recorder,
     log: RunLog,
+    device: torch.device,
 ) -> dict[str, Any]:
-    """Save the last state, export the teacher, write the results."""
+    """Export the teacher, write the results and the report."""
     save_network(
         module.teacher.cpu(),
         folder.model,
@@ -260,7 +270,23 @@ def _finish(
     }
     folder.write_facts({**folder.read_facts(), "results": results})
     log.say(f"Done: {trainer.global_step} steps. The model is in {folder.model}.")
-    return results
+    return {**results, **_report(folder, device, log)}
+
+
+def _report(folder: RunFolder, device: torch.device, log: RunLog) -> dict[str, str]:
+    """Write the report; the run is finished and saved whether it can be written or not."""
+    from geodino.runs.report import write_report  # plots are loaded when there is one to draw
+
+    try:
+        path = write_report(folder, device=device)
+    except GeodinoError as error:
+        log.say(
+            f"The model is saved, but the report could not be written: {error} "
+            f"`geodino report {folder.root}` writes it once that is mended."
+        )
+        return {}
+    log.say(f"The report is {path}.")
+    return {"report": str(path)}
 
 
 def _check_identity(path: Path, identity: dict[str, str]) -> int:
@@ -287,7 +313,7 @@ def _feed(
     device: torch.device,
 ) -> Feed:
     def on_bad(tile: int, reason: str) -> None:
-        log.say(f"Tile {prepared.index.tiles[tile].path} is replaced by others: {reason}")
+        log.say(f"Tile {prepared.index.tiles[tile].path} {REPLACED} {reason}")
 
     return Feed(
         config,
@@ -300,5 +326,6 @@ def _feed(
         rank=trainer.global_rank,
         world=trainer.world_size,
         plan_of=build_planner(config, prepared.contract),
+        companions=build_companions(config, prepared.index),
         on_bad=on_bad,
     )

@@ -15,6 +15,9 @@ from geodino import __version__
 from geodino.errors import RunError
 from geodino.files import append_lines, read_lines, write_json, write_text
 
+REPLACED = "is replaced by others:"
+"""What the log says of a tile that could not be read while training."""
+
 _LIBRARIES = ("torch", "timm", "lightning", "numpy", "rasterio")
 
 
@@ -63,6 +66,16 @@ class RunFolder:
     def model(self) -> Path:
         """The exported model."""
         return self.root / "model"
+
+    @property
+    def probes(self) -> Path:
+        """Patch tokens of the probe tiles at some steps."""
+        return self.root / "probes"
+
+    @property
+    def report(self) -> Path:
+        """The report for people."""
+        return self.root / "report.html"
 
     def is_used(self) -> bool:
         """Whether anything lies there already."""

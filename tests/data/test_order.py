@@ -1,5 +1,6 @@
 """The order of samples: laws that hold for any tiles, and arithmetic on small ones."""
 
+import hashlib
 import time
 from collections import Counter, defaultdict
 
@@ -12,7 +13,7 @@ from geodino.data.order import Order, OrderConfig, Shapes
 from geodino.errors import SourceError
 
 
-def shapes(*sizes, block=(256, 256), pixel_bytes=3):
+def shapes(*sizes, block=(256, 256), pixel_bytes=3, weight=None):
     height, width = (np.array([size[i] for size in sizes], dtype=np.int64) for i in (0, 1))
     one = np.ones_like(height)
     return Shapes(
@@ -21,7 +22,7 @@ def shapes(*sizes, block=(256, 256), pixel_bytes=3):
         block_height=one * block[0],
         block_width=one * block[1],
         pixel_bytes=one * pixel_bytes,
-        weight=np.ones(len(sizes)),
+        weight=np.ones(len(sizes)) if weight is None else np.array(weight, dtype=np.float64),
     )
 
 
@@ -277,6 +278,112 @@ def test_corners_reach_every_place_and_no_other():
     assert found == {(top, left) for top in range(4) for left in range(3)}
     assert of.corner(7, 0, 67, 66) == of.corner(7, 0, 67, 66)
     assert len({of.corner(n, 1, 67, 66) == of.corner(n, 0, 67, 66) for n in range(50)}) == 2
+
+
+# Tiles that share their ground
+
+
+def chips_of_tiles(of, epochs):
+    """Mean number of chips an epoch cuts from each tile."""
+    tile_of = np.array([of.place(0, window)[0] for window in range(of.windows)])
+    steps = epochs * of.samples_per_epoch // of.config.batch
+    windows = np.concatenate([of.step(step).window for step in range(steps)])
+    return np.bincount(tile_of[windows]) / epochs
+
+
+def test_without_overlaps_the_order_is_the_one_it_was_before_there_were_weights():
+    # Digests of the order of commit 07f7b86.
+    expected = {0: "4ecccf3d4b435972", 3 * 10**6: "2e3fc63a707daed7", 10**9: "e7889bef2663439d"}
+    for budget, wanted in expected.items():
+        tiles = shapes((1000, 900), (512, 512), (700, 3000), (64, 64))
+        of = order(tiles, seed=3, batch=24, budget=budget)
+        digest = hashlib.sha256()
+        for step in (0, 1, 5, 77, 500):
+            draws = of.step(step)
+            for values in (draws.epoch, draws.position, draws.window):
+                digest.update(values.astype("<i8").tobytes())
+            digest.update(draws.last.tobytes())
+            for epoch, window in zip(draws.epoch.tolist(), draws.window.tolist(), strict=True):
+                tile, place = of.place(epoch, window)
+                where = (tile, place.top, place.left, place.height, place.width)
+                digest.update(repr(where).encode())
+        assert digest.hexdigest()[:16] == wanted
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(
+    tiles=st.lists(
+        st.tuples(st.integers(64, 400), st.integers(64, 400), st.floats(0.05, 1.0)),
+        min_size=1, max_size=8,
+    ),
+    seed=st.integers(0, 1000),
+    budget=st.sampled_from([0, 10**9]),
+    epoch=st.integers(0, 5),
+)  # fmt: skip
+def test_every_epoch_has_one_length_and_each_share_is_rounded_up_or_down(
+    tiles, seed, budget, epoch
+):
+    sizes, weight = [t[:2] for t in tiles], [t[2] for t in tiles]
+    of = order(shapes(*sizes, weight=weight), seed=seed, budget=budget)
+    full = epoch_counts(order(shapes(*sizes), seed=seed, budget=budget))
+    counts = epoch_counts(of, epoch)
+    assert counts.total() == of.samples_per_epoch
+    shares = {w: full[w] * weight[of.place(0, w)[0]] for w in range(of.windows)}
+    total = sum(shares.values())
+    assert of.samples_per_epoch == max(1, round(total))
+    for window, share in shares.items():
+        # All shares are stretched alike, so that they sum to whole chips.
+        exact = share * of.samples_per_epoch / total
+        assert np.floor(exact - 1e-9) <= counts[window] <= np.ceil(exact + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "weight", "expected"),
+    [
+        # Two dates of one place: (256 / 64)^2 = 16 chips, eight from each.
+        ([(256, 256)] * 2, [1 / 2] * 2, [8, 8]),
+        # Single chips of shares below a half are cut as often as their share says.
+        ([(64, 64)] * 2, [0.3, 0.7], [0.3, 0.7]),
+        ([(64, 64)] * 5, [0.1, 0.2, 0.3, 0.4, 1.0], [0.1, 0.2, 0.3, 0.4, 1.0]),
+        # Nineteen dates and a tile of its own: 16 / 19 chips from each date, 16 from the other.
+        ([(256, 256)] * 20, [1 / 19] * 19 + [1.0], [16 / 19] * 19 + [16]),
+    ],
+)
+def test_over_many_epochs_every_tile_gives_its_share_of_chips(sizes, weight, expected):
+    epochs = 320
+    found = chips_of_tiles(order(shapes(*sizes, weight=weight)), epochs)
+    for tile, wanted in enumerate(expected):
+        # Each epoch rounds up or down, by a fair draw: four standard errors.
+        part = wanted % 1
+        error = 4 * (part * (1 - part) / epochs) ** 0.5
+        assert found[tile] == pytest.approx(wanted, abs=error + 1e-9)
+
+
+def test_a_window_of_a_small_share_has_its_turn_in_some_epochs_and_none_in_others():
+    of = order(shapes(*[(64, 64)] * 10, weight=[0.25] * 10))
+    # 10 * 0.25 = 2.5, rounded to the even 2.
+    assert of.samples_per_epoch == 2
+    seen = [set(epoch_counts(of, epoch)) for epoch in range(60)]
+    assert all(len(windows) == 2 for windows in seen)
+    assert set.union(*seen) == set(range(10))
+
+
+@settings(deadline=None, derandomize=True, max_examples=20)
+@given(
+    weight=st.lists(st.floats(0.05, 1.0), min_size=1, max_size=6),
+    batch=st.integers(1, 30),
+    budget=st.sampled_from([0, 10**9]),
+)
+def test_visits_end_once_with_shares_too(weight, batch, budget):
+    of = order(shapes(*[(200, 150)] * len(weight), weight=weight), batch=batch, budget=budget)
+    ended = set()
+    for step in range(max(4, 3 * of.samples_per_epoch // batch)):
+        draws = of.step(step)
+        visits = list(zip(draws.epoch.tolist(), draws.position.tolist(), strict=True))
+        assert not ended.intersection(visits)
+        now = [v for v, last in zip(visits, draws.last, strict=True) if last]
+        assert len(set(now)) == len(now)
+        ended.update(now)
 
 
 def test_a_hundred_thousand_tiles_are_ordered_within_two_seconds():

@@ -22,8 +22,8 @@ from geodino.data.index import build_index, load_index, save_index
 from geodino.data.loader import Loader, LoaderConfig
 from geodino.data.order import Order, OrderConfig, Shapes, shapes_of
 from geodino.data.parallel import thread_count
-from geodino.data.source import absolute, find
-from geodino.data.stac import is_stac
+from geodino.data.sources.find import absolute, find
+from geodino.data.sources.stac import is_stac
 from geodino.data.tiles import TileReader
 from geodino.errors import SourceError
 from geodino.io import remote

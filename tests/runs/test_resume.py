@@ -15,7 +15,7 @@ from geodino.errors import CheckpointError, RunError
 from geodino.files import read_lines
 from geodino.runs.pretrain import PretrainJob, pretrain
 
-TIMES = {"time", "images_per_s", "data_wait"}
+UNREPEATABLE = {"time", "images_per_s", "data_wait", "memory_gib"}
 
 
 def start(tiles: Path, out: Path, *more: str) -> subprocess.Popen[str]:
@@ -41,12 +41,16 @@ def finished(process: subprocess.Popen[str]) -> str:
 
 def numbers(run: Path) -> list[dict[str, object]]:
     rows = read_lines(run / "metrics.jsonl")
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+    return [{k: v for k, v in row.items() if k not in UNREPEATABLE} for row in rows]
 
 
 def same(a: Path, b: Path) -> None:
     for name in ("model.safetensors", "heads.safetensors"):
         assert (a / "model" / name).read_bytes() == (b / "model" / name).read_bytes()
+    snapshots = sorted(path.name for path in (a / "probes").iterdir())
+    assert snapshots == sorted(path.name for path in (b / "probes").iterdir())
+    for name in snapshots:
+        assert (a / "probes" / name).read_bytes() == (b / "probes" / name).read_bytes()
     order = lambda row: (row["step"], "loss/total" not in row)  # noqa: E731
     assert sorted(numbers(a), key=order) == sorted(numbers(b), key=order)
 

@@ -1,0 +1,17 @@
+"""``geodino embed``: the features of rasters as COG, zarr, GeoParquet or DataArray."""
+
+from geodino.runs.embed.job import EmbedJob
+from geodino.runs.embed.memory import embed_array, embed_file
+from geodino.runs.embed.run import embed
+from geodino.runs.embed.sources import Meeting, open_model, parse_accept, parse_bands
+
+__all__ = [
+    "EmbedJob",
+    "Meeting",
+    "embed",
+    "embed_array",
+    "embed_file",
+    "open_model",
+    "parse_accept",
+    "parse_bands",
+]

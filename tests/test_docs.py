@@ -1,0 +1,103 @@
+"""Every code block of the documentation runs, in order, page by page; or says why it does not."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from geodino.data.sources.descriptor import Descriptor
+from geodino.runs.recipe import load_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(
+    r"(?:<!-- not run: (?P<why>[^>]+) -->\n)?^```(?P<lang>\w*)\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    code: str
+    line: int
+    why_not: str | None
+
+
+def blocks(page):
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(m["lang"], m["code"], text[: m.start()].count("\n") + 1, m["why"])
+        for m in BLOCK.finditer(text)
+    ]
+
+
+@pytest.fixture(scope="session")
+def world_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def run(code, language, folder, cache):
+    """Run a block as a reader would: commands one after the other, or a script."""
+    env = {
+        **os.environ,
+        "GEODINO_CACHE": str(cache),
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    if language == "python":
+        commands = [[sys.executable, "-W", "ignore", "-c", code]]
+    else:
+        lines = [line.split("  #")[0] for line in code.splitlines() if line.strip()]
+        assert all(line.startswith("geodino ") for line in lines), lines
+        shell = f'geodino() {{ "{sys.executable}" -m geodino "$@"; }}\n'
+        commands = [["bash", "-ec", shell + line] for line in lines]
+    for command in commands:
+        done = subprocess.run(
+            command, cwd=folder, env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command[-1]}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_of_a_page_does_what_the_page_says(page, tmp_path, world_cache):
+    for block in blocks(page):
+        if block.why_not is not None:
+            continue
+        if block.language == "yaml":
+            values = yaml.safe_load(block.code)
+            if "files" in values:
+                Descriptor.parse(values, source=f"{page.name}:{block.line}")
+            else:
+                recipe = tmp_path / "recipe.yaml"
+                recipe.write_text(block.code)
+                load_recipe(str(recipe))
+        else:
+            assert block.language in ("", "python"), f"{page.name}:{block.line}"
+            run(block.code, block.language, tmp_path, world_cache)
+
+
+def test_the_pages_hold_blocks_that_run_and_reasons_that_say_something():
+    found = [block for page in PAGES for block in blocks(page)]
+    assert sum(block.why_not is None for block in found) >= 12
+    assert all(len(block.why_not) > 10 for block in found if block.why_not is not None)
+    fences = sum(page.read_text().count("\n```") for page in PAGES)
+    assert fences == 2 * len(found)
+
+
+def test_every_page_is_in_the_navigation_and_the_site_builds_strictly(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path / "site")],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = {page.stem for page in PAGES[1:]}
+    built = {p.parent.name for p in (tmp_path / "site").glob("*/index.html")} | {"index"}
+    assert names <= built
