@@ -107,8 +107,8 @@ def _built(
 ) -> TileIndex:
     """Index a source that is looked at for the first time."""
     listed = catalogue(src, config)
-    far = sum(is_far(path) for scene in listed.scenes for path in scene.paths)
-    threads = _enough(threads, config, far=far > 0)
+    far = any(is_far(path) for scene in listed.scenes for path in scene.paths)
+    threads = _enough(threads, config, far=far)
     infos, bad_files = _describe_all(listed, threads, progress)
     images = [infos[p] for scene in listed.scenes for p in _image_paths(scene) if p in infos]
     rule, damaged = decide(images, _declared(config, listed), threads=threads)
@@ -143,7 +143,7 @@ def _built(
         bands=bands,
         dtype=dtype,
         rule=rule,
-        notes=tuple(dict.fromkeys((*listed.notes, *_far_notes(far), *named, *coded))),
+        notes=tuple(dict.fromkeys((*listed.notes, *_far_notes(infos), *named, *coded))),
         bad=(*bad, *unfit),
         declared=_what_is_declared(config),
     )
@@ -160,7 +160,8 @@ def _enough(threads: int, config: DataConfig, *, far: bool) -> int:
     return max(threads, thread_count("auto", far=True))
 
 
-def _far_notes(far: int) -> list[str]:
+def _far_notes(infos: Mapping[str, RasterInfo]) -> list[str]:
+    far = sum(is_far(info.path) and info.driver != "Zarr" for info in infos.values())
     if not far or sidecars_are_read():
         return []
     note = (

@@ -84,7 +84,8 @@ def shapes_of(index: TileIndex) -> Shapes:
         block_width=block_width,
         pixel_bytes=np.full(len(rows), len(index.bands) * stored),
         weight=np.array([t.weight for t in index.tiles]),
-        far=np.array([t.is_far for t in index.tiles]),
+        # The chunks of a zarr store are objects of their own, whatever lies beside them.
+        far=np.array([t.is_far and t.base.driver != "Zarr" for t in index.tiles]),
     )
 
 

@@ -15,8 +15,8 @@ from geodino.geo.validity import ReadRule
 from geodino.geo.windows import Window
 from geodino.io import remote
 from geodino.io.content import content_sample
-from geodino.io.metadata import describe, is_unchanged
-from geodino.io.raster import HandlePool, read
+from geodino.io.metadata import is_unchanged
+from geodino.io.raster import HandlePool, describe, read
 from geodino.io.remote import RemoteError, far_options, is_far, refusal
 
 SIDE, BLOCK = 1024, 128
