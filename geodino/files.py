@@ -45,7 +45,7 @@ def writing(path: Path_) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RunError(
                 f"{path} could not be written: the disk is full. What was saved before is intact; "
-                "free some space and repeat the command with --resume."
+                "free some space and repeat the command (a run goes on with --resume)."
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise RunError(

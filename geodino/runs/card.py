@@ -68,6 +68,11 @@ def run_card(prepared: Prepared, *, device: torch.device, devices: int, out: Pat
     }
     notes = [*index.rule.reasons, *index.notes]
     notes += [f"{key} = {d['value']}: {d['reason']}" for key, d in prepared.derived.items()]
+    if order.samples_per_epoch < batch:
+        notes.append(
+            f"a pass has {order.samples_per_epoch} chips, fewer than a batch of {batch}: chips of one "
+            "batch repeat each other, and nothing much can be learnt (name more ground)"
+        )
     notes += [f"unusable: {reason}" for _, reason in index.bad[:5]]
     width = max(map(len, lines))
     text = "\n".join(

@@ -3,6 +3,7 @@
 import json
 import logging
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -183,7 +184,7 @@ def environment() -> dict[str, Any]:
         "versions": {name: version(name) for name in _LIBRARIES},
         "python": platform.python_version(),
         "commit": _commit(),
-        "command": " ".join(["geodino", *sys.argv[1:]]),
+        "command": shlex.join(["geodino", *sys.argv[1:]]),
         "machine": {
             "system": platform.platform(),
             "processor": platform.processor() or platform.machine(),
