@@ -110,6 +110,16 @@ def test_files_named_one_by_one_are_one_source_and_folders_are_each_one(archive,
     ]  # fmt: skip
 
 
+def test_bands_named_file_by_file_are_read_as_scenes(shared_data):
+    files = sorted((shared_data / "timeseries/landsat8_ny_2018").glob("*/*.TIF"))
+    (found,) = job(*files).inspections
+    assert (found.files, found.scenes, len(found.kinds)) == (95, 19, 1)
+    other = shared_data / "timeseries/naip_2dates/chico_2020_0.tif"
+    (mixed,) = job(*files, other).inspections
+    assert [kind.tiles for kind in mixed.kinds] == [19, 1]
+    assert mixed.questions[0].topic == "formats"
+
+
 def test_fewer_pixels_are_read_when_asked(archive):
     (found,) = job(archive, pixels=64 * 64).inspections
     assert found.kinds[0].sampled.pixels_read == 64 * 64

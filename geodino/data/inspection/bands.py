@@ -102,7 +102,7 @@ def observations(kind: Readable, values: Values) -> tuple[str, ...]:
         found.append(f"values from {span}: as radar backscatter in decibel has")
     elif dtype.itemsize == 2 and -3000 < p1.min() < 3000 and 1000 < p99.max() <= 20000:
         found.append(f"values from {span}: as reflectance times 10,000 has")
-    if dtype.itemsize == 2 and 1023 < high <= 4095:
+    if dtype.itemsize == 2 and 4000 < high <= 4095:
         found.append("no value above 4,095: as 12-bit sensors have")
     return tuple(found)
 

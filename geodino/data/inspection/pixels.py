@@ -36,6 +36,12 @@ _SIDE = 512
 _WINDOW_BYTES = 16 << 20
 """Size of a decoded window at most."""
 
+_BLOCK_BYTES = 64 << 20
+"""Size at most where a window is one huge block, which would be decoded for each part of it."""
+
+_DECODED = 8
+"""Pixels decoded at most, for each that may be read: where blocks are larger still, less is read."""
+
 _SAMPLE = 4096
 """Values of a window looked at where an estimate will do."""
 
@@ -235,8 +241,10 @@ class _Work:
             else tuple(_narrowed(tile, self.positions) for tile in index.tiles)
         )
         dtype = np.dtype(index.dtype)
-        side = math.isqrt(_WINDOW_BYTES // (len(self.positions) * dtype.itemsize))
-        self._tilings = [_tiling(tile, min(_SIDE, side)) for tile in index.tiles]
+        pixel_bytes = len(self.positions) * dtype.itemsize
+        side = min(_SIDE, math.isqrt(_WINDOW_BYTES // pixel_bytes))
+        most = _BLOCK_BYTES // pixel_bytes
+        self._tilings = [_tiling(tile, side, most) for tile in index.tiles]
         self._starts = np.concatenate([[0], np.cumsum([len(t) for t in self._tilings])])
         self.windows = self._chosen(index.pixels, pixels)
         self.counts = ValueCounts(index.dtype, len(self.positions))
@@ -248,9 +256,11 @@ class _Work:
         Windows lie tile by tile, so the choice is spread over the tiles.
         """
         total = int(self._starts[-1])
-        if there <= wanted:
+        decoded = sum(map(_decoded, self._tiles, self._tilings))
+        part = min(wanted / there, _DECODED * wanted / decoded)
+        if part >= 1:
             return np.arange(total)
-        count = max(1, int(total * (wanted / there)))
+        count = max(1, int(total * part))
         edges = np.arange(count + 1) * total // count
         places = seeds.rng(self._config.statistics.seed, "inspection").random(count)
         drawn: NDArray[np.int64] = edges[:-1] + (places * np.diff(edges)).astype(np.int64)
@@ -301,14 +311,26 @@ def _add(fills: dict[float, Fill], part: _Part) -> None:
         fill.last = part.tile
 
 
-def _tiling(tile: Tile, side: int) -> Tiling:
-    """Cut a tile into windows: of whole rows where it is stored in strips, else nearly square."""
+def _decoded(tile: Tile, tiling: Tiling) -> int:
+    """Return how many pixels are decoded when all windows of a tile are read."""
+    area = tile.height * tile.width
+    block = min(tile.block[0], tile.height) * min(tile.block[1], tile.width)
+    return max(area, block * len(tiling))
+
+
+def _tiling(tile: Tile, side: int, most: int) -> Tiling:
+    """Cut a tile into windows: of whole rows where it is stored in strips, else nearly square.
+
+    Windows have about ``side**2`` pixels, or up to ``most`` where a strip has as many.
+    """
     rows, columns = tile.block
     if columns < tile.width or tile.width <= 2 * side:
         return super_windows(tile.height, tile.width, block=tile.block, size=side)
     wanted = max(1, side * side // tile.width)
-    # A strip larger than a window is decoded for each part of it; that is all one can do.
-    step = wanted if rows > 2 * wanted else max(1, wanted // rows) * rows
+    if rows > 2 * wanted:
+        step = max(wanted, min(rows, most // tile.width))
+    else:
+        step = max(1, wanted // rows) * rows
     return Tiling((*range(0, tile.height, step), tile.height), (0, tile.width))
 
 

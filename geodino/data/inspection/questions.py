@@ -11,7 +11,7 @@ import numpy as np
 from geodino.data.config import DataConfig
 from geodino.data.inspection.found import BandFacts, Dates, Question
 from geodino.data.inspection.kinds import Readable, family
-from geodino.data.inspection.names import date_in
+from geodino.data.inspection.names import NamedDate, date_in, pattern_of, select
 from geodino.data.inspection.pixels import SOLID, Fill, Values
 from geodino.geo.bands import Unit
 
@@ -275,7 +275,7 @@ def _dates(dates: Dates, names: Sequence[str]) -> list[Question]:
                 topic="date",
                 text=f"Is {said.example} the day of the picture? All names hold such a number.",
                 why="Dates choose tiles (--datetime) and tell revisits from overlaps.",
-                descriptor=f"files: '{said.regex('date')}.*\\.tif$'\ndate_format: '{said.format}'",
+                descriptor=f"files: '{_dated(names, said)}'\ndate_format: '{said.format}'",
             )
         ]
     if dates.known_from.get("tiff tag"):
@@ -312,6 +312,12 @@ def _is_bounded(values: Values, low: float, high: float) -> bool:
         and values.moments.low[some].min() >= low
         and values.moments.high[some].max() <= high
     )
+
+
+def _dated(names: Sequence[str], date: NamedDate) -> str:
+    """Return a descriptor's pattern that finds these names and their dates."""
+    every = select(names, [])
+    return "" if every is None else pattern_of(names, every, date=date, bands=())
 
 
 def _metres(value: float) -> str:

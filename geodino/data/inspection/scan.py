@@ -28,12 +28,15 @@ _LOOKED_AT = frozenset(
 )
 """Endings of rasters and of what lies beside them."""
 
+_SEVERAL = (
+    "The files are of several formats. Name those of one, or declare it with data.dataset "
+    "(none takes every file as a tile of its own)."
+)
+
 Bad = list[tuple[str, str]]
 
 
-def catalogues(
-    src: str | Sequence[str], config: DataConfig
-) -> tuple[list[Catalogue], SourceError | None]:
+def catalogues(src: str | Sequence[str], config: DataConfig) -> tuple[list[Catalogue], str | None]:
     """List the scenes of a source, format by format where it holds several.
 
     Args:
@@ -47,22 +50,19 @@ def catalogues(
     Raises:
         SourceError: nothing usable is there, or a declared descriptor does not fit.
     """
-    found = None
     if not isinstance(src, str):
-        found = _joined([find(path) for path in src])
-        src = found.root
+        listed = _of_files(_joined([find(path) for path in src]), config)
+        return listed, _SEVERAL if len(listed) > 1 else None
     try:
-        if found is None:
-            return [catalogue(src, config)], None
-        return _of_files(found, config), None
+        return [catalogue(src, config)], None
     except SourceError as error:
         if _is_declared(src, config):
             raise
         try:
-            found = found or find(src)
+            found = find(src)
         except SourceError:
             raise error from None
-        return _by_format(found), error
+        return _by_format(found), str(error)
 
 
 def describe_all(

@@ -97,7 +97,7 @@ def survey(
         scenes=sum(len(one.scenes) + len(one.bad) for one in listed),
         others=other_files(listed[0].root) if isinstance(src, str) and Path(src).is_dir() else {},
         notes=(*(sentence for one in listed for sentence in _reading(one)), *filtered),
-        formats=None if refusal is None else str(refusal),
+        formats=refusal,
         apart=apart,
     )
 

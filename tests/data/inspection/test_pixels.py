@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inspection_support import inspected, noise, write
 
+from geodino.data import inspection_pixels
 from geodino.data.config import DataConfig
 from geodino.data.index import build_index
 from geodino.data.inspection.bands import band_facts
@@ -122,6 +123,18 @@ def test_every_pixel_is_read_once_however_it_is_stored(tmp_path, profile):
     counts = found.counts.counts[0]
     assert counts[0] == 0
     np.testing.assert_array_equal(counts[1:601], 1500)
+
+
+def test_a_huge_block_is_decoded_once_or_read_in_part(tmp_path, monkeypatch):
+    one_block = {"tiled": True, "blockxsize": 2048, "blockysize": 2048, "compress": "deflate"}
+    write(tmp_path / "a.tif", np.ones((1, 2048, 2048), "uint8"), **one_block)
+    _, found = read(tmp_path, pixels=2**22)
+    assert found.pixels_read == 2**22
+    # Too large to be held, it is cut into 16 windows of 128 rows, each of which decodes all of
+    # it; half of them decode eight times the pixels that may be read.
+    monkeypatch.setattr(inspection_pixels, "_BLOCK_BYTES", 1)
+    _, found = read(tmp_path, pixels=2**22)
+    assert found.pixels_read == 8 * 128 * 2048
 
 
 def slow_solid(pixels, valid):
