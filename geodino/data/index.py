@@ -165,7 +165,7 @@ def _far_notes(infos: Mapping[str, RasterInfo]) -> list[str]:
     if not far or sidecars_are_read():
         return []
     note = (
-        f"{far} files lie behind a network and are read without what may lie beside them (.msk, "
+        f"files behind a network ({far}) are read without what may lie beside them (.msk, "
         ".aux.xml, .tfw); set GDAL_DISABLE_READDIR_ON_OPEN=TRUE to have such files looked for"
     )
     return [note]
