@@ -4,8 +4,9 @@ import shlex
 from collections.abc import Sequence
 
 from geodino.data.config import DataConfig
+from geodino.data.inspection import facts
 from geodino.data.inspection.bands import band_facts, observations, sampled
-from geodino.data.inspection.found import Inspection, Kind, QualityFacts, Question, facts
+from geodino.data.inspection.found import Inspection, Kind, QualityFacts, Question
 from geodino.data.inspection.ground import ground
 from geodino.data.inspection.kinds import Readable
 from geodino.data.inspection.names import bands_in
