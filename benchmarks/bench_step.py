@@ -14,6 +14,7 @@ import torch
 from _harness import interleave, main, ratio, table
 
 import geodino  # noqa: F401  (lets timm import beside a CPU-only torch)
+from geodino.data.generated.worlds import write_world
 from geodino.losses.dino import dino_cross_entropy
 from geodino.losses.ibot import ibot_cross_entropy, ibot_weights
 from geodino.losses.koleo import koleo
@@ -22,7 +23,6 @@ from geodino.pretrain.optim import build_optimizer, clip_per_module, set_rates, 
 from geodino.pretrain.phases import rates
 from geodino.runs.build import Feed, build_module, build_order, build_planner, loader_config
 from geodino.runs.card import flops_per_image
-from geodino.runs.demo import write_tiles
 from geodino.runs.prepare import Prepared, prepare
 
 FULL = ("sat-vits16", "train.batch=4", "train.group=4", "model.drop_path=0.0", "data.chip=512")
@@ -127,7 +127,7 @@ def run(rounds: int = 3, small: bool = False) -> dict:
     with TemporaryDirectory() as folder:
         # Without RoPE's and drop path's draws, which timm's forward knows nothing of.
         overrides += ["model.rope.rescale=1.0"]
-        prepared = prepare(str(write_tiles(Path(folder))), recipe, overrides)
+        prepared = prepare(str(write_world("demo", Path(folder))), recipe, overrides)
         config = prepared.config
         feed = Feed(
             config,

@@ -20,10 +20,10 @@ import zarr
 from _harness import interleave, main, ratio, table
 from zarr.codecs import BloscCodec, ZstdCodec
 
-from geodino.data.index import Tile, TileIndex, TileReader
+from geodino.data.config import DataConfig
+from geodino.data.index import TileReader, build_index
 from geodino.data.loader import Loader, LoaderConfig
 from geodino.data.order import Order, OrderConfig, shapes_of
-from geodino.geo.bands import Band
 from geodino.geo.validity import ReadRule
 from geodino.geo.windows import Window
 from geodino.io.metadata import RasterInfo
@@ -63,7 +63,7 @@ def compare(name: str, store: Path, rounds: int, *, peer_windows: int) -> tuple[
     rasters = describe_store(store).rasters
     check(store, rasters)
     array = zarr.open_array(store, path="s2", mode="r")
-    with HandlePool() as pool, loader(rasters, pool) as batches:
+    with HandlePool() as pool, loader(store, pool) as batches:
         cases: dict[str, Callable[[], int]] = {
             "ours": epochs(batches),
             "zarr-python": lambda: direct(array, peer_windows),
@@ -83,9 +83,10 @@ def compare(name: str, store: Path, rounds: int, *, peer_windows: int) -> tuple[
     return figures, table(name, timings, work=work, unit="windows", ours="ours")
 
 
-def loader(rasters: tuple[RasterInfo, ...], pool: HandlePool) -> Loader:
+def loader(store: Path, pool: HandlePool) -> Loader:
     """A loader over the dates of a cube that do not quite fit into its memory."""
-    index = index_of(rasters)
+    # The dates share their ground; here each counts in full, as it does for the peers.
+    index = build_index(store, DataConfig(overlap="all"), threads=1)
     shapes = shapes_of(index)
     pixels = int((shapes.height * shapes.width * (shapes.pixel_bytes + 1)).sum())
     config = OrderConfig(
@@ -98,18 +99,6 @@ def loader(rasters: tuple[RasterInfo, ...], pool: HandlePool) -> Loader:
     )
     settings = LoaderConfig(min_valid=0.5, threads=2, prefetch=2)
     return Loader(Order(shapes, config), TileReader(index, pool), settings)
-
-
-def index_of(rasters: tuple[RasterInfo, ...]) -> TileIndex:
-    """An index of rasters, each with all of its bands."""
-    bands = tuple(range(1, rasters[0].count + 1))
-    return TileIndex(
-        root="/",
-        tiles=tuple(Tile(info=info, bands=bands, gsd_m=info.grid.gsd_m) for info in rasters),
-        bands=tuple(Band(name=f"band_{i}") for i in bands),
-        dtype=rasters[0].dtype,
-        rule=ReadRule(),
-    )
 
 
 def epochs(batches: Loader) -> Callable[[], int]:
@@ -196,7 +185,7 @@ def stored_chunks(array: zarr.Array, store: Path):
 def check(store: Path, rasters: tuple[RasterInfo, ...]) -> None:
     """Every chip of a batch equals what zarr-python reads at the window the batch reports."""
     array = zarr.open_array(store, path="s2", mode="r")
-    with HandlePool() as pool, loader(rasters, pool) as batches:
+    with HandlePool() as pool, loader(store, pool) as batches:
         batch = next(batches.batches(1))
         for pixels, (tile, window) in zip(batch.pixels.numpy(), batch.source, strict=True):
             np.testing.assert_array_equal(pixels, array[tile, :, *window.slices])

@@ -8,6 +8,7 @@ import numpy as np
 import shapely
 
 from geodino.data.tiles import Tile
+from geodino.geo.outlines import outlines
 
 _TOUCH = 1e-3
 """Overlaps below this share of a tile are rounding at shared edges."""
@@ -25,10 +26,10 @@ def weigh(tiles: Sequence[Tile]) -> list[Tile]:
     """
     counts = Counter(tile.grid for tile in tiles)
     grids = list(counts)
-    shapes = [grid.footprint_wgs84() for grid in grids]
-    placed = [i for i, shape in enumerate(shapes) if shape is not None]
+    shapes = outlines(grids)
+    placed = np.flatnonzero(shapely.area(shapes) > 0)  # NaN for None, which is not
     times = np.array([counts[grids[i]] for i in placed], dtype=np.float64)
-    polygons = np.array([shapes[i] for i in placed], dtype=object)
+    polygons = shapes[placed]
     tree = shapely.STRtree(polygons)
     one, other = tree.query(polygons, predicate="intersects")
     one, other = one[one != other], other[one != other]

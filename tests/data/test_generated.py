@@ -8,8 +8,8 @@ import rasterio
 import xarray
 
 from geodino.data.config import DataConfig
+from geodino.data.generated import worlds as generated
 from geodino.data.generated.worlds import materialise, world_names, write_world
-from geodino.data.generated.worlds import worlds as generated
 from geodino.data.index import build_index
 from geodino.errors import RunError, SourceError
 

@@ -5,8 +5,9 @@ import pytest
 import shapely
 from affine import Affine
 
-from geodino.data.inspection.ground import cover, outlines
+from geodino.data.inspection.ground import cover
 from geodino.geo.grid import Grid
+from geodino.geo.outlines import outlines
 
 # 4,096 points: two standard deviations of a share are at most 1.6 %.
 NEAR = {"abs": 0.025}

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inspection_support import inspected, noise, write
 
-from geodino.data import inspection_pixels
 from geodino.data.config import DataConfig
 from geodino.data.index import build_index
+from geodino.data.inspection import pixels as inspection_pixels
 from geodino.data.inspection.bands import band_facts
 from geodino.data.inspection.kinds import Readable
 from geodino.data.inspection.pixels import MAX_BANDS, SOLID, look, solid_blocks
