@@ -15,6 +15,7 @@ from geodino.data.sources.find import INDEX
 from geodino.errors import SourceError
 from geodino.io.content import is_virtual
 from geodino.io.raster import RasterInfo
+from geodino.io.zarr.key import find_key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +96,7 @@ def survey(
         bad=bad,
         files=len(infos) + len(bad_files),
         scenes=sum(len(one.scenes) + len(one.bad) for one in listed),
-        others=other_files(listed[0].root) if isinstance(src, str) and Path(src).is_dir() else {},
+        others=other_files(listed[0].root) if _is_folder(src) else {},
         notes=(*(sentence for one in listed for sentence in _reading(one)), *filtered),
         formats=refusal,
         apart=apart,
@@ -165,3 +166,8 @@ def _reading(listed: Catalogue) -> list[str]:
     else:
         first = f"{count}: every file is a tile of its own"
     return [first, *(note.rstrip(".") for note in dict.fromkeys(listed.notes))]
+
+
+def _is_folder(src: str | Sequence[str]) -> bool:
+    """Whether a source is a folder of files; a store is one thing, whatever lies beside it."""
+    return isinstance(src, str) and Path(src).is_dir() and find_key(src) is None

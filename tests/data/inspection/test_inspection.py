@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import zarr
 from inspection_support import inspected, noise, topics, write
 
 from geodino.data.config import DataConfig
@@ -406,3 +407,14 @@ def test_every_real_folder_gives_valid_json_and_only_readable_files(shared_data,
     assert json.loads(text)["files"] == found.files
     assert found.unreadable == ()
     assert sum(kind.tiles for kind in found.kinds) == found.scenes
+
+
+def test_a_store_is_one_thing_whatever_lies_beside_it(tmp_path):
+    (tmp_path / "notes.csv").touch()
+    array = zarr.create_array(
+        tmp_path / "a.zarr", shape=(2, 64, 64), chunks=(2, 32, 32), dtype="uint8",
+        dimension_names=("band", "y", "x"),
+    )  # fmt: skip
+    array[:] = noise(2)
+    assert inspected(tmp_path / "a.zarr").others == {}
+    assert inspected(tmp_path).others == {".csv": 1}
