@@ -21,6 +21,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 _PIECE = 1 << 16
+_FINISH_S = 3.0
+"""How long a log waits for requests in flight; those that hang on purpose take longer."""
+
 _BOUNDARY = "between-two-ranges"
 
 
@@ -151,11 +154,19 @@ class _Far:
         self.forget()
 
     def forget(self) -> None:
+        self._finish()
         with self._lock:
             self._requests: list[Request] = []
             self._connections = self._most_in_flight = 0
 
+    def _finish(self) -> None:
+        """Wait for requests in flight: a client has its answer before the request is noted."""
+        until = time.monotonic() + _FINISH_S
+        while self._in_flight and time.monotonic() < until:
+            time.sleep(0.005)
+
     def log(self) -> dict[str, Any]:
+        self._finish()
         with self._lock:
             return {
                 "requests": [asdict(r) for r in self._requests],
