@@ -208,15 +208,24 @@ def _describe_all(
 ) -> tuple[dict[str, RasterInfo], Bad]:
     """Describe every raster of a catalogue that is not known yet, each once."""
     paths = list(dict.fromkeys(p for scene in listed.scenes for p in scene.paths))
-    return _describe(paths, listed.infos, threads, progress)
+    return describe_rasters(paths, listed.infos, threads, progress)
 
 
-def _describe(
+def describe_rasters(
     paths: Sequence[str],
     known: Mapping[str, RasterInfo],
     threads: int,
     progress: Progress | None,
 ) -> tuple[dict[str, RasterInfo], Bad]:
+    """Describe rasters by threads: what their metadata says, or why they are of no use.
+
+    Args:
+        paths: each once.
+        known: what is known already, by path; not opened again.
+        threads: how many are opened at once.
+        progress: told after each.
+    """
+
     def attempt(path: str) -> RasterInfo | SourceError:
         if path in known:
             return known[path]
@@ -251,7 +260,7 @@ def _refreshed(
     threads = _enough(threads, config, far=any(map(is_far, old)))
     unchanged = in_order(is_unchanged, old.values(), threads=threads)
     kept = {path: old[path] for path, is_kept in zip(old, unchanged, strict=True) if is_kept}
-    infos, bad = _describe(list(old), kept, threads, progress)
+    infos, bad = describe_rasters(list(old), kept, threads, progress)
     reasons = dict(bad)
     tiles = []
     for tile in index.tiles:

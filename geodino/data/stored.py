@@ -56,7 +56,8 @@ def load_index(path: str | Path) -> TileIndex:
     for i, (grid, infos) in enumerate(zip(grids, rasters, strict=True)):
         row = {name: values[i] for name, values in columns.items()}
         parts = tuple(
-            Part(info, tuple(bands)) for info, bands in zip(infos, row["bands"], strict=False)
+            Part(info, tuple(bands))
+            for info, bands in zip(infos[: len(row["bands"])], row["bands"], strict=True)
         )
         gsd = (row["gsd_x_m"], row["gsd_y_m"])
         tiles.append(

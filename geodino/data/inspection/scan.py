@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from geodino.data.config import DataConfig
+from geodino.data.index import describe_rasters
 from geodino.data.parallel import in_order
 from geodino.data.sources.catalogue import Catalogue, catalogue
 from geodino.data.sources.descriptor import FILE, descriptor_names, load_descriptor
@@ -18,7 +19,7 @@ from geodino.data.sources.scenes import Scene, described
 from geodino.data.sources.stac import is_stac
 from geodino.errors import SourceError
 from geodino.io.content import content_sample, is_virtual
-from geodino.io.raster import RasterInfo, describe
+from geodino.io.raster import RasterInfo
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is counted, how many are done, how many there are)."""
@@ -75,25 +76,11 @@ def describe_all(
     scenes = (scene for one in listed for scene in one.scenes)
     paths = list(dict.fromkeys(path for scene in scenes for path in scene.paths))
 
-    def attempt(path: str) -> RasterInfo | SourceError:
-        if path in known:
-            return known[path]
-        try:
-            return describe(path)
-        except SourceError as error:
-            return error
-
-    infos: dict[str, RasterInfo] = {}
-    bad: Bad = []
-    results = in_order(attempt, paths, threads=threads)
-    for done, (path, result) in enumerate(zip(paths, results, strict=True), start=1):
-        if isinstance(result, SourceError):
-            bad.append((path, str(result)))
-        else:
-            infos[path] = result
+    def told(done: int, total: int) -> None:
         if progress is not None:
-            progress("files", done, len(paths))
-    return infos, bad
+            progress("files", done, total)
+
+    return describe_rasters(paths, known, threads, told)
 
 
 def duplicates(
