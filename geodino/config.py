@@ -1,6 +1,6 @@
 """The base of every config: strict, frozen, documented under each field, honest about mistakes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -49,6 +49,45 @@ def fields(config: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fie
                 yield from fields(nested, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", field
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Turn ``["train.batch=32", ...]`` into nested values, each read as YAML."""
+    import yaml
+
+    values: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"--set {override!r}: expected key.path=value, e.g. train.batch=32.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise RecipeError(f"--set {override!r}: the value is not valid YAML.") from None
+        if isinstance(value, str):
+            value = number(value)
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        values = merged(values, value)
+    return values
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``over`` laid on top, mapping by mapping."""
+    out = dict(base)
+    for key, value in over.items():
+        below = out.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        out[key] = merged(dict(below or {}), value) if both else value
+    return out
+
+
+def number(text: str) -> str | float:
+    """Return the number a text such as ``1e-3`` means, which YAML 1.1 reads as text; else the text."""
+    try:
+        return float(text) if "e" in text.lower() and text[:1] in "-+.0123456789" else text
+    except ValueError:
+        return text
 
 
 def _configs_in(annotation: Any) -> list[type[BaseModel]]:

@@ -48,7 +48,7 @@ def run_card(prepared: Prepared, *, device: torch.device, devices: int, out: Pat
     lines = {
         "recipe": config.description,
         "tiles": f"{len(index.tiles)} of {sides} px, {index.dtype}, {gsd}, "
-        f"{len(index.crs)} CRS"
+        f"{len([crs for crs in index.crs if crs]) or 'no'} CRS"
         + (f"; {order.too_small} smaller than a chip left out" if order.too_small else "")
         + (f"; {len(index.bad)} UNUSABLE" if index.bad else ""),
         "bands": bands,

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from geodino.config import parse_overrides
 from geodino.data.config import DataConfig
 from geodino.data.dates import companions
 from geodino.data.index import build_index
@@ -17,7 +18,7 @@ from geodino.errors import RecipeError
 from geodino.geo.contract import InputContract
 from geodino.runs.batch_size import largest_batch
 from geodino.runs.build import check_sizes
-from geodino.runs.recipe import RunConfig, load_recipe, parse_overrides
+from geodino.runs.recipe import RunConfig, load_recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

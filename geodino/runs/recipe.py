@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
-from geodino.config import Config, fields
+from geodino.config import Config, fields, merged, number, parse_overrides
 from geodino.data.config import DataConfig
 from geodino.errors import RecipeError, suggest
 from geodino.models.sizes import ModelConfig
@@ -188,35 +188,6 @@ def load_recorded(path: Path) -> RunConfig:
     return RunConfig.parse(_read(path), source=str(path))
 
 
-def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """Turn ``["train.batch=32", ...]`` into nested values, each read as YAML."""
-    values: dict[str, Any] = {}
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise RecipeError(f"--set {override!r}: expected key.path=value, e.g. train.batch=32.")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise RecipeError(f"--set {override!r}: the value is not valid YAML.") from None
-        if isinstance(value, str):
-            value = _number(value)
-        for part in reversed(key.split(".")):
-            value = {part: value}
-        values = merged(values, value)
-    return values
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with ``over`` laid on top, mapping by mapping."""
-    out = dict(base)
-    for key, value in over.items():
-        below = out.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        out[key] = merged(dict(below or {}), value) if both else value
-    return out
-
-
 def dump(config: RunConfig) -> str:
     """Return the complete configuration as YAML, defaults included."""
     stream = io.StringIO()
@@ -266,11 +237,4 @@ def _numbers(value: Any) -> Any:
         return {k: _numbers(v) for k, v in value.items()}
     if isinstance(value, list):
         return [_numbers(v) for v in value]
-    return _number(value) if isinstance(value, str) else value
-
-
-def _number(text: str) -> str | float:
-    try:
-        return float(text) if "e" in text.lower() and text[:1] in "-+.0123456789" else text
-    except ValueError:
-        return text
+    return number(value) if isinstance(value, str) else value

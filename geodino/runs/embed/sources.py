@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from geodino import files
+from geodino.config import parse_overrides
 from geodino.data.config import DataConfig
 from geodino.data.index import Tile, TileIndex, TileReader, build_index
 from geodino.data.loader import default_threads
@@ -25,7 +26,6 @@ from geodino.infer.encode import Encoder
 from geodino.io.cog import Point, area_or_point
 from geodino.io.raster import HandlePool
 from geodino.models.folder import ITEM, WEIGHTS, LoadedModel, load_model
-from geodino.runs.recipe import parse_overrides
 from geodino.runs.record import model_folder
 
 _SAMPLES = 12

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geodino.config import parse_overrides
 from geodino.data.config import DataConfig
 from geodino.data.inspection.draft import Drafted, refuse_existing, write_draft
 from geodino.data.inspection.found import Inspection
@@ -119,8 +120,6 @@ def inspect(job: InspectJob) -> Inspected:
 def _config(job: InspectJob) -> DataConfig:
     values: dict[str, Any] = {}
     if job.overrides:
-        from geodino.runs.recipe import parse_overrides  # loads torch
-
         values = parse_overrides(job.overrides)
     data = dict(values.pop("data", None) or {})
     shorthands = {"aoi": job.aoi, "datetime": job.datetime, "where": job.where}
