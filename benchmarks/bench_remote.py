@@ -25,8 +25,9 @@ from rasterio.windows import Window as GdalWindow
 from torch.utils.data import DataLoader
 
 import geodino  # noqa: F401  (torchgeo imports torchvision, which the hook mends)
+from geodino.data.cuts import Shapes
 from geodino.data.loader import Loader, LoaderConfig
-from geodino.data.order import Order, OrderConfig, Shapes
+from geodino.data.order import Order, OrderConfig
 from geodino.data.parallel import FAR_THREADS
 from geodino.geo.validity import ReadRule, combine
 from geodino.io.raster import HandlePool, describe, read

@@ -21,9 +21,10 @@ from _harness import interleave, main, ratio, table
 from zarr.codecs import BloscCodec, ZstdCodec
 
 from geodino.data.config import DataConfig
+from geodino.data.cuts import shapes_of
 from geodino.data.index import TileReader, build_index
 from geodino.data.loader import Loader, LoaderConfig
-from geodino.data.order import Order, OrderConfig, shapes_of
+from geodino.data.order import Order, OrderConfig
 from geodino.geo.validity import ReadRule
 from geodino.geo.windows import Window
 from geodino.io.metadata import RasterInfo

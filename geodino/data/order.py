@@ -19,19 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodino import seeds
-from geodino.data.tiles import Tile, TileIndex
+from geodino.data.cuts import Shapes, axes
 from geodino.errors import SourceError
 from geodino.geo.windows import Window
 
 _LANES = 16
-_WIDEST = 4
-"""A super-window may be this many times longer than asked where the file's blocks demand it."""
-
-_LONGEST_RUN = 16
-"""The same for the columns of far tiles: a block is fetched whole, so none of it is left unused."""
-
-_DECODED_WHOLE = frozenset({"JPEG", "PNG", "WEBP", "GIF"})
-
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -51,48 +43,6 @@ class OrderConfig:
     """At most this many chips are cut from ``super_window ** 2`` pixels."""
     budget_bytes: int
     """Memory for decoded super-windows. A source that fits into it is kept whole."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shapes:
-    """Sizes of all tiles, one row a tile, in pixels."""
-
-    height: Ints
-    width: Ints
-    block_height: Ints
-    """Rows that decode together; the tile's height where the whole file does."""
-    block_width: Ints
-    pixel_bytes: Ints
-    """Bytes of one decoded pixel in all bands."""
-    weight: NDArray[np.float64]
-    """Share of the chips of its area that a tile gives; below 1 where others cover its ground."""
-    far: NDArray[np.bool_] | None = None
-    """True for tiles behind a network; None where none is."""
-
-
-def shapes_of(index: TileIndex) -> Shapes:
-    """Return the sizes of the tiles of an index, in its order."""
-    rows = [(t.height, t.width, *_block(t)) for t in index.tiles]
-    height, width, block_height, block_width = np.array(rows, dtype=np.int64).reshape(-1, 4).T
-    dtype = np.dtype(index.dtype)
-    # 64-bit floats are kept as 32-bit ones.
-    stored = 4 if dtype == np.float64 else dtype.itemsize
-    return Shapes(
-        height=height,
-        width=width,
-        block_height=block_height,
-        block_width=block_width,
-        pixel_bytes=np.full(len(rows), len(index.bands) * stored),
-        weight=np.array([t.weight for t in index.tiles]),
-        # The chunks of a zarr store are objects of their own, whatever lies beside them.
-        far=np.array([t.is_far and t.base.driver != "Zarr" for t in index.tiles]),
-    )
-
-
-def _block(tile: Tile) -> tuple[int, int]:
-    """Return what decodes together: GDAL reports rows for formats that only decode from the top."""
-    base = tile.base
-    return (tile.height, tile.width) if base.driver in _DECODED_WHOLE else base.block
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +93,13 @@ class Order:
         self.source_bytes = int((pixels * (shapes.pixel_bytes[fits] + 1)).sum())
         self.resident = self.source_bytes <= config.budget_bytes
         """True where the whole source is kept: every tile is then one super-window."""
-        self._down, self._across = _axes(shapes, fits, config, whole=self.resident)
+        self._down, self._across = axes(
+            shapes,
+            fits,
+            chip=config.chip,
+            super_window=config.super_window,
+            whole=self.resident,
+        )
         per_tile = self._down.count * self._across.count
         self._start = np.concatenate([[0], np.cumsum(per_tile)])
         self.windows = int(self._start[-1])
@@ -158,7 +114,11 @@ class Order:
 
     def step(self, step: int) -> Draws:
         """Return the samples of the global batch of a step."""
-        first, stop = step * self.config.batch, (step + 1) * self.config.batch
+        return self.samples(step * self.config.batch, self.config.batch)
+
+    def samples(self, first: int, count: int) -> Draws:
+        """Return ``count`` samples from global sample number ``first`` on, lane by lane."""
+        stop = first + count
         parts = []
         number = first
         while number < stop:
@@ -304,91 +264,6 @@ def _rounded(chips: Floats, total: int, start: float) -> Ints:
     steps[-1] = total
     whole: Ints = np.diff(steps, prepend=0)
     return whole
-
-
-@dataclass(frozen=True, slots=True)
-class _Axis:
-    """How one axis of every tile is cut: ``count`` parts of ``step``, the last of another size."""
-
-    length: Ints
-    step: Ints
-    unit: Ints
-    """Borders lie on multiples of this."""
-    count: Ints
-    chip: int
-
-    def extent(self, tile: Ints, part: Ints) -> Ints:
-        """Return the size of parts before borders are moved."""
-        inner = (self.count[tile] - 1) * self.step[tile]
-        is_last = part == self.count[tile] - 1
-        return np.where(is_last, self.length[tile] - inner, self.step[tile])
-
-    def replaced(self, where: NDArray[np.bool_], by: "_Axis") -> "_Axis":
-        """Return the cuts of ``by`` for some tiles, and these for the others."""
-        step, unit, count = (
-            np.where(where, getattr(by, name), getattr(self, name))
-            for name in ("step", "unit", "count")
-        )
-        return _Axis(self.length, step, unit, count, self.chip)
-
-    def span(self, tile: int, part: int, key: tuple[int | str, ...]) -> tuple[int, int]:
-        """Return start and stop of a part, its borders moved together by the key's draw."""
-        length, step = int(self.length[tile]), int(self.step[tile])
-        unit, count = int(self.unit[tile]), int(self.count[tile])
-        if count == 1:
-            return 0, length
-        rest = length - (count - 1) * step
-        back = min(step - self.chip, step // 2) // unit
-        forth = min(rest - self.chip, step // 2) // unit
-        moved = (seeds.integer(*key) % (back + forth + 1) - back) * unit
-        start = part * step + moved if part else 0
-        stop = (part + 1) * step + moved if part < count - 1 else length
-        return start, stop
-
-
-def _axes(
-    shapes: Shapes, fits: NDArray[np.bool_], config: OrderConfig, *, whole: bool
-) -> tuple[_Axis, _Axis]:
-    """Choose the cuts of all tiles along the rows (first) and the columns (second)."""
-    height, width = shapes.height[fits], shapes.width[fits]
-    wanted = np.full(len(height), config.super_window, dtype=np.int64)
-    if whole:
-        one = np.ones_like(height)
-        return (
-            _Axis(height, height, one, one, config.chip),
-            _Axis(width, width, one, one, config.chip),
-        )
-    block_height, block_width = shapes.block_height[fits], shapes.block_width[fits]
-    most = _WIDEST * config.super_window
-    across = _axis(width, block_width, wanted, config, most)
-    # Wide strips: fewer rows, for about the same number of pixels.
-    rows = np.where(across.step > wanted, wanted**2 // across.step, wanted)
-    down = _axis(height, block_height, rows, config, most)
-    # What GDAL decodes from the top only is fetched whole, whatever its shape.
-    far = (shapes.far[fits] if shapes.far is not None else False) & (block_height < height)
-    if not far.any():
-        return down, across
-    # Blocks follow each other along a row, and from a row to the next only where it is whole: the
-    # fewest rows that hold a chip are fetched by the fewest requests, one a row and band sequence.
-    few = _axis(height, block_height, np.full_like(wanted, config.chip), config, most)
-    long = _axis(
-        width, block_width, wanted**2 // few.step, config, _LONGEST_RUN * config.super_window
-    )
-    rows = np.where(long.count == 1, wanted**2 // long.step, few.step)
-    run = _axis(height, block_height, rows, config, most)
-    return down.replaced(far, run), across.replaced(far, long)
-
-
-def _axis(length: Ints, block: Ints, wanted: Ints, config: OrderConfig, most: int) -> _Axis:
-    wanted = np.maximum(wanted, config.chip)
-    unit = np.where(block <= np.minimum(most, length), block, 1)
-    blocks = np.maximum(np.rint(wanted / unit).astype(np.int64), -(-config.chip // unit))
-    step = np.minimum(blocks * unit, length)
-    # Blocks as long as the tile decode whole anyway, so as much of them is used as memory allows.
-    step = np.where(block >= np.minimum(length, most), np.minimum(length, most), step)
-    count = np.maximum(np.rint(length / step).astype(np.int64), 1)
-    count -= (count > 1) & (length - (count - 1) * step < config.chip)
-    return _Axis(length, step, unit, count, config.chip)
 
 
 def _nothing_fits(shapes: Shapes, chip: int) -> str:

@@ -6,9 +6,10 @@ import torch
 
 from geodino import seeds
 from geodino.data.batch import Batch
+from geodino.data.cuts import shapes_of
 from geodino.data.dates import Companions, companions
 from geodino.data.loader import Loader, LoaderConfig
-from geodino.data.order import Order, OrderConfig, shapes_of
+from geodino.data.order import Order, OrderConfig
 from geodino.data.parallel import thread_count
 from geodino.data.tiles import TileIndex, TileReader
 from geodino.data.views import MultiCrop

@@ -6,10 +6,11 @@ import rasterio
 from affine import Affine
 
 from geodino.data.config import DataConfig
+from geodino.data.cuts import shapes_of
 from geodino.data.dates import companions, dates_of_crops
 from geodino.data.index import TileReader, build_index
 from geodino.data.loader import Loader, LoaderConfig
-from geodino.data.order import Order, OrderConfig, shapes_of
+from geodino.data.order import Order, OrderConfig
 from geodino.data.view_plan import draw_views
 from geodino.data.views_config import ViewsConfig
 from geodino.errors import SourceError

@@ -14,8 +14,9 @@ import rasterio
 from scene_support import index_of, read_all, write
 
 from geodino.data.config import DataConfig
+from geodino.data.cuts import shapes_of
 from geodino.data.loader import Loader, LoaderConfig
-from geodino.data.order import Order, OrderConfig, shapes_of
+from geodino.data.order import Order, OrderConfig
 from geodino.data.statistics import measure
 from geodino.data.tiles import TileReader
 from geodino.io.raster import HandlePool

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodino import seeds
+from geodino.data.cuts import Shapes
 from geodino.data.loader import Loader, LoaderConfig
-from geodino.data.order import Order, OrderConfig, Shapes
+from geodino.data.order import Order, OrderConfig
 from geodino.errors import SourceError
 
 CHIP = 16

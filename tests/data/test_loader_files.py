@@ -7,9 +7,10 @@ import torch
 from affine import Affine
 
 from geodino.data.config import DataConfig
+from geodino.data.cuts import shapes_of
 from geodino.data.index import build_index
 from geodino.data.loader import Loader, LoaderConfig
-from geodino.data.order import Order, OrderConfig, shapes_of
+from geodino.data.order import Order, OrderConfig
 from geodino.data.tiles import TileReader
 from geodino.io.raster import HandlePool
 

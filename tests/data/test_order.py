@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geodino.data.order import Order, OrderConfig, Shapes
+from geodino.data.cuts import Shapes
+from geodino.data.order import Order, OrderConfig
 from geodino.errors import SourceError
 
 

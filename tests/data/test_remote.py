@@ -18,9 +18,10 @@ from support_http import FarServer
 
 from geodino.data import parallel
 from geodino.data.config import DataConfig
+from geodino.data.cuts import Shapes, shapes_of
 from geodino.data.index import build_index, load_index, save_index
 from geodino.data.loader import Loader, LoaderConfig
-from geodino.data.order import Order, OrderConfig, Shapes, shapes_of
+from geodino.data.order import Order, OrderConfig
 from geodino.data.parallel import thread_count
 from geodino.data.sources.find import absolute, find
 from geodino.data.sources.stac import is_stac
