@@ -20,8 +20,16 @@ from geodino.losses.ibot import ibot_cross_entropy, ibot_weights
 from geodino.losses.koleo import koleo
 from geodino.pretrain.module import PretrainModule
 from geodino.pretrain.optim import build_optimizer, clip_per_module, set_rates, step_if_finite
-from geodino.pretrain.phases import rates
-from geodino.runs.build import Feed, build_module, build_order, build_planner, loader_config
+from geodino.pretrain.phases import Rates, rates
+from geodino.runs.build import (
+    Feed,
+    build_course,
+    build_module,
+    build_order,
+    build_planner,
+    loader_config,
+    resolved_chip,
+)
 from geodino.runs.card import flops_per_image
 from geodino.runs.prepare import Prepared, prepare
 
@@ -33,17 +41,19 @@ class Trainer:
     """A step without Lightning, so that the plain peer can share all of it but the losses."""
 
     def __init__(self, prepared: Prepared) -> None:
-        self.module: PretrainModule = build_module(prepared.config, prepared.contract)
+        self.module: PretrainModule = build_module(
+            prepared.config, prepared.contract, build_course(prepared.config)
+        )
         self.module.train()
         heads = [(head, None) for head in self.module.student.parts()[1:]]
         backbone = self.module.student.backbone
         self.optimizer = build_optimizer(
             prepared.config.optim, [(backbone, backbone.depth), *heads]
         )
-        self.now = rates(self.module.phase, 100, batch=prepared.config.train.batch)
+        self.now = rates(prepared.config.phases.first, 100, batch=int(prepared.config.train.batch))
 
     def step(self, batch, losses) -> float:
-        total = losses(self.module, batch, self.now.teacher_temp)
+        total = losses(self.module, batch, self.now)
         total.backward()
         set_rates(self.optimizer, lr=1e-5, weight_decay=0.04, last_layer_lr=1e-5)
         norms = clip_per_module(self.module.student.parts(), max_norm=3.0)
@@ -53,19 +63,19 @@ class Trainer:
         return float(total.detach())
 
 
-def ours(module: PretrainModule, batch, temp: float):
-    return module.losses(batch, teacher_temp=temp)["total"]
+def ours(module: PretrainModule, batch, now: Rates):
+    return module.losses(batch, now)["total"]
 
 
-def plain(module: PretrainModule, batch, temp: float):
+def plain(module: PretrainModule, batch, now: Rates):
     """The objective as its equations read: two passes, every matrix held."""
     with torch.no_grad():
-        views = module.views(batch.pixels, batch.valid, batch.plan.views)
+        views = module.views[0](batch.pixels, batch.valid, batch.plan.views)
         teacher_cls, teacher_patches = timm_tokens(module.teacher, views.globals, None)
-        targets = dense_sinkhorn(module.teacher.dino_head(teacher_cls), temp)
+        targets = dense_sinkhorn(module.teacher.dino_head(teacher_cls), now.teacher_temp)
         masks = batch.plan.masks
         chosen = teacher_patches.flatten(0, 1)[masks.index]
-        patch_targets = dense_sinkhorn(module.teacher.ibot_head(chosen), temp)
+        patch_targets = dense_sinkhorn(module.teacher.ibot_head(chosen), now.teacher_temp)
     student = module.student
     cls, patches = timm_tokens(student, views.globals, masks.masks)
     local_cls, _ = timm_tokens(student, views.locals, None)
@@ -133,11 +143,17 @@ def run(rounds: int = 3, small: bool = False) -> dict:
             config,
             prepared.contract,
             prepared.index,
-            order=build_order(config, prepared.index, seed=0, batch=config.train.batch),
+            order=build_order(
+                config,
+                prepared.index,
+                seed=0,
+                batch=config.train.batch,
+                chip=resolved_chip(config),
+            ),
             loader=loader_config(config),
-            plan_of=build_planner(config, prepared.contract),
+            plan_of=build_planner(config, prepared.contract, build_course(config).phase(0)),
         )
-        batches = feed.batches_from(0)
+        batches = feed.batches(0)
         batch = next(batches)
         trainer = Trainer(prepared)
         difference = abs(
@@ -145,7 +161,7 @@ def run(rounds: int = 3, small: bool = False) -> dict:
             - float(plain(trainer.module, batch, 0.07).detach())
         )
         assert difference < 1e-3, f"the plain step differs by {difference}"
-        flops = flops_per_image(config, prepared.contract) * config.train.batch
+        flops = flops_per_image(config, prepared.contract, config.phases.first) * config.train.batch
         product, done = matrix_product(flops)
         timings = interleave(
             {

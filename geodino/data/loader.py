@@ -102,6 +102,8 @@ class Loader(AbstractContextManager["Loader"]):
         world: into how many shares the global batch is cut.
         plan_of: draws what else a step needs, from the validity of its chips; called in the
             background, possibly for several steps at once.
+        span: the number of a step's first sample, and how many samples its global batch has; None
+            for steps of ``order.config.batch``.
         companions: which further tiles are read at the window of a tile (see
             :mod:`geodino.data.dates`); their chips lie below its own in ``Batch.pixels``.
         on_bad: told once for each unreadable tile: its number and the reason. Must not raise.
@@ -119,16 +121,15 @@ class Loader(AbstractContextManager["Loader"]):
         rank: int = 0,
         world: int = 1,
         plan_of: PlanOf | None = None,
+        span: Callable[[int], tuple[int, int]] | None = None,
         companions: Companions | None = None,
         on_bad: Callable[[int, str], None] | None = None,
     ) -> None:
-        if order.config.batch % world:
-            raise ValueError(f"a batch of {order.config.batch} cannot be cut into {world} shares")
         self.order = order
         self.config = config
         self.counts = Counts()
-        share = order.config.batch // world
-        self._rows = (rank * share, (rank + 1) * share)
+        self._rank, self._world = rank, world
+        self._span = span or self._equal_span
         self._read_window = read_window
         self._plan_of = plan_of
         self._companions = companions
@@ -181,8 +182,11 @@ class Loader(AbstractContextManager["Loader"]):
 
     def _schedule(self, step: int, entries: dict[tuple[int, int], _Entry]) -> Future[Batch]:
         """Start the work of a step; ``entries`` holds the super-windows that later steps share."""
-        draws = self.order.step(step)
-        mine = draws.rows(*self._rows)
+        first, count = self._span(step)
+        if count % self._world:
+            raise ValueError(f"a batch of {count} cannot be cut into {self._world} shares")
+        draws, share = self.order.samples(first, count), count // self._world
+        mine = draws.rows(self._rank * share, (self._rank + 1) * share)
         visits = list(zip(mine.epoch.tolist(), mine.position.tolist(), strict=True))
         for visit, window in zip(visits, mine.window.tolist(), strict=True):
             if visit not in entries:
@@ -197,6 +201,10 @@ class Loader(AbstractContextManager["Loader"]):
         for visit in ended:
             entries.pop(visit, None)
         return self._makers.submit(self._make, step, mine, used)
+
+    def _equal_span(self, step: int) -> tuple[int, int]:
+        batch = self.order.config.batch
+        return step * batch, batch
 
     def _make(self, step: int, draws: Draws, used: list[_Entry]) -> Batch:
         """Cut the chips of a batch; runs in the background."""

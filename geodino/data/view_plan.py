@@ -16,7 +16,7 @@ from torch import Tensor
 
 from geodino import seeds
 from geodino.data.dates import dates_of_crops
-from geodino.data.views_config import BLUR_P, Range, ViewsConfig
+from geodino.data.views_config import BLUR_P, CropSizes, Range, ViewsConfig
 
 _TRIES: Final = 10
 _PER_BOX: Final = 2 * _TRIES + 2
@@ -61,6 +61,9 @@ class ViewPlan:
     all_complete: bool
     """The same for the whole batch, known on the host."""
 
+    sizes: CropSizes
+    """Sides of the crops."""
+
     def to(self, device: torch.device | str) -> "ViewPlan":
         """Copy to ``device`` without waiting."""
         tensors: dict[str, Any] = {
@@ -80,6 +83,7 @@ def draw_views(
     rgb: bool,
     bands: int | None = None,
     dates: int = 1,
+    sizes: CropSizes | None = None,
 ) -> ViewPlan:
     """Draw the crops of ``b`` samples, each from the key ``(seed, "views", first + i)``.
 
@@ -95,6 +99,7 @@ def draw_views(
         bands: number of bands; needed where the config changes gain or offset.
         dates: how many dates of a chip lie below each other; a crop never crosses from one to
             another (see :mod:`geodino.data.dates`).
+        sizes: sides of the crops; None takes the config's. No draw depends on them.
 
     Raises:
         ValueError: ``bands`` is missing though gain or offset are asked for.
@@ -144,6 +149,7 @@ def draw_views(
         offset=offset,
         complete=torch.from_numpy(whole),
         all_complete=bool(whole.all()),
+        sizes=sizes or config.sizes,
     )
 
 

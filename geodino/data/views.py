@@ -38,6 +38,9 @@ class Views:
     locals: Float[Tensor, "bn c l l"]
     """The local crops of every sample."""
 
+    gram: Float[Tensor, "b2 c m m"] | None = None
+    """What the Gram teacher sees: the global crops at a size of their own, without distortion."""
+
     @property
     def sets(self) -> list[Tensor]:
         """The sets of crops a student sees, each of one size; without locals only the globals."""
@@ -50,12 +53,12 @@ class _Rows:
 
     complete: Bool[Tensor, " n"]
     transposed: Bool[Tensor, " n"] | None
-    colours: Colours | None
-    solarised: Switch | None
-    blurred: Switch | None
-    kernels: Float[Tensor, "n kernel"] | None
-    gain: Float[Tensor, "n bands"] | None
-    offset: Float[Tensor, "n bands"] | None
+    colours: Colours | None = None
+    solarised: Switch | None = None
+    blurred: Switch | None = None
+    kernels: Float[Tensor, "n kernel"] | None = None
+    gain: Float[Tensor, "n bands"] | None = None
+    offset: Float[Tensor, "n bands"] | None = None
 
     def __getitem__(self, rows: slice) -> "_Rows":
         picked: dict[str, Any] = {
@@ -149,16 +152,21 @@ class MultiCrop(nn.Module):
                 f"The chips have {pixels.shape[1]} band(s), the input contract {len(self.mean)}. "
                 "Read the bands the contract names."
             )
-        config = self.config
+        sizes = plan.sizes
         # Lower precision belongs to the network: here it would shift values by up to 1 in 256.
         device, (b, bands) = pixels.device, pixels.shape[:2]
-        shapes = (GLOBALS * b, config.global_size), (config.local_count * b, config.local_size)
+        both, others = slice(0, GLOBALS), slice(GLOBALS, None)
+        kinds = [(both, GLOBALS, sizes.globals, False)]
+        kinds += [(others, self.config.local_count, sizes.locals, False)]
+        kinds += [] if sizes.gram is None else [(both, GLOBALS, sizes.gram, True)]
         # Made outside inference mode, so that the network may learn from them.
-        crops = [torch.empty(n, bands, size, size, device=device) for n, size in shapes]
+        crops = [
+            torch.empty(count * b, bands, size, size, device=device) for _, count, size, _ in kinds
+        ]
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-            for some, out in zip((slice(0, GLOBALS), slice(GLOBALS, None)), crops, strict=True):
-                self._make(pixels, valid, plan, some, out)
-        return Views(globals=crops[0], locals=crops[1])
+            for (some, _, _, plain), out in zip(kinds, crops, strict=True):
+                self._make(pixels, valid, plan, some, out, plain=plain)
+        return Views(globals=crops[0], locals=crops[1], gram=crops[2] if len(crops) > 2 else None)
 
     def _make(
         self,
@@ -167,9 +175,11 @@ class MultiCrop(nn.Module):
         plan: ViewPlan,
         crops: slice,
         out: Float[Tensor, "m c size size"],
+        *,
+        plain: bool,
     ) -> None:
-        """Make some crops of every sample, all of one size, into ``out``."""
-        draws = self._rows(plan, crops)
+        """Make some crops of every sample, all of one size, into ``out``; ``plain``: undistorted."""
+        draws = self._rows(plan, crops, plain=plain)
         for rows, resized in resized_crops(
             pixels,
             None if plan.all_complete else valid,
@@ -181,18 +191,22 @@ class MultiCrop(nn.Module):
         ):
             self._finish(resized, draws[rows], out[rows])
 
-    def _rows(self, plan: ViewPlan, crops: slice) -> _Rows:
-        """Lay out the draws of some crops of a plan, crop-major."""
+    def _rows(self, plan: ViewPlan, crops: slice, *, plain: bool) -> _Rows:
+        """Lay out the draws of some crops of a plan, crop-major; ``plain``: of their place alone."""
         config = self.config
 
         def flat(values: Tensor) -> Tensor:
             return values[crops].flatten(0, 1)
 
+        complete = plan.complete.repeat(plan.boxes[crops].shape[0])
+        transposed = flat(plan.transposed) if config.turns else None
+        if plain:
+            return _Rows(complete=complete, transposed=transposed)
         sigma = flat(plan.sigma)
         blurs, solarises = config.blur != "none", self.colours and config.solarise_p > 0
         return _Rows(
-            complete=plan.complete.repeat(plan.boxes[crops].shape[0]),
-            transposed=flat(plan.transposed) if config.turns else None,
+            complete=complete,
+            transposed=transposed,
             colours=Colours.of(flat(plan.mixes), flat(plan.hue)) if self.colours else None,
             solarised=switch(flat(plan.solarised)) if solarises else None,
             blurred=switch(sigma > 0) if blurs else None,
@@ -215,8 +229,9 @@ class MultiCrop(nn.Module):
             x = resized[:, :-1]
             valid = _weigh(x, resized[:, -1:], draws.complete)
             counts = valid.to(x.dtype)
-        if draws.colours is not None:
+        if self.colours:
             self._to_display(x)
+        if draws.colours is not None:
             colours = draws.colours
             self._on_rgb(
                 x,

@@ -1,5 +1,6 @@
 """Which crops a sample gives and how they are distorted."""
 
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from pydantic import Field, model_validator
@@ -19,6 +20,21 @@ BLUR_P: Final[dict[str, tuple[float, float, float]]] = {
 
 Range = tuple[float, float]
 Share = Field(default=0.0, ge=0.0, le=1.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CropSizes:
+    """Sides of the crops of one step, pixels; they may change from step to step."""
+
+    globals: int
+    """Of the two global crops."""
+
+    locals: int
+    """Of the local crops."""
+
+    gram: int | None = None
+    """Of the Gram teacher's crops: the same places as the global crops, without distortion; None
+    makes none."""
 
 
 class ViewsConfig(Config):
@@ -45,6 +61,9 @@ class ViewsConfig(Config):
 
     aspect: Range = (3 / 4, 4 / 3)
     """Smallest and largest width over height of a crop before it is made square."""
+
+    enlarge: bool = False
+    """Allow crops larger than the chips they are cut from, in which pixels are only enlarged."""
 
     interpolation: Interpolation = "bicubic"
     """How crops are resized; always antialiased."""
@@ -121,6 +140,11 @@ class ViewsConfig(Config):
         if self.blur != "none" and min(self.global_size, self.local_size) <= self.blur_kernel // 2:
             raise ValueError("blur_kernel must be smaller than twice the crop size")
         return self
+
+    @property
+    def sizes(self) -> CropSizes:
+        """The sides of the crops where no step asks for others."""
+        return CropSizes(globals=self.global_size, locals=self.local_size)
 
     @property
     def crops(self) -> int:

@@ -1,15 +1,17 @@
 """One step of self-supervised training, as Lightning runs it."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geodino.data.batch import Batch
 from geodino.data.views import MultiCrop
+from geodino.models.backbone import Backbone
+from geodino.pretrain.course import Course, PhaseSteps
 from geodino.pretrain.objective import Network, Objective
 from geodino.pretrain.optim import (
     OptimConfig,
@@ -18,26 +20,29 @@ from geodino.pretrain.optim import (
     set_rates,
     step_if_finite,
 )
-from geodino.pretrain.phases import PhaseConfig, rates
+from geodino.pretrain.phases import Rates, rates
 from geodino.pretrain.plan import StepPlan
-from geodino.pretrain.teacher import EmaUpdate
+from geodino.pretrain.teacher import EmaUpdate, copy_weights
+
+Row = dict[str, float | int | str]
+"""One step's scalars by name, and the name of its phase."""
 
 
 @dataclass(slots=True)
 class Measurements:
     """Scalars of past steps that wait on the device until somebody asks: one copy for many steps."""
 
-    known: list[dict[str, float | int]] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
+    known: list[Row] = field(default_factory=list)
+    names: list[list[str]] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
 
-    def add(self, known: dict[str, float | int], values: dict[str, Tensor]) -> None:
+    def add(self, known: Row, values: dict[str, Tensor]) -> None:
         """Keep this step's scalars, those on the host and those on the device, without waiting."""
-        self.names = list(values)
+        self.names.append(list(values))
         self.known.append(known)
         self.values.append(torch.stack([v.detach().float() for v in values.values()]))
 
-    def take(self, mean_over_ranks: Callable[[Tensor], Tensor]) -> list[dict[str, float | int]]:
+    def take(self, mean_over_ranks: Callable[[Tensor], Tensor]) -> list[Row]:
         """Return and forget what was kept: one row a step. Waits for the device once.
 
         Args:
@@ -45,30 +50,35 @@ class Measurements:
         """
         if not self.known:
             return []
-        table = mean_over_ranks(torch.stack(self.values)).cpu().tolist()
+        flat = mean_over_ranks(torch.cat(self.values)).cpu()
+        parts = torch.split(flat, [len(names) for names in self.names])
         rows = [
-            {**known, **dict(zip(self.names, row, strict=True))}
-            for known, row in zip(self.known, table, strict=True)
+            {**known, **dict(zip(names, part.tolist(), strict=True))}
+            for known, names, part in zip(self.known, self.names, parts, strict=True)
         ]
-        self.known, self.values = [], []
+        self.known, self.names, self.values = [], [], []
         return rows
 
 
 class PretrainModule(L.LightningModule):
-    """Student, teacher, objective and optimiser of one phase.
+    """Student, teachers, objectives and optimiser of a run, through all of its phases.
 
     Optimisation is manual: the gradient is clipped per module, a step whose gradient is not
     finite is skipped on the device, and the teacher moves only when the student did. Nothing in
-    a step waits for the device.
+    a step waits for the device. A batch says which phase it belongs to; the first batch of a phase
+    begins it.
 
     Args:
         student: the network that learns.
         teacher: a network of the same shape; takes the student's weights when training starts.
-        views: turns a batch of chips into crops.
-        objective: the losses.
-        phase: schedules and weights.
+        gram_teacher: a backbone of the same shape, whose patch similarities a Gram phase keeps;
+            None where no phase does, or where the teacher itself serves. Takes the teacher's
+            weights unless ``gram_weights_given``.
+        course: the phases.
+        views: per phase, turns a batch of chips into crops.
+        objectives: per phase, the losses.
         optim: AdamW and clipping.
-        batch: samples of the global batch.
+        gram_weights_given: the Gram teacher comes with weights of its own.
     """
 
     skipped: Tensor
@@ -78,32 +88,40 @@ class PretrainModule(L.LightningModule):
         self,
         student: Network,
         teacher: Network,
+        gram_teacher: Backbone | None = None,
         *,
-        views: MultiCrop,
-        objective: Objective,
-        phase: PhaseConfig,
+        course: Course,
+        views: Sequence[MultiCrop],
+        objectives: Sequence[Objective],
         optim: OptimConfig,
-        batch: int,
+        gram_weights_given: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.student = student
         self.teacher = teacher.requires_grad_(requires_grad=False).eval()
         self.teacher.load_state_dict(student.state_dict())
-        self.views = views
-        self.objective = objective
-        self.phase = phase
+        self.gram_teacher = gram_teacher
+        if gram_teacher is not None:
+            gram_teacher.requires_grad_(requires_grad=False).eval()
+            if not gram_weights_given:
+                gram_teacher.load_state_dict(teacher.backbone.state_dict())
+        self.views = nn.ModuleList(views)
+        self._objectives = list(objectives)
+        self.course = course
         self.optim = optim
-        self.batch = batch
         self.measurements = Measurements()
         self.register_buffer("skipped_in_a_row", torch.zeros(()))
         self.register_buffer("skipped", torch.zeros(()))
         self._ema = EmaUpdate(self.student, self.teacher)
+        self.steps = course.phase(0)
 
     def train(self, mode: bool = True) -> "PretrainModule":
-        """Set the student's mode; the teacher always stays in evaluation mode."""
+        """Set the student's mode; the teachers always stay in evaluation mode."""
         super().train(mode)
         self.teacher.eval()
+        if self.gram_teacher is not None:
+            self.gram_teacher.eval()
         return self
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -118,22 +136,42 @@ class PretrainModule(L.LightningModule):
         """Copy pixels, validity and plan without waiting."""
         return batch.to(device)
 
-    def losses(self, batch: Batch, *, teacher_temp: float) -> dict[str, Tensor]:
-        """Return the losses of a batch: crops, teacher, student."""
+    def losses(self, batch: Batch, now: Rates) -> dict[str, Tensor]:
+        """Return the losses of a batch: crops, teachers, student."""
         plan: StepPlan = batch.plan
+        views_of, objective = self.views[plan.phase], self._objectives[plan.phase]
         with torch.no_grad():
-            views = self.views(batch.pixels, batch.valid, plan.views)
-        targets = self.objective.targets(self.teacher, views, plan, teacher_temp=teacher_temp)
-        losses: dict[str, Tensor] = self.objective(self.student, views, plan, targets)
+            views = views_of(batch.pixels, batch.valid, plan.views)
+        targets = objective.targets(
+            self.teacher,
+            views,
+            plan,
+            teacher_temp=now.teacher_temp,
+            gram_teacher=self._gram_source(),
+        )
+        losses: dict[str, Tensor] = objective(
+            self.student,
+            views,
+            plan,
+            targets,
+            local_weight=now.local_weight,
+            gram_weight=now.gram_weight,
+        )
         return losses
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Do step ``batch.step``: views, teacher, student, losses, optimiser, teacher update."""
+        """Do step ``batch.step``: views, teachers, student, losses, optimiser, teacher update."""
         optimizer = self.optimizers()
         inner = optimizer.optimizer  # type: ignore[union-attr]
-        now = rates(self.phase, batch.step, batch=self.batch)
+        if batch.plan.phase != self.steps.number:
+            self.enter(batch.plan.phase, inner)
+        steps, phase = self.steps, self.steps.config
+        local = batch.step - steps.start
+        if phase.gram is not None and phase.gram.refreshes_at(local):
+            self.renew_gram_teacher()
+        now = rates(phase, local, batch=steps.choice(batch.step).batch)
         set_rates(inner, lr=now.lr, weight_decay=now.weight_decay, last_layer_lr=now.last_layer_lr)
-        losses = self.losses(batch, teacher_temp=now.teacher_temp)
+        losses = self.losses(batch, now)
         inner.zero_grad(set_to_none=True)
         self.manual_backward(losses["total"])
         norms = clip_per_module(self.student.parts(), max_norm=self.optim.clip)
@@ -142,7 +180,7 @@ class PretrainModule(L.LightningModule):
         self.skipped += skipped
         self.skipped_in_a_row.mul_(skipped).add_(skipped)
         self.measurements.add(
-            {"step": batch.step, **now.model_dump()},
+            {"step": batch.step, "phase": steps.name, **now.model_dump()},
             {
                 **{f"loss/{name}": value for name, value in losses.items()},
                 "grad_norm/backbone": norms[0],
@@ -152,30 +190,85 @@ class PretrainModule(L.LightningModule):
             },
         )
 
+    def enter(self, number: int, inner: torch.optim.Optimizer) -> None:
+        """Begin a phase: choose the weights it starts from, and its Gram teacher."""
+        self.steps = self.course.phase(number)
+        phase = self.steps.config
+        if phase.begin == "teacher":
+            copy_weights(self.teacher, self.student)
+            inner.state.clear()
+        if phase.gram is not None and phase.gram.teacher == "start":
+            self.renew_gram_teacher()
 
-class StepStream:
-    """What Lightning iterates: batches from the step training stands at, made when it asks."""
+    def renew_gram_teacher(self) -> None:
+        """Let the Gram teacher be the teacher of this moment."""
+        if self.gram_teacher is not None:
+            copy_weights(self.teacher.backbone, self.gram_teacher)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep where the phases end."""
+        checkpoint["geodino_course"] = {"ends": list(self.course.ends), "phase": self.steps.number}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on in the phase that was interrupted."""
+        self.course.ends[:] = checkpoint["geodino_course"]["ends"]
+        self.steps = self.course.phase(checkpoint["geodino_course"]["phase"])
+
+    def _gram_source(self) -> Backbone | None:
+        gram = self.steps.config.gram
+        return self.teacher.backbone if gram and gram.teacher == "ema" else self.gram_teacher
+
+
+def as_pretrain(module: L.LightningModule) -> PretrainModule:
+    """Return a module that is ours, for callbacks that Lightning hands any module."""
+    if not isinstance(module, PretrainModule):
+        raise TypeError(f"these callbacks serve PretrainModule, not {type(module).__name__}")
+    return module
+
+
+class Feed(Protocol):
+    """The batches of one phase."""
+
+    def batches(self, step: int, stop: int | None = None) -> Iterator[Batch]:
+        """Yield batches from ``step`` on, up to before ``stop``."""
+
+    def close(self) -> None:
+        """Let go of threads and files."""
+
+
+class PhaseStream:
+    """What Lightning iterates: batches from the step training stands at, phase after phase."""
 
     def __init__(
-        self, batches_from: Callable[[int], Iterable[Batch]], step: Callable[[], int]
+        self, course: Course, feed_of: Callable[[PhaseSteps], Feed], step: Callable[[], int]
     ) -> None:
-        self._batches_from = batches_from
-        self._step = step
+        self._course, self._feed_of, self._step = course, feed_of, step
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self._batches_from(self._step()))
+        course, step = self._course, self._step()
+        while step < course.steps:
+            number = course.number_at(step)
+            feed = self._feed_of(course.phase(number))
+            try:
+                batches = feed.batches(step, course.ends[number])
+                # The end is read again at every step: health may have brought it nearer.
+                while step < course.ends[number]:
+                    yield next(batches)
+                    step += 1
+            finally:
+                feed.close()
 
 
 class PretrainData(L.LightningDataModule):
-    """Hands Lightning the loader, started at the step the run stands at."""
+    """Hands Lightning the batches, from the step the run stands at on."""
 
-    def __init__(self, batches_from: Callable[[int], Iterable[Batch]]) -> None:
+    def __init__(self, course: Course, feed_of: Callable[[PhaseSteps], Feed]) -> None:
         super().__init__()
-        self._batches_from = batches_from
+        self._course, self._feed_of = course, feed_of
 
     def train_dataloader(self) -> Any:
         """Return batches from the current global step on; a resumed run starts in the middle."""
         trainer = self.trainer
         if trainer is None:
             raise RuntimeError("the data module is not attached to a trainer")
-        return StepStream(self._batches_from, lambda: trainer.global_step)
+        return PhaseStream(self._course, self._feed_of, lambda: trainer.global_step)

@@ -1,83 +1,28 @@
 """The self-supervised objective: DINO on CLS tokens, iBOT on masked patches, KoLeo against collapse.
 
 DINO: arXiv 2104.14294; iBOT: 2111.07832; KoLeo: 1806.03198; their sum: DINOv2 2304.07193 and
-DINOv3 2508.10104, section 3.
+DINOv3 2508.10104, section 3; Gram anchoring of the patches: DINOv3, section 4.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
-from geodino.config import Config
-from geodino.data.masking import MaskConfig
 from geodino.data.views import Views
 from geodino.data.views_config import GLOBALS
 from geodino.losses.dino import DinoRows, dino_loss, dino_rows
+from geodino.losses.gram import gram_loss, to_grid
 from geodino.losses.ibot import ibot_loss
 from geodino.losses.koleo import koleo, koleo_distributed
 from geodino.losses.sinkhorn import Targets, sinkhorn
 from geodino.metrics.ssl import target_entropy
 from geodino.models.backbone import Backbone, Tokens
-from geodino.models.heads import HeadConfig, ProjectionHead
+from geodino.models.heads import ProjectionHead
+from geodino.pretrain.gram import GramConfig
+from geodino.pretrain.objective_config import ObjectiveConfig
 from geodino.pretrain.plan import StepPlan
-
-
-class HeadsConfig(Config):
-    """The two projection heads; they are kept apart, as in DINOv2 and DINOv3."""
-
-    dino: HeadConfig = HeadConfig()
-    """Head on the CLS token."""
-
-    ibot: HeadConfig = HeadConfig()
-    """Head on the masked patches."""
-
-
-class KoleoConfig(Config):
-    """KoLeo spreads the CLS tokens of one crop over the sphere."""
-
-    kind: Literal["local", "distributed"] = "local"
-    """local: neighbours within each ``train.group``. distributed: over all ranks."""
-
-    neighbours: int = Field(default=1, ge=1)
-    """Nearest neighbours to move away from (distributed only)."""
-
-    group: int | None = Field(default=None, ge=2)
-    """Samples among which neighbours are searched (distributed only); left out, the whole batch."""
-
-
-class ObjectiveConfig(Config):
-    """What is minimised: weights, temperatures, masks."""
-
-    dino: float = Field(default=1.0, ge=0)
-    """Weight of the DINO term."""
-
-    local: float = Field(default=1.0, ge=0)
-    """Further weight of the part of DINO that looks at local crops."""
-
-    ibot: float = Field(default=1.0, ge=0)
-    """Weight of the iBOT term; 0 builds no iBOT head and masks nothing."""
-
-    koleo: float = Field(default=0.1, ge=0)
-    """Weight of KoLeo, for each global crop."""
-
-    student_temp: float = Field(default=0.1, gt=0)
-    """Temperature of the student's softmax."""
-
-    sinkhorn_iterations: int = Field(default=3, ge=1, le=6)
-    """Iterations of Sinkhorn-Knopp on the teacher's logits."""
-
-    skip_same_view: bool = True
-    """Leave out the pairs in which student and teacher saw the same global crop."""
-
-    masks: MaskConfig = MaskConfig()
-    """Which patches of the student's global crops are masked."""
-
-    koleo_neighbours: KoleoConfig = KoleoConfig()
-    """How KoLeo looks for neighbours."""
 
 
 class Network(nn.Module):
@@ -107,34 +52,69 @@ class TeacherTargets:
     patches: Targets | None
     """Assignments of the masked patches, in the order of the plan's index."""
 
+    gram: Float[Tensor, "n p d"] | None = None
+    """Patches of the Gram teacher for the global crops, on the student's grid."""
+
 
 class Objective(nn.Module):
-    """The losses of one step, as a function of two networks, the crops and the plan."""
+    """The losses of one step, as a function of the networks, the crops and the plan."""
 
-    def __init__(self, config: ObjectiveConfig, *, group: int) -> None:
+    def __init__(
+        self, config: ObjectiveConfig, *, group: int, gram: GramConfig | None = None
+    ) -> None:
         super().__init__()
         self.config = config
+        self.gram = gram
         self.group = group
         self._rows: dict[tuple[int, int, torch.device], DinoRows] = {}
 
     @torch.no_grad()
     def targets(
-        self, teacher: Network, views: Views, plan: StepPlan, *, teacher_temp: float
+        self,
+        teacher: Network,
+        views: Views,
+        plan: StepPlan,
+        *,
+        teacher_temp: float,
+        gram_teacher: Backbone | None = None,
     ) -> TeacherTargets:
-        """Run the teacher on the unmasked global crops and balance its assignments."""
+        """Run the teacher on the unmasked global crops and balance its assignments.
+
+        With a Gram teacher, it runs on the Gram crops, and its patches come to the teacher's grid.
+        """
         (tokens,) = teacher.backbone([views.globals])
         iterations = self.config.sinkhorn_iterations
         cls = sinkhorn(teacher.dino_head(tokens.cls), temp=teacher_temp, iterations=iterations)
-        if teacher.ibot_head is None or plan.masks is None:
-            return TeacherTargets(cls=cls, patches=None)
-        masked = _masked(tokens, plan.masks.index)
-        patches = sinkhorn(teacher.ibot_head(masked), temp=teacher_temp, iterations=iterations)
-        return TeacherTargets(cls=cls, patches=patches)
+        patches = None
+        if teacher.ibot_head is not None and plan.masks is not None:
+            masked = _masked(tokens, plan.masks.index)
+            patches = sinkhorn(teacher.ibot_head(masked), temp=teacher_temp, iterations=iterations)
+        gram = None
+        if self.gram is not None and gram_teacher is not None and views.gram is not None:
+            (seen,) = gram_teacher([views.gram])
+            gram = to_grid(seen.map, tokens.grid, antialias=self.gram.antialias)
+        return TeacherTargets(cls=cls, patches=patches, gram=gram)
 
     def forward(
-        self, student: Network, views: Views, plan: StepPlan, targets: TeacherTargets
+        self,
+        student: Network,
+        views: Views,
+        plan: StepPlan,
+        targets: TeacherTargets,
+        *,
+        local_weight: float = 1.0,
+        gram_weight: float = 0.0,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Return the weighted total under ``total`` and each unweighted term under its name."""
+        """Return the weighted total under ``total`` and each unweighted term under its name.
+
+        Args:
+            student: the network that learns.
+            views: the crops.
+            plan: masks and draws of the step.
+            targets: of the same crops.
+            local_weight: further weight of the part of DINO that looks at local crops.
+            gram_weight: weight of Gram anchoring, where the targets have it.
+        """
         config = self.config
         tokens = student.backbone(
             views.sets,
@@ -150,7 +130,7 @@ class Objective(nn.Module):
             targets.cls,
             self._dino_rows(len(global_tokens.cls) // GLOBALS, len(cls), cls.device),
             student_temp=config.student_temp,
-            local_weight=config.local,
+            local_weight=local_weight,
         )
         losses = {"dino": dino}
         total = config.dino * dino
@@ -167,8 +147,26 @@ class Objective(nn.Module):
         if config.koleo > 0:
             losses["koleo"] = self._koleo(global_tokens.cls.unflatten(0, (GLOBALS, -1)))
             total = total + config.koleo * losses["koleo"]
+        if self.gram is not None and targets.gram is not None:
+            losses["gram"] = self._gram(self.gram, global_tokens.patches, targets.gram, plan)
+            total = total + gram_weight * losses["gram"]
         entropy = target_entropy(targets.cls)
         return {"total": total, **losses, "target_entropy": entropy}
+
+    def _gram(
+        self, config: GramConfig, student: Tensor, teacher: Tensor, plan: StepPlan
+    ) -> Float[Tensor, ""]:
+        keep = None
+        if config.patches != "all" and plan.masks is not None:
+            keep = plan.masks.masks if config.patches == "masked" else ~plan.masks.masks
+        return gram_loss(
+            student,
+            teacher,
+            per=config.per,
+            normalise=config.normalise,
+            clip=config.clip,
+            keep=keep,
+        )
 
     def _dino_rows(self, samples: int, crops: int, device: torch.device) -> DinoRows:
         """The pairing of views; it depends on sizes alone and is made once."""

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geodino import seeds
-from geodino.data.masking import MaskConfig, draw_masks
-from geodino.data.views import ViewPlan, ViewsConfig, draw_views
+from geodino.data.masking import draw_masks
+from geodino.data.views import ViewPlan, draw_views
 from geodino.data.views_config import GLOBALS
 from geodino.models.draws import EncodeDraws, draw_encode
 from geodino.models.sizes import ModelConfig
+from geodino.pretrain.course import PhaseSteps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +47,8 @@ class MaskPlan:
 class StepPlan:
     """The draws of one step on one rank."""
 
+    phase: int
+    """Place of the step's phase among those of the run, from 0."""
     views: ViewPlan
     masks: MaskPlan | None
     encode: EncodeDraws
@@ -53,6 +56,7 @@ class StepPlan:
     def to(self, device: torch.device) -> "StepPlan":
         """Copy to ``device`` without waiting."""
         return StepPlan(
+            phase=self.phase,
             views=self.views.to(device),
             masks=None if self.masks is None else self.masks.to(device),
             encode=self.encode.to(device, non_blocking=True),
@@ -61,22 +65,17 @@ class StepPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Planner:
-    """Draws the :class:`StepPlan` of a rank's share of a global batch.
+    """Draws the :class:`StepPlan` of a rank's share of a global batch, in one phase.
 
     Masks and drop-path subsets belong to groups of ``group`` consecutive samples of the global
     batch, so that a rank that holds whole groups draws what a single process draws.
     """
 
     seed: int
-    batch: int
-    """Samples of the global batch."""
+    steps: PhaseSteps
+    """Which crop sizes and samples each step has."""
     group: int
-    views: ViewsConfig
-    masks: MaskConfig | None
-    """None: nothing is masked (iBOT is off)."""
     model: ModelConfig
-    grid: tuple[int, int]
-    """Patches of a global crop, rows and columns."""
     rgb: bool
     """Whether the bands hold red, green and blue, so that colour can be changed."""
     bands: int
@@ -87,21 +86,23 @@ class Planner:
     def __call__(self, step: int, first: int, valid: NDArray[np.bool_]) -> StepPlan:
         """Draw for the ``valid.shape[0]`` samples that start at global sample number ``first``."""
         samples = valid.shape[0]
-        first_group = (first - step * self.batch) // self.group
+        first_group = (first - self.steps.span(step)[0]) // self.group
         groups = samples // self.group
+        sizes = self.steps.choice(step).sizes
+        phase = self.steps.config
         return StepPlan(
+            phase=self.steps.number,
             views=draw_views(
-                self.views,
+                phase.views,
                 seed=self.seed,
                 first=first,
                 valid=valid,
                 rgb=self.rgb,
                 bands=self.bands,
                 dates=self.dates,
+                sizes=sizes,
             ),
-            masks=None
-            if self.masks is None
-            else self._draw_masks(self.masks, step, first_group, groups),
+            masks=self._draw_masks(step, first_group, groups) if phase.objective.ibot > 0 else None,
             encode=draw_encode(
                 self.model,
                 depth=self.model.blocks if self.model.family == "vit" else 0,
@@ -110,17 +111,18 @@ class Planner:
                 first_group=first_group,
                 groups=groups,
                 group=self.group,
-                crops_per_set=tuple(n for n in (GLOBALS, self.views.local_count) if n),
+                crops_per_set=tuple(n for n in (GLOBALS, phase.views.local_count) if n),
             ),
         )
 
-    def _draw_masks(self, config: MaskConfig, step: int, first_group: int, groups: int) -> MaskPlan:
+    def _draw_masks(self, step: int, first_group: int, groups: int) -> MaskPlan:
+        patches = self.steps.choice(step).sizes.globals // self.model.stride
         drawn = [
             draw_masks(
-                config,
+                self.steps.config.objective.masks,
                 rng=seeds.rng(self.seed, "mask", step, first_group + g),
                 images=2 * self.group,
-                grid=self.grid,
+                grid=(patches, patches),
             ).reshape(2, self.group, -1)
             for g in range(groups)
         ]

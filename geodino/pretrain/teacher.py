@@ -40,6 +40,13 @@ class EmaUpdate:
         move(target, source, share)
 
 
+@torch.no_grad()
+def copy_weights(source: nn.Module, target: nn.Module) -> None:
+    """Give ``target`` the parameters of ``source``, in place and on its device."""
+    into: list[Any] = [p.data for p in target.parameters()]
+    torch._foreach_copy_(into, [p.data for p in source.parameters()])
+
+
 def move_on_the_host(target: list[Any], source: list[Any], share: Float[Tensor, ""]) -> None:
     """Move ``target`` by ``share`` towards ``source``, in a third of the other form's time."""
     torch._foreach_lerp_(target, source, float(share))

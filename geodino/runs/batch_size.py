@@ -8,6 +8,7 @@ import torch
 from geodino.data.batch import Batch
 from geodino.errors import RunError
 from geodino.geo.contract import InputContract
+from geodino.pretrain.phases import rates
 from geodino.runs.recipe import RunConfig
 
 _WITHOUT_GPU = 64
@@ -57,13 +58,14 @@ def _peak_bytes(
     config: RunConfig, contract: InputContract, samples: int, device: torch.device
 ) -> float:
     """Bytes that one step of ``samples`` takes with optimiser state; infinity if it did not fit."""
-    from geodino.runs.build import build_module, build_planner, resolved_chip
+    from geodino.runs.build import build_course, build_module, build_planner, resolved_chip
 
     config = config.with_values({"train": {"batch": samples}})
     chip = resolved_chip(config)
-    module = build_module(config, contract).to(device)
+    course = build_course(config)
+    module = build_module(config, contract, course).to(device)
     valid = np.ones((samples, chip, chip), dtype=bool)
-    plan = build_planner(config, contract)(0, 0, valid)
+    plan = build_planner(config, contract, course.phase(0))(0, 0, valid)
     pixels = torch.zeros(
         (samples, len(contract.bands), chip, chip), dtype=getattr(torch, contract.dtype)
     )
@@ -75,7 +77,7 @@ def _peak_bytes(
     bf16 = config.train.precision != "float32"
     try:
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=bf16):
-            losses = module.losses(batch, teacher_temp=0.07)
+            losses = module.losses(batch, rates(config.phases.first, 0, batch=samples))
         torch.autograd.backward(losses["total"])
     except torch.cuda.OutOfMemoryError:
         return float("inf")

@@ -1,6 +1,6 @@
 """From a configuration to objects: the one place that knows everything."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -19,10 +19,14 @@ from geodino.geo.contract import InputContract
 from geodino.io.raster import HandlePool
 from geodino.models.build import build_backbone
 from geodino.models.heads import HeadConfig, ProjectionHead
+from geodino.pretrain.course import Course, PhaseSteps, choices_of, same_memory_batch
 from geodino.pretrain.health import DenseHealth
 from geodino.pretrain.module import PretrainModule
 from geodino.pretrain.objective import Network, Objective
+from geodino.pretrain.phases import PhaseConfig, SizesConfig
 from geodino.pretrain.plan import Planner
+from geodino.pretrain.watch import Watch
+from geodino.runs.gram_teacher import build_gram_teacher
 from geodino.runs.recipe import RunConfig
 
 
@@ -38,7 +42,7 @@ def build_network(config: RunConfig, contract: InputContract, *, device: str = "
         built.init_weights(seeded_generator(seed, name))
         return built.to(device)
 
-    ibot = config.phases.pretrain.objective.ibot > 0
+    ibot = uses_ibot(config)
     if not ibot and backbone.mask_token is not None:
         backbone.mask_token.requires_grad_(False)
     return Network(
@@ -48,25 +52,86 @@ def build_network(config: RunConfig, contract: InputContract, *, device: str = "
     )
 
 
-def build_module(config: RunConfig, contract: InputContract) -> PretrainModule:
+def uses_ibot(config: RunConfig) -> bool:
+    """Whether any phase has an iBOT term, so that its head is built."""
+    return any(phase.objective.ibot > 0 for _, phase in config.phases.active())
+
+
+def build_module(config: RunConfig, contract: InputContract, course: Course) -> PretrainModule:
     """Build everything a step needs, on the CPU."""
-    phase = config.phases.pretrain
+    phases = [phase for _, phase in config.phases.active()]
+    gram_teacher, given = build_gram_teacher(config, contract)
     return PretrainModule(
         build_network(config, contract),
         build_network(config, contract),
-        views=MultiCrop(phase.views, contract),
-        objective=Objective(phase.objective, group=config.train.group),
-        phase=phase,
+        gram_teacher,
+        course=course,
+        views=[MultiCrop(phase.views, contract) for phase in phases],
+        objectives=[
+            Objective(phase.objective, group=config.train.group, gram=phase.gram)
+            for phase in phases
+        ],
         optim=config.optim,
-        batch=whole_batch(config),
+        gram_weights_given=given,
     )
 
 
 def compile_blocks(module: PretrainModule) -> None:
-    """Compile each transformer block of both networks on its first call; names stay the same."""
-    for network in (module.student, module.teacher):
-        for block in getattr(network.backbone.trunk, "blocks", ()):
+    """Compile each transformer block of all networks on its first call; names stay the same."""
+    backbones = [module.student.backbone, module.teacher.backbone, module.gram_teacher]
+    for backbone in backbones:
+        for block in getattr(getattr(backbone, "trunk", None), "blocks", ()):
             block.compile(dynamic=False)
+
+
+def build_course(config: RunConfig, ends: Sequence[int] = ()) -> Course:
+    """Build what says which phase, crop sizes and samples every step has.
+
+    Args:
+        config: with a resolved batch.
+        ends: where the phases end, where that is known from a checkpoint.
+    """
+    phases = config.phases.active()
+    return Course(
+        phases=tuple(phases),
+        choices=tuple(
+            choices_of(
+                phase, stride=config.model.stride, batch_of=batches_of(config, phase, devices=1)
+            )
+            for _, phase in phases
+        ),
+        seed=config.train.seed,
+        ends=list(ends),
+    )
+
+
+def batches_of(config: RunConfig, phase: PhaseConfig, *, devices: int) -> list[int]:
+    """Return the samples of a global batch for each choice of crop sizes of a phase.
+
+    What is left to us has as many pixels as a batch of the first phase, in groups for all devices.
+    """
+    first = config.phases.first
+    like, batch = first.choices[0], whole_batch(config)
+    return [
+        sizes.batch
+        if sizes.batch != "auto"
+        else batch
+        if _same_crops((phase, sizes), (first, like))
+        else same_memory_batch(
+            (sizes, phase.views.local_count),
+            like=(like, first.views.local_count),
+            batch=batch,
+            unit=config.train.group * devices,
+        )
+        for sizes in phase.choices
+    ]
+
+
+def _same_crops(a: tuple[PhaseConfig, SizesConfig], b: tuple[PhaseConfig, SizesConfig]) -> bool:
+    sides = [
+        (sizes.global_size, sizes.local_size, phase.views.local_count) for phase, sizes in (a, b)
+    ]
+    return sides[0] == sides[1]
 
 
 def whole_batch(config: RunConfig) -> int:
@@ -76,25 +141,20 @@ def whole_batch(config: RunConfig) -> int:
     return config.train.batch
 
 
-def build_planner(config: RunConfig, contract: InputContract) -> Planner:
-    """Build what draws each step's random numbers."""
-    phase = config.phases.pretrain
-    patches = phase.views.global_size // config.model.stride
+def build_planner(config: RunConfig, contract: InputContract, steps: PhaseSteps) -> Planner:
+    """Build what draws each step's random numbers in a phase."""
     return Planner(
         seed=config.train.seed,
-        batch=whole_batch(config),
+        steps=steps,
         group=config.train.group,
-        views=phase.views,
-        masks=phase.objective.masks if phase.objective.ibot > 0 else None,
         model=config.model,
-        grid=(patches, patches),
         rgb=rgb_indices(contract.bands) is not None,
         bands=len(contract.bands),
         dates=config.data.dates,
     )
 
 
-def build_order(config: RunConfig, index: TileIndex, *, seed: int, batch: int) -> Order:
+def build_order(config: RunConfig, index: TileIndex, *, seed: int, batch: int, chip: int) -> Order:
     """Build the order of samples over the tiles."""
     data = config.data
     return Order(
@@ -102,7 +162,7 @@ def build_order(config: RunConfig, index: TileIndex, *, seed: int, batch: int) -
         OrderConfig(
             seed=seed,
             batch=batch,
-            chip=resolved_chip(config),
+            chip=chip,
             super_window=data.super_window,
             chips_per_window=data.chips_per_super_window,
             budget_bytes=data.memory_mb * 2**20 // data.dates,
@@ -110,11 +170,18 @@ def build_order(config: RunConfig, index: TileIndex, *, seed: int, batch: int) -
     )
 
 
-def resolved_chip(config: RunConfig) -> int:
-    """Return the chip's edge in pixels, which a recorded recipe always holds."""
-    if config.data.chip == "auto":
+def resolved_chip(config: RunConfig, phase: PhaseConfig | None = None) -> int:
+    """Return the edge of a phase's chips in pixels, which a recorded recipe always holds.
+
+    Args:
+        config: of the run.
+        phase: None for the first one.
+    """
+    of = config.phases.first if phase is None else phase
+    chip = config.data.chip if of.chip == "auto" else of.chip
+    if chip == "auto":
         raise RecipeError("data.chip: auto has not been resolved against a source.")
-    return config.data.chip
+    return chip
 
 
 class Feed:
@@ -131,6 +198,7 @@ class Feed:
         rank: int = 0,
         world: int = 1,
         plan_of: Planner | None = None,
+        span: Callable[[int], tuple[int, int]] | None = None,
         companions: Companions | None = None,
         on_bad: Callable[[int, str], None] | None = None,
     ) -> None:
@@ -143,13 +211,14 @@ class Feed:
             rank=rank,
             world=world,
             plan_of=plan_of,
+            span=span,
             companions=companions,
             on_bad=on_bad,
         )
 
-    def batches_from(self, step: int) -> Iterator[Batch]:
-        """Yield batches from ``step`` on."""
-        return self.loader.batches(step)
+    def batches(self, step: int, stop: int | None = None) -> Iterator[Batch]:
+        """Yield batches from ``step`` on, up to before ``stop``."""
+        return self.loader.batches(step, stop)
 
     def wait_s(self) -> float:
         """Return the seconds training waited for batches so far."""
@@ -186,16 +255,32 @@ def loader_config(
 def build_health(config: RunConfig, contract: InputContract, index: TileIndex) -> DenseHealth:
     """Read the fixed probe chips and build what measures dense features on them."""
     seed = seeds.integer(config.train.seed, "probe tiles") >> 1
-    order = build_order(config, index, seed=seed, batch=config.health.tiles)
+    order = build_order(
+        config, index, seed=seed, batch=config.health.tiles, chip=resolved_chip(config)
+    )
     loader = loader_config(config, far=index.is_far)
     feed = Feed(config, contract, index, order=order, loader=loader)
     try:
-        batch = next(feed.batches_from(0))
+        batch = next(feed.batches(0))
     finally:
         feed.close()
-    size = config.phases.pretrain.views.global_size
     return DenseHealth.from_chips(
-        batch.pixels, batch.valid, mean=contract.mean, std=contract.std, size=size
+        batch.pixels,
+        batch.valid,
+        mean=contract.mean,
+        std=contract.std,
+        size=config.phases.first.views.global_size,
+    )
+
+
+def build_watch(config: RunConfig) -> Watch:
+    """Build what judges the health of dense features."""
+    health = config.health
+    return Watch(
+        figure=health.watch,
+        tolerance=health.tolerance,
+        patience=health.patience,
+        after=health.after,
     )
 
 
@@ -203,17 +288,25 @@ def check_sizes(config: RunConfig) -> None:
     """Check what concerns two owners at once.
 
     Raises:
-        RecipeError: crops that do not divide into patches, or groups that masks cannot share.
+        RecipeError: crops that do not divide into patches, or Gram anchoring of masked patches
+            where nothing is masked.
     """
-    phase = config.phases.pretrain
     stride = config.model.stride
-    for name in ("global_size", "local_size"):
-        size = getattr(phase.views, name)
-        if size % stride:
-            nearest = max(round(size / stride), 1) * stride
+    for phase_name, phase in config.phases.active():
+        where = f"phases.{phase_name}.{'sizes' if phase.sizes else 'views'}"
+        for sizes in phase.choices:
+            for name in ("global_size", "local_size", "gram_size"):
+                size = getattr(sizes, name) or stride
+                if size % stride:
+                    nearest = max(round(size / stride), 1) * stride
+                    raise RecipeError(
+                        f"{where}.{name}: {size} pixels do not divide into patches of "
+                        f"{stride} (model.patch_size); the nearest size is {nearest}."
+                    )
+        if phase.gram and phase.gram.patches != "all" and phase.objective.ibot == 0:
             raise RecipeError(
-                f"phases.pretrain.views.{name}: {size} pixels do not divide into patches of "
-                f"{stride} (model.patch_size); the nearest size is {nearest}."
+                f"phases.{phase_name}.gram.patches: nothing is masked while objective.ibot is 0; "
+                "set it to all, or give iBOT a weight."
             )
 
 

@@ -9,9 +9,19 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from geodino.data.views_config import CropSizes
 from geodino.geo.contract import InputContract
 from geodino.models.build import assemble
-from geodino.runs.build import build_order, whole_batch
+from geodino.pretrain.course import Course
+from geodino.pretrain.phases import PhaseConfig
+from geodino.runs.build import (
+    build_course,
+    build_order,
+    resolved_chip,
+    uses_ibot,
+    whole_batch,
+)
+from geodino.runs.gram_teacher import needs_gram_teacher
 from geodino.runs.prepare import Prepared
 from geodino.runs.recipe import RunConfig
 
@@ -34,16 +44,19 @@ class RunCard:
 def run_card(prepared: Prepared, *, device: torch.device, devices: int, out: Path) -> RunCard:
     """Describe a run before it starts."""
     config, index, contract = prepared.config, prepared.index, prepared.contract
-    phase, views = config.phases.pretrain, config.phases.pretrain.views
     batch = whole_batch(config)
-    order = build_order(config, index, seed=config.train.seed, batch=batch)
+    course = build_course(config)
+    order = build_order(
+        config, index, seed=config.train.seed, batch=batch, chip=resolved_chip(config)
+    )
     parameters = _parameters(config, contract)
-    flops = flops_per_image(config, contract)
-    fast, slow = _duration_s(flops * batch * phase.steps / devices, device)
+    flops = flops_per_image(config, contract, config.phases.first)
+    work = sum(phase_flops(config, contract, course, number) for number in range(len(course.names)))
+    fast, slow = _duration_s(work / devices, device)
     share = contract.statistics.get("valid_all")
     gsd = "unknown GSD" if index.gsd_m is None else f"{_range(index.gsd_m)} m"
     bands = ", ".join(band.name for band in index.bands)
-    epochs = batch * phase.steps / order.samples_per_epoch
+    samples = sum(_samples(course, number) for number in range(len(course.names)))
     sides = _range([side for t in index.tiles for side in (t.height, t.width)])
     lines = {
         "recipe": config.description,
@@ -55,15 +68,11 @@ def run_card(prepared: Prepared, *, device: torch.device, devices: int, out: Pat
         "valid": "all pixels" if share in (None, 1.0) else f"{100 * share:.1f} % of the pixels",
         "model": f"{config.model.name}, patch {config.model.stride}, "
         f"{parameters / 1e6:.1f} M parameters with heads",
-        "crops": f"2 x {views.global_size} px"
-        + (f" + {views.local_count} x {views.local_size} px" if views.local_count else "")
-        + f" from chips of {config.data.chip} px",
-        "steps": f"{phase.steps} of {batch} samples: {epochs:.1f} passes over "
-        f"{order.samples_per_epoch} chips",
+        **_phase_lines(config, course),
+        "passes": f"{samples / order.samples_per_epoch:.1f} over {order.samples_per_epoch} chips",
         "device": f"{devices} x {device}" + ("" if device.type == "cuda" else _threads()),
         "time": f"about {_to(_clock(fast), _clock(slow))} ({flops / 1e9:.1f} GFLOP an image)",
-        "memory": f"about {_memory_bytes(config, parameters, batch // devices) / 2**30:.1f} GiB "
-        "a device",
+        "memory": f"about {_memory_bytes(config, parameters, devices) / 2**30:.1f} GiB a device",
         "out": str(out),
     }
     notes = [*index.rule.reasons, *index.notes]
@@ -90,28 +99,77 @@ def run_card(prepared: Prepared, *, device: torch.device, devices: int, out: Pat
     return RunCard(text, facts)
 
 
-def flops_per_image(config: RunConfig, contract: InputContract) -> float:
+def _phase_lines(config: RunConfig, course: Course) -> dict[str, str]:
+    """One line a phase: its steps, its crops and how many samples a step has."""
+    lines = {}
+    for (name, phase), choices in zip(course.phases, course.choices, strict=True):
+        total = sum(choice.share for choice in choices)
+        crops = []
+        for choice in choices:
+            sizes, count = choice.sizes, phase.views.local_count
+            text = f"2 x {sizes.globals} px" + (f" + {count} x {sizes.locals} px" if count else "")
+            text += f", Gram {sizes.gram} px" if sizes.gram else ""
+            share = f" ({100 * choice.share / total:.0f} %)" if len(choices) > 1 else ""
+            crops.append(f"{choice.batch} of {text}{share}")
+        ends = " at most" if _may_end_early(config, name) else ""
+        chip = resolved_chip(config, phase)
+        lines[name] = f"{phase.steps} steps{ends}, {'; '.join(crops)}; chips of {chip} px"
+    return lines
+
+
+def _may_end_early(config: RunConfig, name: str) -> bool:
+    gram = config.phases.gram
+    return name == "pretrain" and gram is not None and gram.steps > 0 and gram.start == "auto"
+
+
+def _samples(course: Course, number: int) -> float:
+    """Samples of a phase, on average over the draws of its crop sizes."""
+    choices = course.choices[number]
+    shares = sum(choice.share for choice in choices)
+    mean = sum(choice.batch * choice.share for choice in choices) / shares
+    return mean * course.phases[number][1].steps
+
+
+def phase_flops(config: RunConfig, contract: InputContract, course: Course, number: int) -> float:
+    """Return the floating-point operations of a phase, on average over its crop sizes."""
+    _, phase = course.phases[number]
+    choices = course.choices[number]
+    shares = sum(choice.share for choice in choices)
+    step = sum(
+        choice.share * choice.batch * flops_per_image(config, contract, phase, choice.sizes)
+        for choice in choices
+    )
+    return phase.steps * step / shares
+
+
+def flops_per_image(
+    config: RunConfig, contract: InputContract, phase: PhaseConfig, sizes: CropSizes | None = None
+) -> float:
     """Return the floating-point operations of one step for one sample, counted on the meta device.
 
     Student forward and backward (three times its forward, less what drop path leaves out), teacher
-    forward, heads on CLS tokens and masked patches.
+    forward, heads on CLS tokens and masked patches, the Gram teacher's forward.
+
+    Args:
+        config: model and heads.
+        contract: bands.
+        phase: losses and number of crops.
+        sizes: sides of the crops; None takes those of the phase's views.
     """
-    phase = config.phases.pretrain
-    forward = {
-        size: _forward_flops(config, contract, size)
-        for size in (phase.views.global_size, phase.views.local_size)
-    }
-    both = 2 * forward[phase.views.global_size]
-    local = phase.views.local_count * forward[phase.views.local_size]
-    student = 3 * (1 - config.model.drop_path) * (both + local)
+    sizes = sizes or phase.views.sizes
+    both = 2 * _forward_flops(config, contract, sizes.globals)
+    local = phase.views.local_count
+    local_flops = local * _forward_flops(config, contract, sizes.locals) if local else 0.0
+    student = 3 * (1 - config.model.drop_path) * (both + local_flops)
     masks = phase.objective.masks
-    patches = (phase.views.global_size // config.model.stride) ** 2
+    patches = (sizes.globals // config.model.stride) ** 2
     masked = 2 * patches * masks.probability * sum(masks.ratio) / 2
     width = config.model.width
     # Each CLS token passes the student's head (3x) once; those of global crops the teacher's too.
     dino = (3 * (2 + phase.views.local_count) + 2) * _head_flops(config.heads.dino, width)
     ibot = 4 * masked * _head_flops(config.heads.ibot, width) if phase.objective.ibot > 0 else 0.0
-    return student + both + dino + ibot
+    gram = 2 * _forward_flops(config, contract, sizes.gram) if sizes.gram else 0.0
+    return student + both + dino + ibot + gram
 
 
 def _forward_flops(config: RunConfig, contract: InputContract, size: int) -> float:
@@ -138,15 +196,19 @@ def _head_flops(head: Any, width: int) -> float:
 def _parameters(config: RunConfig, contract: InputContract) -> int:
     backbone = assemble(config.model, mean=contract.mean, std=contract.std)
     heads = [config.heads.dino]
-    if config.phases.pretrain.objective.ibot > 0:
+    if uses_ibot(config):
         heads.append(config.heads.ibot)
     trunk = sum(p.numel() for p in backbone.parameters())
     return trunk + sum(round(_head_flops(head, backbone.dim) / 2) for head in heads)
 
 
-def _memory_bytes(config: RunConfig, parameters: int, samples: int) -> float:
-    """Weights, gradients, two moments and the teacher, and the activations of one step."""
-    views = config.phases.pretrain.views
+def _memory_bytes(config: RunConfig, parameters: int, devices: int) -> float:
+    """Weights, gradients, two moments, the teachers, and the activations of one step.
+
+    The step is one of the first phase; those of later phases have as many patches.
+    """
+    views = config.phases.first.views
+    samples = whole_batch(config) // devices
     tokens = samples * sum(
         count * ((size // config.model.stride) ** 2 + 5)
         for count, size in ((2, views.global_size), (views.local_count, views.local_size))
@@ -155,7 +217,8 @@ def _memory_bytes(config: RunConfig, parameters: int, samples: int) -> float:
     blocks = 1 if config.model.activation_checkpointing else config.model.blocks
     activations = tokens * config.model.width * blocks * _ACTIVATION_BYTES[kind]
     logits = 4.0 * samples * 2 * config.heads.dino.prototypes
-    return 20.0 * parameters + activations + logits
+    copies = 6.0 if needs_gram_teacher(config) else 5.0
+    return 4.0 * copies * parameters + activations + logits
 
 
 def _duration_s(flops: float, device: torch.device) -> tuple[float, float]:

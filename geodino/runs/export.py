@@ -108,7 +108,7 @@ def save_network(
 
 def _card(config: RunConfig, contract: InputContract, folder: RunFolder) -> dict[str, Any]:
     tiles = contract.statistics.get("tiles")
-    steps = config.phases.pretrain.steps
+    steps = config.phases.steps
     return {
         "name": folder.root.resolve().name,
         "description": (
@@ -116,5 +116,5 @@ def _card(config: RunConfig, contract: InputContract, folder: RunFolder) -> dict
             f"{config.train.batch} samples: {config.description}"
         ),
         "data": f"{tiles} tiles; their list is tiles.parquet in the run folder.",
-        "image_size": config.phases.pretrain.views.global_size,
+        "image_size": config.phases.first.views.global_size,
     }

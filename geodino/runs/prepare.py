@@ -16,8 +16,10 @@ from geodino.data.statistics import measure_source
 from geodino.data.tiles import TileIndex, resolve_chip
 from geodino.errors import RecipeError
 from geodino.geo.contract import InputContract
+from geodino.pretrain.phases import PhaseConfig
 from geodino.runs.batch_size import largest_batch
-from geodino.runs.build import check_sizes
+from geodino.runs.build import batches_of, check_sizes
+from geodino.runs.gram_teacher import checked_gram_teacher, gram_model
 from geodino.runs.recipe import RunConfig, load_recipe
 
 
@@ -95,16 +97,15 @@ def prepare(
         index = replace(index, notes=(*index.notes, note))
     threads = thread_count(config.data.threads, far=index.is_far)
     index, contract = measure_source(index, config.data, threads=threads)
-    wanted = 2 * config.phases.pretrain.views.global_size
-    chip = resolve_chip(config.data, index, wanted)
-    if config.data.chip == "auto":
-        derived["data.chip"] = {"value": chip, "reason": f"views ask for {wanted} px"}
-    config = config.with_values({"data": {"chip": chip}})
+    config = _with_chips(config, index, derived)
     if config.train.batch == "auto":
         batch, reason = largest_batch(config, contract, device=device, devices=devices)
         derived["train.batch"] = {"value": batch, "reason": reason}
         config = config.with_values({"train": {"batch": batch}})
-    _check_groups(config, devices)
+    config = _with_batches(config, devices, derived)
+    check_groups(config, devices)
+    if (named := gram_model(config)) is not None:
+        checked_gram_teacher(config, contract, named)
     return Prepared(
         config=config,
         index=index,
@@ -139,7 +140,25 @@ def _as_recorded(
         values["data"] = {"chip": recorded.data.chip}
     if asked.train.batch == "auto":
         values["train"] = {"batch": recorded.train.batch}
+    before = dict(recorded.phases.all())
+    values["phases"] = {
+        name: _phase_as_recorded(phase, before[name])
+        for name, phase in asked.phases.all()
+        if name in before
+    }
     return asked.with_values(values)
+
+
+def _phase_as_recorded(asked: PhaseConfig, recorded: PhaseConfig) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    if asked.chip == "auto":
+        values["chip"] = recorded.chip
+    if recorded.sizes and len(asked.choices) == len(recorded.choices):
+        values["sizes"] = [
+            {**a.model_dump(), "batch": r.batch if a.batch == "auto" else a.batch}
+            for a, r in zip(asked.choices, recorded.choices, strict=True)
+        ]
+    return values
 
 
 def _data_config(overrides: Sequence[str]) -> DataConfig:
@@ -147,10 +166,64 @@ def _data_config(overrides: Sequence[str]) -> DataConfig:
     return DataConfig.parse(parse_overrides(overrides).get("data", {}), source="--set data")
 
 
-def _check_groups(config: RunConfig, devices: int) -> None:
-    batch, group = int(config.train.batch), config.train.group
-    if batch % (group * devices):
-        raise RecipeError(
-            f"train.batch: {batch} samples cannot be shared by {devices} devices in whole groups "
-            f"of {group} (train.group); make it a multiple of {group * devices}."
-        )
+def _with_chips(config: RunConfig, index: TileIndex, derived: dict[str, Any]) -> RunConfig:
+    """Write down the chip of each phase: what its crops ask for, as far as the tiles allow.
+
+    Raises:
+        RecipeError: crops larger than the tiles.
+    """
+    values: dict[str, Any] = {"phases": {}}
+    for number, (name, phase) in enumerate(config.phases.active()):
+        wanted = 2 * phase.largest_global
+        declared = config.data.chip if phase.chip == "auto" else phase.chip
+        data = config.data.model_copy(update={"chip": declared})
+        chip = resolve_chip(data, index, wanted)
+        if chip < phase.largest_global and not phase.views.enlarge:
+            raise RecipeError(
+                f"phases.{name}: global crops of {phase.largest_global} px are larger than the "
+                f"{chip} px chips that the tiles give, so pixels would only be enlarged. Lower "
+                f"phases.{name}.views.global_size (or sizes), use larger tiles, or allow it with "
+                f"phases.{name}.views.enlarge=true."
+            )
+        key = "data.chip" if number == 0 else f"phases.{name}.chip"
+        if declared == "auto":
+            derived[key] = {"value": chip, "reason": f"views ask for {wanted} px"}
+        if number == 0:
+            values["data"] = {"chip": chip}
+        values["phases"][name] = {"chip": chip}
+    return config.with_values(values)
+
+
+def _with_batches(config: RunConfig, devices: int, derived: dict[str, Any]) -> RunConfig:
+    """Write down how many samples a step has of each choice of crop sizes that is left to us."""
+    values: dict[str, Any] = {}
+    for name, phase in config.phases.active():
+        batches = batches_of(config, phase, devices=devices)
+        if batches == [config.train.batch] and not phase.sizes:
+            continue
+        asked = [choice.batch for choice in phase.choices]
+        if "auto" in asked:
+            derived[f"phases.{name}.sizes.batch"] = {
+                "value": batches,
+                "reason": "as many pixels as a batch of the first phase, in whole groups",
+            }
+        chosen = zip(phase.choices, batches, strict=True)
+        values[name] = {"sizes": [{**c.model_dump(), "batch": b} for c, b in chosen]}
+    return config.with_values({"phases": values}) if values else config
+
+
+def check_groups(config: RunConfig, devices: int) -> None:
+    """Check that every device can hold whole groups of each batch.
+
+    Raises:
+        RecipeError: a batch cannot be shared.
+    """
+    group = config.train.group
+    for name, phase in config.phases.active():
+        for batch in batches_of(config, phase, devices=devices):
+            if batch % (group * devices):
+                key = f"phases.{name}.sizes.batch" if phase.sizes else "train.batch"
+                raise RecipeError(
+                    f"{key}: {batch} samples cannot be shared by {devices} devices in whole groups "
+                    f"of {group} (train.group); make it a multiple of {group * devices}."
+                )

@@ -15,9 +15,10 @@ from geodino.config import Config, fields, merged, number, parse_overrides
 from geodino.data.config import DataConfig
 from geodino.errors import RecipeError, suggest
 from geodino.models.sizes import ModelConfig
-from geodino.pretrain.objective import HeadsConfig
+from geodino.pretrain.objective_config import HeadsConfig
 from geodino.pretrain.optim import OptimConfig
 from geodino.pretrain.phases import PhasesConfig
+from geodino.pretrain.watch import Figure
 
 
 class TrainConfig(Config):
@@ -27,7 +28,8 @@ class TrainConfig(Config):
     """Every random number of the run follows from it."""
 
     batch: int | Literal["auto"] = 64
-    """Samples of the global batch, over all devices. auto: the largest that fits the GPU."""
+    """Samples of the global batch of the first phase, over all devices. auto: the largest that fits
+    the GPU."""
 
     group: int = Field(default=16, ge=1)
     """Samples that share a draw of masks and drop-path subsets, and KoLeo's neighbourhood. A
@@ -79,6 +81,19 @@ class HealthConfig(Config):
 
     tiles: int = Field(default=16, ge=2)
     """Fixed probe chips, drawn once from the source."""
+
+    watch: Figure = "cls_patch_cosine"
+    """What dense features are judged by, for the best Gram teacher and for ``start: auto``."""
+
+    after: int = Field(default=0, ge=0)
+    """Steps before which they are not judged."""
+
+    tolerance: float = Field(default=0.1, ge=0)
+    """How much worse than their best they may become before ``start: auto`` acts: a share of the
+    best rank, or of the best cosine's distance to 1."""
+
+    patience: int = Field(default=3, ge=1)
+    """Measurements in a row that must be worse."""
 
 
 class RunConfig(Config):

@@ -126,7 +126,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _head(run: Recorded, training: Training, evaluations: tuple[Evaluation, ...]) -> Head:
-    config, index, steps = run.config, run.index, run.config.phases.pretrain.steps
+    config, index, steps = run.config, run.index, run.config.phases.steps
     batch, done = whole_batch(config), run.steps_done
     parameters = _parameters(run)
     seconds = seconds_of_steps(run.rows, batch=batch)
@@ -171,7 +171,7 @@ def _head(run: Recorded, training: Training, evaluations: tuple[Evaluation, ...]
 
 
 def _alarms(run: Recorded, training: Training, evaluations: tuple[Evaluation, ...]) -> list[str]:
-    steps, alarms = run.config.phases.pretrain.steps, []
+    steps, alarms = run.config.phases.steps, []
     if "results" not in run.facts:
         alarms.append(
             f"The run has not finished: {run.steps_done:,} of {steps:,} steps are on record. "

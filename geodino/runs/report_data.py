@@ -24,7 +24,15 @@ from geodino.geo.windows import Window
 from geodino.io.raster import HandlePool
 from geodino.report.content import BandRow, Data, Histogram, Picture, Place, Sample
 from geodino.report.words import count, interval, number, percent
-from geodino.runs.build import Feed, build_order, build_planner, loader_config, whole_batch
+from geodino.runs.build import (
+    Feed,
+    build_course,
+    build_order,
+    build_planner,
+    loader_config,
+    resolved_chip,
+    whole_batch,
+)
 from geodino.runs.display import Display
 from geodino.runs.recipe import RunConfig
 from geodino.runs.record import RunFolder
@@ -271,17 +279,19 @@ def _samples(
         config,
         contract,
         index,
-        order=build_order(config, index, seed=config.train.seed, batch=batch),
+        order=build_order(
+            config, index, seed=config.train.seed, batch=batch, chip=resolved_chip(config)
+        ),
         loader=replace(loader_config(config), prefetch=1),
         rank=0,
         world=batch // config.train.group,  # one group of samples, not all of them
-        plan_of=build_planner(config, contract),
+        plan_of=build_planner(config, contract, build_course(config).phase(0)),
     )
     try:
-        made = next(feed.batches_from(0))
+        made = next(feed.batches(0))
     finally:
         feed.close()
-    settings = config.phases.pretrain.views
+    settings = config.phases.first.views
     crop = MultiCrop(settings, contract)
     views, display = crop(made.pixels, made.valid, made.plan.views), Display.of(contract)
     rows, complete = len(made.pixels), made.plan.views.complete

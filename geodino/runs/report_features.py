@@ -19,7 +19,7 @@ from geodino.models.folder import load_model
 from geodino.pretrain.health import DenseHealth
 from geodino.report.content import Features, Neighbours, Picture, Probes
 from geodino.report.words import count
-from geodino.runs.build import Feed, build_order, loader_config
+from geodino.runs.build import Feed, build_order, loader_config, resolved_chip
 from geodino.runs.display import Display
 from geodino.runs.recipe import RunConfig
 from geodino.runs.record import RunFolder
@@ -95,7 +95,7 @@ def _neighbours(
     display: Display,
     device: torch.device,
 ) -> tuple[tuple[Neighbours, ...], str]:
-    size = config.phases.pretrain.views.global_size
+    size = config.phases.first.views.global_size
     chips = _affordable(backbone, size=size, device=device)
     if chips < _FEWEST:
         return (), (
@@ -173,13 +173,13 @@ def _chips(
     config: RunConfig, index: TileIndex, contract: InputContract, *, chips: int, size: int
 ) -> tuple[Float[Tensor, "n c s s"], Bool[Tensor, "n s s"], list[tuple[int, Window]]]:
     """Draw chips from places as different as the source allows; return their normalised middles."""
-    chip = config.data.chip
+    chip = resolved_chip(config)
     # Each from a decoded part of its own: the order of training cuts many from one.
     drawn = config.with_values(
         {"data": {"super_window": chip, "chips_per_super_window": 1, "memory_mb": 1}}
     )
     seed = seeds.integer(config.train.seed, "report neighbours") >> 1
-    order = build_order(drawn, index, seed=seed, batch=_BATCH)
+    order = build_order(drawn, index, seed=seed, batch=_BATCH, chip=chip)
     wanted = min(chips, order.samples_per_epoch)
     feed = Feed(
         drawn, contract, index, order=order, loader=replace(loader_config(drawn), prefetch=1)
@@ -187,7 +187,7 @@ def _chips(
     parts: list[DenseHealth] = []
     places: list[tuple[int, Window]] = []
     try:
-        for batch in feed.batches_from(0):
+        for batch in feed.batches(0):
             parts.append(
                 DenseHealth.from_chips(
                     batch.pixels, batch.valid, mean=contract.mean, std=contract.std, size=size

@@ -20,9 +20,14 @@ _NOT_FOR_USERS = (
 
 
 def build_trainer(
-    config: RunConfig, device: torch.device, devices: int, *, callbacks: list[L.Callback]
+    config: RunConfig,
+    device: torch.device,
+    devices: int,
+    *,
+    steps: int,
+    callbacks: list[L.Callback],
 ) -> L.Trainer:
-    """Return a trainer of the recipe's steps on ``devices`` devices of the kind of ``device``."""
+    """Return a trainer of ``steps`` steps on ``devices`` devices of the kind of ``device``."""
     cuda = device.type == "cuda"
     bf16 = config.train.precision == "bfloat16" or (config.train.precision == "auto" and cuda)
     strategy: Any = "auto"
@@ -37,7 +42,7 @@ def build_trainer(
         devices=chosen,
         strategy=strategy,
         precision="bf16-mixed" if bf16 else "32-true",
-        max_steps=config.phases.pretrain.steps,
+        max_steps=steps,
         max_epochs=-1,
         callbacks=callbacks,
         logger=False,

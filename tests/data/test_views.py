@@ -9,6 +9,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from geodino.data.views import MultiCrop, ViewsConfig, draw_views
+from geodino.data.views_config import CropSizes
 from geodino.errors import ContractError
 from geodino.geo.bands import Band
 from geodino.geo.contract import InputContract
@@ -286,3 +287,34 @@ def test_autocast_changes_nothing_and_a_network_can_learn_from_the_crops():
     weight = torch.ones(3, requires_grad=True)
     (views.globals * weight[:, None, None]).sum().backward()
     torch.testing.assert_close(weight.grad, views.globals.sum(dim=(0, 2, 3)))
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_the_gram_crops_are_the_global_crops_undistorted_at_a_size_of_their_own(turns):
+    distorted = ViewsConfig(**SMALL, turns=turns, flip_horizontal=0.5, gain=0.3, jitter_bands="all")
+    quiet = ViewsConfig(
+        **SMALL | {"global_size": 48}, **QUIET, turns=turns, flip_horizontal=0.5, jitter_p=0.0
+    )
+    pixels, valid = chips(), all_valid()
+    valid[1, :20, :30] = False
+    sizes = CropSizes(globals=32, locals=16, gram=48)
+    plan = draw_views(distorted, seed=7, first=0, valid=valid, rgb=True, bands=3, sizes=sizes)
+    views = MultiCrop(distorted, contract())(pixels, torch.from_numpy(valid), plan)
+    plain = draw_views(quiet, seed=7, first=0, valid=valid, rgb=True, bands=3)
+    torch.testing.assert_close(
+        views.gram, MultiCrop(quiet, contract())(pixels, torch.from_numpy(valid), plain).globals,
+        atol=1e-5, rtol=0,
+    )  # fmt: skip
+    assert views.globals.shape[-1] == 32
+    assert not torch.equal(views.gram[..., ::3, ::3], views.globals[..., ::2, ::2])
+
+
+def test_sizes_of_a_step_replace_those_of_the_config_and_change_no_draw():
+    config = ViewsConfig(**SMALL)
+    pixels, valid = chips(), all_valid()
+    sizes = CropSizes(globals=64, locals=24)
+    plan = draw_views(config, seed=7, first=0, valid=valid, rgb=True, sizes=sizes)
+    plain = draw_views(config, seed=7, first=0, valid=valid, rgb=True)
+    assert torch.equal(plan.boxes, plain.boxes)
+    views = MultiCrop(config, contract())(pixels, torch.from_numpy(valid), plan)
+    assert (views.globals.shape[-1], views.locals.shape[-1], views.gram) == (64, 24, None)

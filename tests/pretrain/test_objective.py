@@ -12,7 +12,7 @@ from geodino.geo.bands import Band
 from geodino.geo.contract import InputContract
 from geodino.pretrain.objective import GLOBALS, Objective
 from geodino.pretrain.plan import mask_plan
-from geodino.runs.build import build_network, build_planner
+from geodino.runs.build import build_course, build_network, build_planner
 from geodino.runs.recipe import load_recipe
 
 SAMPLES, GROUP, TEMP = 4, 2, 0.05
@@ -43,7 +43,9 @@ def setting(*overrides: str, local_crops: int = 2):
     masks = torch.zeros(GLOBALS * SAMPLES, 16, dtype=torch.bool)
     for image, count in ((0, 3), (2, 7), (3, 1), (6, 9)):  # the others stay unmasked
         masks[image, torch.randperm(16)[:count]] = True
-    plan = build_planner(config, contract())(0, 0, np.ones((SAMPLES, 64, 64), dtype=np.bool_))
+    plan = build_planner(config, contract(), build_course(config).phase(0))(
+        0, 0, np.ones((SAMPLES, 64, 64), dtype=np.bool_)
+    )
     if plan.masks is not None:
         plan = replace(plan, masks=mask_plan(masks.numpy()))
     return student, teacher, views, plan, Objective(config.phases.pretrain.objective, group=GROUP)

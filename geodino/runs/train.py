@@ -1,0 +1,236 @@
+"""Training a prepared run to its end, or until a signal: what ``pretrain`` does once it is set up."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from geodino.errors import CheckpointError, GeodinoError
+from geodino.pretrain.course import Course, PhaseSteps
+from geodino.pretrain.module import PretrainData, PretrainModule
+from geodino.runs.build import (
+    Feed,
+    build_companions,
+    build_course,
+    build_health,
+    build_module,
+    build_order,
+    build_planner,
+    build_watch,
+    compile_blocks,
+    loader_config,
+    resolved_chip,
+    whole_batch,
+)
+from geodino.runs.callbacks import Pace, Recorder
+from geodino.runs.device import keep_freed_memory
+from geodino.runs.export import export_run, read_checkpoint, save_network
+from geodino.runs.prepare import Prepared
+from geodino.runs.progress_line import ProgressLine
+from geodino.runs.record import REPLACED, RunFolder, RunLog
+from geodino.runs.signals import Signals, StopAsked
+from geodino.runs.snapshots import Snapshots
+from geodino.runs.trainer import build_trainer, quiet_lightning
+
+
+@dataclass(kw_only=True, slots=True)
+class Training:
+    """One process's part in training a run."""
+
+    folder: RunFolder
+    prepared: Prepared
+    device: torch.device
+    devices: int
+    rank: int
+    log: RunLog
+    quiet: bool
+    _feeds: list[Feed] = field(default_factory=list)
+
+    def run(self, *, resume: bool) -> dict[str, Any]:
+        """Train from the last checkpoint or the beginning; export the model and write the report.
+
+        Raises:
+            CheckpointError: the last checkpoint is damaged, or of another run.
+        """
+        folder, config = self.folder, self.prepared.config
+        checkpoint = folder.last_checkpoint() if resume else None
+        done, ends = (0, []) if checkpoint is None else self._check_identity(checkpoint)
+        course = build_course(config, ends)
+        if done >= course.steps:
+            return self._done_already(done)
+        if done:
+            self.log.say(f"Going on from step {done} of {course.steps} ({checkpoint}).")
+        if self.rank == 0:
+            folder.keep_metrics_before(done)
+            Snapshots(folder.probes, every=config.health.every).forget_after(done)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        module = build_module(config, self.prepared.contract, course)
+        wanted = config.train.compile
+        if wanted == "on" or (wanted == "auto" and self.device.type == "cuda"):
+            compile_blocks(module)
+        return self._fit(module, course, checkpoint)
+
+    def _fit(
+        self, module: PretrainModule, course: Course, checkpoint: Path | None
+    ) -> dict[str, Any]:
+        recorder = self._recorder()
+        progress = ProgressLine(recorder, self.log, course=course, quiet=self.quiet)
+        callbacks: list[L.Callback] = [recorder, progress, Signals(recorder, self.log)]
+        with quiet_lightning():
+            trainer = build_trainer(
+                self.prepared.config,
+                self.device,
+                self.devices,
+                steps=course.steps,
+                callbacks=callbacks,
+            )
+        data = PretrainData(course, lambda steps: self._feed(steps, trainer))
+        try:
+            with quiet_lightning():
+                trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except StopAsked as stop:
+            self.log.say(
+                f"Stopped by {stop} at step {trainer.global_step} of {course.steps}; the state is "
+                f"saved. The same command with --resume goes on."
+            )
+            return {
+                "run": str(self.folder.root),
+                "step": trainer.global_step,
+                "stopped": str(stop),
+            }
+        finally:
+            for feed in self._feeds:
+                feed.close()
+        return self._finish(module, trainer, recorder) if trainer.is_global_zero else {}
+
+    def _finish(
+        self, module: PretrainModule, trainer: L.Trainer, recorder: Recorder
+    ) -> dict[str, Any]:
+        """Export the teacher, write the results and the report."""
+        folder = self.folder
+        self._export(module)
+        results = {
+            "run": str(folder.root),
+            "model": str(folder.model),
+            "step": trainer.global_step,
+            **{k: v for k, v in recorder.latest.items() if k.startswith("loss/")},
+            "images_per_s": recorder.pace.images_per_s,
+        }
+        folder.write_facts({**folder.read_facts(), "results": results})
+        self.log.say(f"Done: {trainer.global_step} steps. The model is in {folder.model}.")
+        return {**results, **self._report()}
+
+    def _done_already(self, done: int) -> dict[str, Any]:
+        self.log.say(f"All {done} steps are done already; the model is exported again.")
+        if self.rank > 0:
+            return {}
+        exported = export_run(self.folder.root)
+        facts = self.folder.read_facts()
+        if "results" not in facts:  # it died after its last step, before it could say so
+            self.folder.write_facts({**facts, "results": exported})
+        return {**exported, **self._report()}
+
+    def _export(self, module: PretrainModule) -> None:
+        save_network(
+            module.teacher,
+            self.folder.model,
+            config=self.prepared.config,
+            contract=self.prepared.contract,
+            folder=self.folder,
+        )
+
+    def _report(self) -> dict[str, str]:
+        """Write the report; the run is finished and saved whether it can be written or not."""
+        from geodino.runs.report import write_report  # plots are loaded when there is one to draw
+
+        try:
+            path = write_report(self.folder, device=self.device)
+        except GeodinoError as error:
+            self.log.say(
+                f"The model is saved, but the report could not be written: {error} "
+                f"`geodino report {self.folder.root}` writes it once that is mended."
+            )
+            return {}
+        self.log.say(f"The report is {path}.")
+        return {"report": str(path)}
+
+    def _recorder(self) -> Recorder:
+        config, prepared = self.prepared.config, self.prepared
+        return Recorder(
+            self.folder,
+            config,
+            pace=Pace(wait_s=lambda: sum(feed.wait_s() for feed in self._feeds)),
+            identity=self._identity(),
+            health=build_health(config, prepared.contract, prepared.index),
+            watch=build_watch(config),
+            on_phase_end=self._end_phase,
+            on_turn=self._note_turn,
+        )
+
+    def _end_phase(self, module: PretrainModule, name: str) -> None:
+        """Refresh the exported model at the end of a phase that another one follows."""
+        if self.rank == 0:
+            self._export(module)
+        self.log.say(f"The {name} phase is done; its model is in {self.folder.model}.")
+
+    def _note_turn(self, step: int, reason: str) -> None:
+        """Write down why the Gram phase begins."""
+        if self.rank == 0:
+            facts = self.folder.read_facts()
+            derived = {**facts["derived"], "phases.gram.start": {"value": step, "reason": reason}}
+            self.folder.write_facts({**facts, "derived": derived})
+        self.log.say(f"The Gram phase begins after step {step}: {reason}.")
+
+    def _identity(self) -> Mapping[str, str]:
+        prepared = self.prepared
+        return {"recipe": prepared.config.digest(), "data": prepared.fingerprint}
+
+    def _check_identity(self, path: Path) -> tuple[int, list[int]]:
+        """Return the step a checkpoint stands at, and the steps at which its phases end.
+
+        Raises:
+            CheckpointError: it is damaged, or belongs to another recipe or other tiles.
+        """
+        state = read_checkpoint(path)
+        for name, expected in self._identity().items():
+            if state["geodino"].get(name) != expected:
+                raise CheckpointError(
+                    f"{path} is a checkpoint of another {name}: it cannot be resumed in this run "
+                    "folder. Put the run's own checkpoint back, or start a new run."
+                )
+        return int(state["global_step"]), list(state["geodino_course"]["ends"])
+
+    def _feed(self, steps: PhaseSteps, trainer: L.Trainer) -> Feed:
+        """Open the batches of a phase for this process."""
+        config, prepared = self.prepared.config, self.prepared
+        index = prepared.index
+
+        def on_bad(tile: int, reason: str) -> None:
+            self.log.say(f"Tile {index.tiles[tile].path} {REPLACED} {reason}")
+
+        order = build_order(
+            config,
+            index,
+            seed=config.train.seed,
+            batch=whole_batch(config),
+            chip=resolved_chip(config, steps.config),
+        )
+        feed = Feed(
+            config,
+            prepared.contract,
+            index,
+            order=order,
+            loader=loader_config(config, far=index.is_far, pin_memory=self.device.type == "cuda"),
+            rank=trainer.global_rank,
+            world=trainer.world_size,
+            plan_of=build_planner(config, prepared.contract, steps),
+            span=steps.span,
+            companions=build_companions(config, index),
+            on_bad=on_bad,
+        )
+        self._feeds.append(feed)
+        return feed
