@@ -157,8 +157,8 @@ def run(rounds: int = 3, small: bool = False) -> dict:
         batch = next(batches)
         trainer = Trainer(prepared)
         difference = abs(
-            float(ours(trainer.module, batch, 0.07).detach())
-            - float(plain(trainer.module, batch, 0.07).detach())
+            float(ours(trainer.module, batch, trainer.now).detach())
+            - float(plain(trainer.module, batch, trainer.now).detach())
         )
         assert difference < 1e-3, f"the plain step differs by {difference}"
         flops = flops_per_image(config, prepared.contract, config.phases.first) * config.train.batch

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from geodino.config import Config, merged
+from geodino.config import Config
 from geodino.data.views import ViewsConfig
 from geodino.pretrain.gram import GramConfig
 from geodino.pretrain.objective_config import ObjectiveConfig
@@ -186,13 +186,12 @@ class PhasesConfig(Config):
 def _inherited(before: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """What ``own`` leaves out of a phase, from the phase before; a schedule is taken as a whole."""
     taken = {k: v for k, v in before.items() if k in PhaseConfig.model_fields and k not in _OWN}
-    deep = ("views", "objective", "gram")
     return {
         **taken,
         **own,
         **{
-            key: merged(taken[key], own[key])
-            for key in deep
+            key: {**taken[key], **own[key]}
+            for key in ("views", "objective", "gram")
             if isinstance(taken.get(key), Mapping) and isinstance(own.get(key), Mapping)
         },
     }

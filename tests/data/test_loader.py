@@ -128,8 +128,11 @@ def test_ranks_together_hold_the_batch_of_one_process(world):
 
 
 def test_a_batch_that_cannot_be_shared_is_refused():
-    with pytest.raises(ValueError, match="8 cannot be cut into 3"):
-        loader(FakeTiles(*TILES), world=3)
+    with (
+        loader(FakeTiles(*TILES), world=3) as of,
+        pytest.raises(ValueError, match="8 cannot be cut into 3"),
+    ):
+        next(of.batches())
 
 
 def test_two_epochs_hold_different_chips_of_the_same_tiles():
