@@ -93,8 +93,9 @@ def plain(module: PretrainModule, batch, now: Rates):
         ibot_weights(masks.counts, tokens=len(masks.index)),
         student_temp=0.1,
     )
-    spread = sum(koleo(crop, group=module.objective.group) for crop in cls.unflatten(0, (2, -1)))
-    weights = module.objective.config
+    objective = module.objectives[0]
+    spread = sum(koleo(crop, group=objective.group) for crop in cls.unflatten(0, (2, -1)))
+    weights = objective.config
     return weights.dino * dino + weights.ibot * ibot + weights.koleo * spread
 
 

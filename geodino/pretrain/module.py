@@ -107,7 +107,7 @@ class PretrainModule(L.LightningModule):
             if not gram_weights_given:
                 gram_teacher.load_state_dict(teacher.backbone.state_dict())
         self.views = nn.ModuleList(views)
-        self._objectives = list(objectives)
+        self.objectives = list(objectives)
         self.course = course
         self.optim = optim
         self.measurements = Measurements()
@@ -139,7 +139,7 @@ class PretrainModule(L.LightningModule):
     def losses(self, batch: Batch, now: Rates) -> dict[str, Tensor]:
         """Return the losses of a batch: crops, teachers, student."""
         plan: StepPlan = batch.plan
-        views_of, objective = self.views[plan.phase], self._objectives[plan.phase]
+        views_of, objective = self.views[plan.phase], self.objectives[plan.phase]
         with torch.no_grad():
             views = views_of(batch.pixels, batch.valid, plan.views)
         targets = objective.targets(
