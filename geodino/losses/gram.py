@@ -69,8 +69,9 @@ def to_grid(
         antialias: widen the kernel when shrinking; off in the method.
     """
     if features.shape[-2:] != grid:
+        wide = features.to(torch.promote_types(features.dtype, torch.float32))
         features = F.interpolate(
-            features.float(), size=grid, mode="bicubic", align_corners=False, antialias=antialias
+            wide, size=grid, mode="bicubic", align_corners=False, antialias=antialias
         )
     return features.flatten(2).transpose(1, 2)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
+from written_out import written_out
 
 from geodino.data.views import Views
 from geodino.geo.bands import Band
@@ -56,50 +56,10 @@ def losses_of(student, teacher, views, plan, objective):
     return objective(student, views, plan, targets)
 
 
-def balanced(logits, iterations=3):
-    """Sinkhorn-Knopp as its definition reads (Caron et al. 2020, equation 5)."""
-    q = torch.exp(logits / TEMP).T
-    for _ in range(iterations):
-        q = q / q.sum(1, keepdim=True) / q.shape[0]
-        q = q / q.sum(0, keepdim=True) / q.shape[1]
-    return (q * q.shape[1]).T
-
-
-def pair_entropy(target, logits):
-    return -(target * F.log_softmax(logits / 0.1, dim=-1)).sum()
-
-
-def written_out(student, teacher, views, plan):
-    """DINO over pairs of crops, iBOT over masked patches, KoLeo over nearest neighbours."""
-    masks = None if plan.masks is None else plan.masks.masks
-    (seen,) = teacher.backbone([views.globals])
-    tokens = student.backbone(views.sets, masks=[masks, None][: len(views.sets)], draws=plan.encode)
-    target = balanced(teacher.dino_head(seen.cls))
-    crops = torch.cat([student.dino_head(of_set.cls) for of_set in tokens]).split(SAMPLES)
-    pairs = [
-        pair_entropy(target[teachers * SAMPLES + i], crop[i])
-        for number, crop in enumerate(crops)
-        for teachers in range(GLOBALS)
-        if number != teachers
-        for i in range(SAMPLES)
-    ]
-    terms = {"dino": torch.stack(pairs).mean(), "koleo": torch.zeros((), dtype=torch.float64)}
-    if masks is not None:
-        logits = student.ibot_head(tokens[0].patches[masks])
-        wanted = balanced(teacher.ibot_head(seen.patches[masks]))
-        shares = torch.cat([torch.full((n,), 1 / n) for n in masks.sum(1).tolist() if n])
-        each = [s * pair_entropy(w, x) for s, w, x in zip(shares, wanted, logits, strict=True)]
-        terms["ibot"] = torch.stack(each).sum() / len(masks)
-    for group in F.normalize(tokens[0].cls, dim=-1).split(GROUP):
-        distance = torch.cdist(group, group) + 10 * torch.eye(GROUP)
-        terms["koleo"] -= torch.log(distance.amin(1) + 1e-8).mean() / (SAMPLES // GROUP)
-    return terms
-
-
 @pytest.mark.parametrize("local_crops", [0, 1, 3])
 def test_every_term_is_its_equation(local_crops):
     parts = setting(local_crops=local_crops)
-    found, expected = losses_of(*parts), written_out(*parts[:4])
+    found, expected = losses_of(*parts), written_out(*parts[:4], group=GROUP, temp=TEMP)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=1e-6, rtol=1e-6, msg=name)
 
@@ -117,7 +77,7 @@ def test_without_ibot_nothing_is_masked_and_there_is_no_such_head():
     assert student.ibot_head is None
     found = losses_of(student, teacher, views, plan, objective)
     assert set(found) == {"total", "dino", "koleo", "target_entropy"}
-    expected = written_out(student, teacher, views, plan)["dino"]
+    expected = written_out(student, teacher, views, plan, group=GROUP, temp=TEMP)["dino"]
     torch.testing.assert_close(found["dino"], expected, atol=1e-6, rtol=1e-6)
 
 
@@ -128,7 +88,7 @@ def test_gradients_are_those_of_the_equations_and_reach_the_student_alone():
     names = {"dino": weights.dino, "ibot": weights.ibot, "koleo": weights.koleo}
     parameters = dict(student.named_parameters())
     found["total"].backward()
-    expected = written_out(student, teacher, views, plan)
+    expected = written_out(student, teacher, views, plan, group=GROUP, temp=TEMP)
     total = sum(weight * expected[name] for name, weight in names.items())
     theirs = torch.autograd.grad(total, list(parameters.values()))
     for (name, parameter), plain in zip(parameters.items(), theirs, strict=True):
