@@ -54,6 +54,8 @@ _KNOWN = {
     "weight_decay": Label("weight decay", "decoupled", "Schedules"),
     "momentum": Label("teacher momentum", "share of the teacher that stays", "Schedules"),
     "teacher_temp": Label("teacher temperature", "of its assignments", "Schedules"),
+    "local_weight": Label("weight of local crops", "in the DINO term", "Schedules"),
+    "gram_weight": Label("weight of Gram anchoring", "0 before its phase", "Schedules"),
     "images_per_s": Label("images per second", "over the whole batch, all devices", "Pace"),
     "data_wait": Label("waiting for data", "share of the time", "Pace"),
     "memory_gib": Label("memory", "peak so far, GiB", "Pace"),
