@@ -24,6 +24,13 @@ Recipe = Annotated[
     str | None,
     typer.Option(help="Name or YAML file; left out, one is chosen from the data and the device."),
 ]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Run or model folder, timm:NAME.TAG, hub:OWNER/NAME, or a weights file.",
+        metavar="MODEL",
+    ),
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="key.path=value, repeatable.", metavar="KEY=VALUE")
 ]
@@ -95,7 +102,7 @@ def embed(
     rasters: Annotated[
         list[str], typer.Argument(help="Folders, globs, rasters or tile indexes.", metavar="RASTER")
     ],
-    model: Annotated[str, typer.Option(help="Run or model folder.")],
+    model: Model,
     out: Annotated[
         Path, typer.Option(help="FILE.tif, FILE.zarr, FILE.parquet, or a folder of GeoTIFFs.")
     ],
@@ -226,7 +233,7 @@ def inspect(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Option(help="Run or model folder.")],
+    model: Model,
     suite: Annotated[Path, typer.Option(help="Image folder, one folder a class.")],
     out: Annotated[Path, typer.Option(help="Where results are written.")],
     probe: Annotated[str, typer.Option(help="Probes, with commas: knn, linear.")] = "knn,linear",

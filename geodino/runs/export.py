@@ -8,26 +8,27 @@ import torch
 
 from geodino.errors import CheckpointError, RecipeError, RunError
 from geodino.geo.contract import InputContract
-from geodino.models.folder import LoadedModel, load_model, save_model
+from geodino.models.folder import LoadedModel, save_model
 from geodino.pretrain.objective import Network
 from geodino.runs.build import build_network
+from geodino.runs.models import open_model
 from geodino.runs.recipe import RunConfig, load_recorded
-from geodino.runs.record import RunFolder, model_folder
+from geodino.runs.record import RunFolder
 
 FORMATS = ("timm",)
 
 
 def load(model: str | Path) -> LoadedModel:
-    """Open the model of a run folder or a model folder.
+    """Open a model; MODEL may have any of the forms that ``runs.models.open_model`` takes.
 
     Returns:
         The backbone in evaluation mode with its heads, contract and licence lineage. Its
         ``backbone.tokens(image, valid)`` takes stored values ``[b c h w]``.
 
     Raises:
-        CheckpointError: there is no model there, or it is damaged.
+        CheckpointError: there is no model there, it is damaged, or it cannot be fetched.
     """
-    return load_model(model_folder(model))
+    return open_model(model).loaded
 
 
 def export_run(run: Path, *, to: str = "timm", out: Path | None = None) -> dict[str, Any]:
