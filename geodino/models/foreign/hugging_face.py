@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from geodino.errors import CheckpointError, ContractError
 from geodino.geo.contract import InputContract
@@ -17,7 +18,18 @@ from geodino.models.foreign.releases import release_contract, release_of, rgb_co
 
 PREPROCESSOR = "preprocessor_config.json"
 
-_WANTED = ("config.json", PREPROCESSOR, CONTRACT, "README.md", "*.safetensors", "*.index.json")
+LINEAGE = "lineage.json"
+"""Weights that a model exported by geodino descends from."""
+
+_WANTED = (
+    "config.json",
+    PREPROCESSOR,
+    CONTRACT,
+    LINEAGE,
+    "README.md",
+    "*.safetensors",
+    "*.index.json",
+)
 
 _EXPECTED = {
     "dinov3_vit": {"layer_norm_eps": 1e-5, "proj_bias": True, "mlp_bias": True},
@@ -102,15 +114,16 @@ def open_folder(folder: Path, *, name: str) -> LoadedModel:
     backbone = filled_backbone(
         model, renamed.backbone, mean=contract.mean, std=contract.std, source=str(folder)
     )
-    parent = Parent(name=name, license=_license(folder), relation="converted from")
+    declared = _license(folder)
+    lineage = _lineage(folder) or (Parent(name=name, license=declared, relation="converted from"),)
     return LoadedModel(
         backbone=backbone,
         heads={},
         contract=contract,
         config=model,
         head_configs={},
-        license=license_of(DINOV3_LICENSE, [parent]),
-        lineage=(parent,),
+        license=license_of(declared, lineage),
+        lineage=lineage,
     )
 
 
@@ -174,6 +187,19 @@ def _contract(folder: Path, config: Mapping[str, Any], *, bands: int) -> InputCo
         dtype="float32" if factor == 1.0 else "uint8",
         origin=f"the configuration in {folder.name}",
     )
+
+
+def _lineage(folder: Path) -> tuple[Parent, ...]:
+    """What geodino wrote about a model it exported for the hub; empty if it did not."""
+    if not (folder / LINEAGE).is_file():
+        return ()
+    try:
+        parents = read_json(folder / LINEAGE)["lineage"]
+        return tuple(Parent.model_validate(parent) for parent in parents)
+    except (KeyError, TypeError, ValidationError) as error:
+        raise CheckpointError(
+            f"{folder / LINEAGE} does not name the parents of the model ({error}): export it again."
+        ) from error
 
 
 def _license(folder: Path) -> str:

@@ -6,6 +6,7 @@ import timm
 from timm.models import get_pretrained_cfg
 
 from geodino.errors import CheckpointError, suggest
+from geodino.geo.contract import InputContract
 from geodino.models.build import wrap
 from geodino.models.card import Parent
 from geodino.models.folder import LoadedModel
@@ -50,26 +51,36 @@ def open_tag(name: str) -> LoadedModel:
             f"network, and that you accepted its licence; or fetch https://huggingface.co/timm/"
             f"{name} elsewhere and give the folder."
         ) from error
-    cfg: Any = get_pretrained_cfg(name)
-    images = next((r for r in RELEASES if r in name), None)
-    contract = rgb_contract(
-        [255 * v for v in cfg.mean],
-        [255 * v for v in cfg.std],
-        gsd_m=RELEASES[images].gsd_m if images else None,
-        origin=f"timm's configuration of {name}",
-    )
+    contract = tag_contract(name)
     backbone = wrap(trunk, config=config, mean=contract.mean, std=contract.std)
     restore_buffers(backbone)
-    parent = Parent(name=f"timm/{name}", license=cfg.license, relation="converted from")
+    license = str(_cfg(name).license)
+    parent = Parent(name=f"timm/{name}", license=license, relation="converted from")
     return LoadedModel(
         backbone=backbone.eval(),
         heads={},
         contract=contract,
         config=config,
         head_configs={},
-        license=cfg.license,
+        license=license,
         lineage=(parent,),
     )
+
+
+def tag_contract(name: str) -> InputContract:
+    """Return the contract of a tag: the statistics timm lists, for bytes."""
+    cfg = _cfg(name)
+    images = next((images for images in RELEASES if images in name), None)
+    return rgb_contract(
+        [255 * v for v in cfg.mean],
+        [255 * v for v in cfg.std],
+        gsd_m=RELEASES[images].gsd_m if images else None,
+        origin=f"timm's configuration of {name}",
+    )
+
+
+def _cfg(name: str) -> Any:
+    return get_pretrained_cfg(name)
 
 
 def _create(name: str, **args: Any) -> Any:
