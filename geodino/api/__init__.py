@@ -24,6 +24,7 @@ def pretrain(
     *,
     recipe: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    init: _Path | None = None,
     seed: int | None = None,
     device: str = "auto",
     devices: int = 1,
@@ -39,6 +40,7 @@ def pretrain(
         out: run folder.
         recipe: name or YAML file; None chooses one from the data and the device.
         overrides: ``{"train.batch": 32}``; what ``--set`` takes.
+        init: model whose weights the run begins with (see `load`); None begins with random ones.
         seed: of everything random.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         devices: devices on this machine; more than one needs a script, not a notebook.
@@ -59,6 +61,7 @@ def pretrain(
             out=Path(out),
             recipe=recipe,
             overrides=tuple(f"{key}={value}" for key, value in (overrides or {}).items()),
+            init=None if init is None else fspath(init),
             seed=seed,
             device=device,
             devices=devices,

@@ -59,6 +59,10 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="Run folder.")],
     recipe: Recipe = None,
     overrides: Overrides = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="Begin with the weights of this MODEL (init.model).", metavar="MODEL"),
+    ] = None,
     aoi: Aoi = None,
     when: When = None,
     where: Where = None,
@@ -84,6 +88,7 @@ def pretrain(
         out=out,
         recipe=recipe,
         overrides=(*(overrides or ()), *_filters(aoi, when, where)),
+        init=init,
         seed=seed,
         device=device,
         devices=devices,
@@ -262,18 +267,21 @@ def evaluate(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    to: Annotated[str, typer.Option(help="Format: timm.")] = "timm",
+    run: Annotated[str, typer.Argument(help="Run folder, or another MODEL with --out.")],
+    to: Annotated[
+        str, typer.Option(help="timm, hub (for transformers) or onnx (any size).")
+    ] = "timm",
     out: Annotated[
-        Path | None, typer.Option(help="Target folder; left out, RUN/model is refreshed.")
+        Path | None,
+        typer.Option(help="Target; left out, RUN/model, RUN/hub or RUN/model.onnx."),
     ] = None,
     *,
     as_json: Json = False,
 ) -> None:
-    """Export the newest checkpoint of a run as a model folder."""
-    from geodino.runs.export import export_run
+    """Export the newest checkpoint of a run, or convert another model."""
+    from geodino.runs.export import export_model
 
-    _report(export_run(run, to=to, out=out), as_json=as_json)
+    _report(export_model(run, to=to, out=out), as_json=as_json)
 
 
 @app.command()
