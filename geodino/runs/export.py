@@ -58,7 +58,7 @@ def export_model(model: str | Path, *, to: str = "timm", out: Path | None = None
         raise RunError(f"{model} is no run folder: say with --out where the export goes.")
     loaded = opened.loaded
     card = {
-        "name": Path(opened.name).name,
+        "name": opened.name,
         "description": f"{loaded.config.name}, converted from {opened.name}.",
         "license": loaded.license,
         "lineage": [parent.model_dump() for parent in loaded.lineage],

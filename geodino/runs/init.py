@@ -34,13 +34,12 @@ class Start:
     def lineage(self) -> tuple[Parent, ...]:
         """Weights that the run's model descends from, the parent last."""
         loaded = self.opened.loaded
-        if self.opened.folder is None:
+        older = loaded.lineage
+        name = self.opened.name
+        if older and older[-1].relation == "converted from":
             # What was converted is the parent itself.
-            (origin, *older) = loaded.lineage[::-1]
-            parent = Parent(name=origin.name, license=loaded.license)
-            return (*older[::-1], parent)
-        parent = Parent(name=self.opened.name, license=loaded.license)
-        return (*loaded.lineage, parent)
+            older, name = older[:-1], older[-1].name
+        return (*older, Parent(name=name, license=loaded.license))
 
 
 def apply_init(

@@ -49,7 +49,8 @@ def open_model(model: str | Path) -> OpenedModel:
     loaded = open_foreign(name)
     return OpenedModel(
         loaded=loaded,
-        name=name,
+        # A product names its model, not a place on somebody's disk.
+        name=name if name.startswith(("timm:", "hub:")) else Path(name).name,
         sha256=tensors_hash(loaded.backbone.state_dict()),
         image_size=IMAGE_SIZE,
         item=_address(name),

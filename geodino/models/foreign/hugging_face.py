@@ -115,7 +115,9 @@ def open_folder(folder: Path, *, name: str) -> LoadedModel:
         model, renamed.backbone, mean=contract.mean, std=contract.std, source=str(folder)
     )
     declared = _license(folder)
-    lineage = _lineage(folder) or (Parent(name=name, license=declared, relation="converted from"),)
+    lineage = _lineage(folder)
+    if lineage is None:
+        lineage = (Parent(name=name, license=declared, relation="converted from"),)
     return LoadedModel(
         backbone=backbone,
         heads={},
@@ -189,10 +191,10 @@ def _contract(folder: Path, config: Mapping[str, Any], *, bands: int) -> InputCo
     )
 
 
-def _lineage(folder: Path) -> tuple[Parent, ...]:
-    """What geodino wrote about a model it exported for the hub; empty if it did not."""
+def _lineage(folder: Path) -> tuple[Parent, ...] | None:
+    """What geodino wrote about a model it exported for the hub; None if it did not."""
     if not (folder / LINEAGE).is_file():
-        return ()
+        return None
     try:
         parents = read_json(folder / LINEAGE)["lineage"]
         return tuple(Parent.model_validate(parent) for parent in parents)

@@ -34,8 +34,10 @@ def test_a_tag_computes_here_what_it_computes_in_timm(name, tmp_path, noise, mon
     )
     create = timm.create_model
 
+    overlay = {"file": str(tmp_path / "w.safetensors")}
+
     def from_file(*args, **kwargs):
-        return create(*args, pretrained_cfg_overlay={"file": str(tmp_path / "w.safetensors")}, **kwargs)  # fmt: skip
+        return create(*args, pretrained_cfg_overlay=overlay, **kwargs)
 
     monkeypatch.setattr(timm, "create_model", from_file)
     loaded = open_foreign(f"timm:{name}")
