@@ -13,7 +13,7 @@ from geodino.models.build import build_backbone
 from geodino.models.folder import load_model
 from geodino.models.foreign.releases import release_contract
 from geodino.models.sizes import ModelConfig
-from geodino.runs.build import build_module
+from geodino.runs.build import build_course, build_module
 from geodino.runs.export import export_run, load
 from geodino.runs.init import load_start
 from geodino.runs.prepare import prepare
@@ -99,7 +99,7 @@ def test_student_and_teacher_both_begin_with_the_parent(tiles, continued):
     folder = RunFolder(continued)
     config = load_recorded(folder.recipe)
     begun = load_model(folder.init)
-    module = build_module(config, begun.contract)
+    module = build_module(config, begun.contract, build_course(config))
     load_start(config, (module.student, module.teacher), folder)
     for network in (module.student, module.teacher):
         for key, value in begun.backbone.state_dict().items():
