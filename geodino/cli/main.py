@@ -25,11 +25,7 @@ Recipe = Annotated[
     typer.Option(help="Name or YAML file; left out, one is chosen from the data and the device."),
 ]
 Model = Annotated[
-    str,
-    typer.Option(
-        help="Run or model folder, timm:NAME.TAG, hub:OWNER/NAME, or a weights file.",
-        metavar="MODEL",
-    ),
+    str, typer.Option(help="Run or model folder, timm:NAME.TAG, hub:OWNER/NAME, weights file.")
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="key.path=value, repeatable.", metavar="KEY=VALUE")
@@ -61,7 +57,7 @@ def pretrain(
     overrides: Overrides = None,
     init: Annotated[
         str | None,
-        typer.Option(help="Begin with the weights of this MODEL (init.model).", metavar="MODEL"),
+        typer.Option(help="Model whose weights the run begins with (init.model)."),
     ] = None,
     aoi: Aoi = None,
     when: When = None,
@@ -268,13 +264,8 @@ def evaluate(
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(help="Run folder, or another MODEL with --out.")],
-    to: Annotated[
-        str, typer.Option(help="timm, hub (for transformers) or onnx (any size).")
-    ] = "timm",
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Target; left out, RUN/model, RUN/hub or RUN/model.onnx."),
-    ] = None,
+    to: Annotated[str, typer.Option(help="timm, hub (for transformers) or onnx.")] = "timm",
+    out: Annotated[Path | None, typer.Option(help="Target; left out, it lies in RUN.")] = None,
     *,
     as_json: Json = False,
 ) -> None:

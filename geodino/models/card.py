@@ -28,7 +28,7 @@ _LINKS = {
 }
 
 _KNOWN_WEIGHTS: tuple[tuple[str, str], ...] = (
-    (r"eupe_", "fair-noncommercial-research-license"),
+    (r"(?i)eupe", "fair-noncommercial-research-license"),
     (r"lvd1689m|sat493m|facebook/dinov3", DINOV3_LICENSE),
 )
 """Names of released weights and their licence, for parents that do not say."""

@@ -219,8 +219,11 @@ def as_begun(asked: RunConfig, recorded: RunConfig, overrides: Sequence[str]) ->
 
 def model_name(model: str | Path) -> str:
     """Return MODEL as a recipe records it: a path is made absolute."""
-    path = Path(model)
-    return str(path.resolve()) if path.exists() else str(model)
+    text = str(model)
+    file, at, images = text.rpartition("@")
+    if at and Path(file).is_file():
+        return f"{Path(file).resolve()}@{images}"
+    return str(Path(text).resolve()) if Path(text).exists() else text
 
 
 def _model(recipe: ModelConfig, opened: OpenedModel, by_hand: Mapping[str, Any]) -> ModelConfig:

@@ -15,7 +15,7 @@ from geodino.models.foreign.releases import release_contract
 from geodino.models.sizes import ModelConfig
 from geodino.runs.build import build_course, build_module
 from geodino.runs.export import export_run, load
-from geodino.runs.init import load_start
+from geodino.runs.init import load_start, model_name
 from geodino.runs.prepare import prepare
 from geodino.runs.pretrain import PretrainJob, pretrain
 from geodino.runs.recipe import load_recorded
@@ -229,6 +229,15 @@ def test_heads_that_were_set_are_fresh_unless_they_are_the_parents(tiles, debug_
     assert found.start.heads == ("ibot",)
     assert found.config.heads.dino.prototypes == 48
     assert prepared(tiles, debug_run).start.heads == ("dino", "ibot")
+
+
+def test_a_recipe_records_where_a_file_lies_but_not_where_a_name_does(tmp_path, monkeypatch):
+    (tmp_path / "w.pth").touch()
+    monkeypatch.chdir(tmp_path)
+    assert model_name("w.pth") == str(tmp_path / "w.pth")
+    assert model_name("w.pth@sat493m") == f"{tmp_path / 'w.pth'}@sat493m"
+    assert model_name("hub:facebook/dinov3") == "hub:facebook/dinov3"
+    assert model_name("timm:x.sat493m") == "timm:x.sat493m"
 
 
 def test_measured_statistics_may_be_asked_for(tiles, debug_run):
