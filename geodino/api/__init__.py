@@ -5,7 +5,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from geodino.api.model import Model, open_folder
+from geodino.api.model import Model, open_any
 from geodino.runs.embed import EmbedJob, Meeting, parse_accept
 from geodino.runs.embed import embed as _embed
 from geodino.runs.evaluate import EvaluateJob
@@ -24,6 +24,7 @@ def pretrain(
     *,
     recipe: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    init: _Path | None = None,
     seed: int | None = None,
     device: str = "auto",
     devices: int = 1,
@@ -39,6 +40,7 @@ def pretrain(
         out: run folder.
         recipe: name or YAML file; None chooses one from the data and the device.
         overrides: ``{"train.batch": 32}``; what ``--set`` takes.
+        init: model whose weights the run begins with (see `load`); None begins with random ones.
         seed: of everything random.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         devices: devices on this machine; more than one needs a script, not a notebook.
@@ -59,6 +61,7 @@ def pretrain(
             out=Path(out),
             recipe=recipe,
             overrides=tuple(f"{key}={value}" for key, value in (overrides or {}).items()),
+            init=None if init is None else fspath(init),
             seed=seed,
             device=device,
             devices=devices,
@@ -71,7 +74,11 @@ def pretrain(
 
 
 def load(model: _Path) -> Model:
-    """Open the model of a run folder or a model folder.
+    """Open a model.
+
+    Args:
+        model: run or model folder, ``timm:NAME.TAG``, ``hub:OWNER/NAME``, a folder of transformers'
+            DINOv3, or a weights file of Meta's.
 
     Returns:
         ``embed(path or DataArray)`` gives features; ``backbone`` (``tokens(image, valid)`` takes
@@ -79,9 +86,10 @@ def load(model: _Path) -> Model:
         ``contract``, ``config``, licence and lineage.
 
     Raises:
-        geodino.errors.CheckpointError: there is no model there, or it is damaged.
+        geodino.errors.CheckpointError: there is no model there, it is damaged, or it cannot be
+            fetched.
     """
-    return open_folder(Path(model))
+    return open_any(fspath(model))
 
 
 def embed(
@@ -110,7 +118,7 @@ def embed(
 
     Args:
         rasters: folder, glob, raster or tile index, or several of them.
-        model: run or model folder.
+        model: see `load`.
         out: ``FILE.tif``, ``FILE.zarr``, ``FILE.parquet``, or a folder for a GeoTIFF each.
         dtype: ``float32``, ``float16`` (not in GeoTIFF) or ``int8``.
         pca: 3 adds a picture of the first principal components.
@@ -177,7 +185,7 @@ def evaluate(
     """Probe a model's frozen features on an image folder, beside its floors.
 
     Args:
-        model: run or model folder.
+        model: see `load`.
         suite: one folder a class, or ``train/`` and ``test/`` of such folders.
         out: where results are written.
         probes: ``knn``, ``knn-dino``, ``linear``, ``linear-dino``.

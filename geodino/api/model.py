@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from os import PathLike, fspath
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geodino.models.folder import LoadedModel
-from geodino.runs.embed import Meeting, embed_array, embed_file, open_model, parse_accept
-from geodino.runs.embed.sources import described_model
+from geodino.runs.embed import Meeting, embed_array, embed_file, parse_accept
+from geodino.runs.embed.sources import EmbeddingModel
+from geodino.runs.models import OpenedModel, open_model
 
 if TYPE_CHECKING:
     import xarray
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Model(LoadedModel):
     """A model in memory, and where it came from."""
 
-    folder: Path
-    """Its model folder."""
+    source: OpenedModel
+    """Its name, the hash of its weights, and where it came from."""
 
     def embed(
         self,
@@ -59,14 +59,15 @@ class Model(LoadedModel):
             chip=chip,
             batch=batch,
         )
-        described = described_model(self, self.folder)
+        source = {f.name: getattr(self.source, f.name) for f in fields(self.source)}
+        described = EmbeddingModel(**source)
         if isinstance(image, str | PathLike):
             return embed_file(described, fspath(image), how, device=device)
         return embed_array(described, image, how, device=device)
 
 
-def open_folder(folder: Path) -> Model:
-    """Open a run or model folder."""
-    opened = open_model(folder)
+def open_any(model: str) -> Model:
+    """Open whatever MODEL names."""
+    opened = open_model(model)
     values = {field.name: getattr(opened.loaded, field.name) for field in fields(opened.loaded)}
-    return Model(**values, folder=opened.folder)
+    return Model(**values, source=opened)

@@ -24,6 +24,9 @@ Recipe = Annotated[
     str | None,
     typer.Option(help="Name or YAML file; left out, one is chosen from the data and the device."),
 ]
+Model = Annotated[
+    str, typer.Option(help="Run or model folder, timm:NAME.TAG, hub:OWNER/NAME, weights file.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="key.path=value, repeatable.", metavar="KEY=VALUE")
 ]
@@ -52,6 +55,10 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="Run folder.")],
     recipe: Recipe = None,
     overrides: Overrides = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="Model whose weights the run begins with (init.model)."),
+    ] = None,
     aoi: Aoi = None,
     when: When = None,
     where: Where = None,
@@ -77,6 +84,7 @@ def pretrain(
         out=out,
         recipe=recipe,
         overrides=(*(overrides or ()), *_filters(aoi, when, where)),
+        init=init,
         seed=seed,
         device=device,
         devices=devices,
@@ -95,7 +103,7 @@ def embed(
     rasters: Annotated[
         list[str], typer.Argument(help="Folders, globs, rasters or tile indexes.", metavar="RASTER")
     ],
-    model: Annotated[str, typer.Option(help="Run or model folder.")],
+    model: Model,
     out: Annotated[
         Path, typer.Option(help="FILE.tif, FILE.zarr, FILE.parquet, or a folder of GeoTIFFs.")
     ],
@@ -226,7 +234,7 @@ def inspect(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Option(help="Run or model folder.")],
+    model: Model,
     suite: Annotated[Path, typer.Option(help="Image folder, one folder a class.")],
     out: Annotated[Path, typer.Option(help="Where results are written.")],
     probe: Annotated[str, typer.Option(help="Probes, with commas: knn, linear.")] = "knn,linear",
@@ -255,18 +263,16 @@ def evaluate(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    to: Annotated[str, typer.Option(help="Format: timm.")] = "timm",
-    out: Annotated[
-        Path | None, typer.Option(help="Target folder; left out, RUN/model is refreshed.")
-    ] = None,
+    run: Annotated[str, typer.Argument(help="Run folder, or another MODEL with --out.")],
+    to: Annotated[str, typer.Option(help="timm, hub (for transformers) or onnx.")] = "timm",
+    out: Annotated[Path | None, typer.Option(help="Target; left out, it lies in RUN.")] = None,
     *,
     as_json: Json = False,
 ) -> None:
-    """Export the newest checkpoint of a run as a model folder."""
-    from geodino.runs.export import export_run
+    """Export the newest checkpoint of a run, or convert another model."""
+    from geodino.runs.export import export_model
 
-    _report(export_run(run, to=to, out=out), as_json=as_json)
+    _report(export_model(run, to=to, out=out), as_json=as_json)
 
 
 @app.command()

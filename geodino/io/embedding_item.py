@@ -43,8 +43,8 @@ class Product:
     preview: Path | None
     """Its picture."""
 
-    model_item: Path
-    """The item of the model."""
+    model_item: Path | str
+    """The item of the model, or its address where it has none."""
 
     sources: tuple[str, ...]
     """Files the features were made from."""

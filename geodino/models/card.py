@@ -28,7 +28,7 @@ _LINKS = {
 }
 
 _KNOWN_WEIGHTS: tuple[tuple[str, str], ...] = (
-    (r"eupe_", "fair-noncommercial-research-license"),
+    (r"(?i)eupe", "fair-noncommercial-research-license"),
     (r"lvd1689m|sat493m|facebook/dinov3", DINOV3_LICENSE),
 )
 """Names of released weights and their licence, for parents that do not say."""
@@ -46,7 +46,9 @@ class Parent(Config):
     license: str | None = None
     """Their licence in Hugging Face's spelling; None where unknown: known names are looked up."""
 
-    relation: Literal["initialised from", "distilled from", "continues"] = "initialised from"
+    relation: Literal["initialised from", "distilled from", "continues", "converted from"] = (
+        "initialised from"
+    )
     """How this model descends from them."""
 
 
@@ -79,6 +81,9 @@ class ModelCard(Config):
 
     limits: str = ""
     """What it should not be used for."""
+
+    adapted: str = ""
+    """How its input was changed from that of its parent, in words; empty if it was not."""
 
     image_size: int = Field(default=256, ge=1)
     """Side of the square images it was trained on, pixels."""
@@ -118,8 +123,18 @@ def _license_of_parent(parent: Parent) -> str | None:
     return known or parent.license
 
 
+Library = Literal["timm", "transformers"]
+"""What opens the weights."""
+
+
 def readme(
-    card: ModelCard, contract: InputContract, *, architecture: str, parameters: int, stride: int
+    card: ModelCard,
+    contract: InputContract,
+    *,
+    architecture: str,
+    parameters: int,
+    stride: int,
+    library: Library = "timm",
 ) -> str:
     """Return the model card: a Hugging Face YAML head and the sections a reader asks for."""
     sections = [
@@ -132,8 +147,9 @@ def readme(
         "## Input",
         _bands_table(contract),
         _input_text(contract, card),
+        *([f"**Adapted:** {card.adapted}"] if card.adapted else []),
         "## Use",
-        _usage(contract),
+        _usage(contract, library),
         "## Training data",
         card.data or "Not described.",
         *(["\n".join(f"- {name}" for name in card.datasets)] if card.datasets else []),
@@ -148,10 +164,10 @@ def readme(
         "## Licence and lineage",
         _lineage_text(card),
     ]
-    return f"---\n{_head(card)}---\n\n" + "\n\n".join(sections) + "\n"
+    return f"---\n{_head(card, library)}---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _head(card: ModelCard) -> str:
+def _head(card: ModelCard, library: Library) -> str:
     license = card.effective_license
     known = license in PERMISSIVE
     head: dict[str, Any] = {"license": license if known else "other"}
@@ -160,9 +176,15 @@ def _head(card: ModelCard) -> str:
         if license in _LINKS:
             head["license_link"] = _LINKS[license]
     head |= {
-        "library_name": "timm",
+        "library_name": library,
         "pipeline_tag": "image-feature-extraction",
-        "tags": ["earth-observation", "self-supervised", "dinov3-method", "geodino"],
+        "tags": [
+            "earth-observation",
+            "self-supervised",
+            "dinov3-method",
+            "geodino",
+            *(["adapted"] if card.adapted else []),
+        ],
     }
     if card.datasets:
         head["datasets"] = list(card.datasets)
@@ -191,7 +213,17 @@ def _input_text(contract: InputContract, card: ModelCard) -> str:
     )
 
 
-def _usage(contract: InputContract) -> str:
+def _usage(contract: InputContract, library: Library) -> str:
+    if library == "transformers":
+        return (
+            "```python\n"
+            "from transformers import AutoModel\n"
+            'model = AutoModel.from_pretrained("FOLDER or OWNER/NAME").eval()\n'
+            "tokens = model(normalised).last_hidden_state  # (x - mean) / std, per band\n"
+            "```\n"
+            "The first token is CLS; a ViT has 4 registers after it, then come the patches, row by "
+            "row. Projection heads are not part of this folder."
+        )
     scale = "; `mean` and `std` of its config fit images scaled to 0..1"
     return (
         "```python\n"

@@ -113,6 +113,18 @@ def save_model(
     files.write_json(folder / CONFIG, _timm_config(backbone, contract, config, head_configs, card))
 
 
+def is_model_folder(folder: Path | str) -> bool:
+    """Whether geodino wrote a model into a folder."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        return False
+    try:
+        return _OURS in json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        # A damaged folder of ours is told apart by what only we write.
+        return (path.parent / CONTRACT).is_file()
+
+
 def load_model(folder: Path | str) -> LoadedModel:
     """Read a model folder, strictly: every tensor has its place and every place its tensor.
 

@@ -132,7 +132,7 @@ class VitBackbone(Backbone):
         if mask is not None:
             patches = torch.where(mask[..., None], self.mask_token.to(patches.dtype), patches)
         cls = trunk.cls_token if anchor is None else trunk.cls_token + anchor
-        prefix = torch.cat((cls, trunk.reg_token), dim=1).expand(len(patches), -1, -1)
+        prefix = torch.cat((cls, trunk.reg_token), dim=1).expand(patches.shape[0], -1, -1)
         return torch.cat((prefix, patches), dim=1)
 
     def _finish(
@@ -177,11 +177,18 @@ class VitBackbone(Backbone):
         self, grid: tuple[int, int], device: torch.device
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Patch centres, periods and the unaugmented table of a grid, kept on the device."""
+        if torch.compiler.is_exporting():
+            # A graph for any size computes its tables; its grid is no number to keep them under.
+            return self._made_geometry(grid, device)
         if (grid, device) not in self._geometry:
             # A table first made while predicting must still be allowed into a later backward pass.
             with torch.inference_mode(mode=False):
-                centres = patch_centres(grid).to(device)
-                periods = rope_periods(self._head_dim, base=self.config.rope.base).to(device)
-                plain = rope_tables(centres, periods, prefix=self.prefix)
-            self._geometry[grid, device] = centres, periods, plain
+                self._geometry[grid, device] = self._made_geometry(grid, device)
         return self._geometry[grid, device]
+
+    def _made_geometry(
+        self, grid: tuple[int, int], device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        centres = patch_centres(grid).to(device)
+        periods = rope_periods(self._head_dim, base=self.config.rope.base).to(device)
+        return centres, periods, rope_tables(centres, periods, prefix=self.prefix)

@@ -8,7 +8,7 @@ from geodino.evals.suite import evaluate_folder
 from geodino.models.build import build_backbone
 from geodino.runs.build import seeded_generator
 from geodino.runs.device import choose_device
-from geodino.runs.export import load
+from geodino.runs.models import open_model
 from geodino.runs.record import RunLog
 
 
@@ -32,7 +32,7 @@ def evaluate(job: EvaluateJob) -> dict[str, Any]:
         ``table`` (text), ``rows``, ``alarms`` and the folder they were written to.
     """
     device = choose_device(job.device)
-    loaded = load(job.model)
+    loaded = open_model(job.model).loaded
     log = RunLog(None, quiet=job.quiet)
     untrained = build_backbone(
         loaded.config, loaded.contract, generator=seeded_generator(job.seed, "random weights")

@@ -1,45 +1,85 @@
 """From a run to its model folder; and back, from either to a model in memory."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from torch import nn
 
-from geodino.errors import CheckpointError, RecipeError, RunError
+from geodino.errors import CheckpointError, RecipeError, RunError, suggest
 from geodino.geo.contract import InputContract
-from geodino.models.folder import LoadedModel, load_model, save_model
+from geodino.models.backbone import Backbone
+from geodino.models.card import ModelCard
+from geodino.models.folder import LoadedModel, save_model
+from geodino.models.foreign.to_onnx import save_onnx
+from geodino.models.foreign.to_transformers import save_transformers
+from geodino.models.heads import HeadConfig
+from geodino.models.sizes import ModelConfig
 from geodino.pretrain.objective import Network
 from geodino.runs.build import build_network
+from geodino.runs.init import descent
+from geodino.runs.models import open_model
 from geodino.runs.recipe import RunConfig, load_recorded
-from geodino.runs.record import RunFolder, model_folder
+from geodino.runs.record import RunFolder
 
-FORMATS = ("timm",)
+FORMATS = ("timm", "hub", "onnx")
+"""timm: geodino's own model folder, which timm opens. hub: a folder that transformers opens. onnx: a
+file for any batch and size."""
 
 
 def load(model: str | Path) -> LoadedModel:
-    """Open the model of a run folder or a model folder.
+    """Open a model; MODEL may have any of the forms that ``runs.models.open_model`` takes.
 
     Returns:
         The backbone in evaluation mode with its heads, contract and licence lineage. Its
         ``backbone.tokens(image, valid)`` takes stored values ``[b c h w]``.
 
     Raises:
-        CheckpointError: there is no model there, or it is damaged.
+        CheckpointError: there is no model there, it is damaged, or it cannot be fetched.
     """
-    return load_model(model_folder(model))
+    return open_model(model).loaded
+
+
+def export_model(model: str | Path, *, to: str = "timm", out: Path | None = None) -> dict[str, Any]:
+    """Write a model in another form: a run's newest checkpoint, or any other MODEL as it is.
+
+    Raises:
+        RecipeError: an unknown format, or a model that the format has no place for.
+        RunError: no checkpoint, no ``out`` for a model that is no run, or a library is missing.
+        CheckpointError: there is no model, or it is damaged.
+    """
+    if RunFolder(Path(model)).recipe.is_file():
+        return export_run(Path(model), to=to, out=out)
+    _check_format(to)
+    opened = open_model(model)
+    if out is None:
+        raise RunError(f"{model} is no run folder: say with --out where the export goes.")
+    loaded = opened.loaded
+    card = {
+        "name": opened.name,
+        "description": f"{loaded.config.name}, converted from {opened.name}.",
+        "license": loaded.license,
+        "lineage": [parent.model_dump() for parent in loaded.lineage],
+        "image_size": opened.image_size or ModelCard().image_size,
+    }
+    facts = _write(
+        to, out, backbone=loaded.backbone, contract=loaded.contract, config=loaded.config,
+        heads=loaded.heads, head_configs=loaded.head_configs, card=card,
+    )  # fmt: skip
+    return {"model": str(out), **facts}
 
 
 def export_run(run: Path, *, to: str = "timm", out: Path | None = None) -> dict[str, Any]:
-    """Write the teacher of a run's newest checkpoint as a model folder.
+    """Write the teacher of a run's newest checkpoint as a model folder or file.
 
     Raises:
         RecipeError: an unknown format.
         RunError: no run, or no checkpoint in it.
         CheckpointError: the checkpoint is damaged.
     """
-    if to not in FORMATS:
-        raise RecipeError(f"--to {to}: formats are {', '.join(FORMATS)}.")
+    _check_format(to)
     folder = RunFolder(run)
     folder.require()
     config = load_recorded(folder.recipe)
@@ -56,9 +96,15 @@ def export_run(run: Path, *, to: str = "timm", out: Path | None = None) -> dict[
     network.load_state_dict(
         {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     )
-    target = folder.model if out is None else out
-    save_network(network, target, config=config, contract=contract, folder=folder)
-    return {"model": str(target), "step": checkpoint["global_step"]}
+    places = {"timm": folder.model, "hub": run / "hub", "onnx": run / "model.onnx"}
+    target = places[to] if out is None else out
+    facts = save_network(network, target, config=config, contract=contract, folder=folder, to=to)
+    return {"model": str(target), "step": checkpoint["global_step"], **facts}
+
+
+def _check_format(to: str) -> None:
+    if to not in FORMATS:
+        raise RecipeError(f"--to {to}: formats are {', '.join(FORMATS)}.{suggest(to, FORMATS)}")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -88,22 +134,45 @@ def save_network(
     config: RunConfig,
     contract: InputContract,
     folder: RunFolder,
-) -> None:
-    """Write a network with its heads, contract and card."""
+    to: str = "timm",
+) -> dict[str, Any]:
+    """Write a network with its contract and card, and its heads where the format has a place."""
     heads = {"dino": network.dino_head}
     head_configs = {"dino": config.heads.dino}
     if network.ibot_head is not None:
         heads["ibot"] = network.ibot_head
         head_configs["ibot"] = config.heads.ibot
-    save_model(
-        target,
-        backbone=network.backbone,
-        heads=heads,
-        contract=contract,
-        config=config.model,
-        head_configs=head_configs,
-        card=_card(config, contract, folder),
-    )
+    card = _card(config, contract, folder) | descent(folder)
+    return _write(
+        to, target, backbone=network.backbone, contract=contract, config=config.model,
+        heads=heads, head_configs=head_configs, card=card,
+    )  # fmt: skip
+
+
+def _write(
+    to: str,
+    target: Path,
+    *,
+    backbone: Backbone,
+    contract: InputContract,
+    config: ModelConfig,
+    heads: Mapping[str, nn.Module],
+    head_configs: Mapping[str, HeadConfig],
+    card: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write one form of a model; return what is worth telling."""
+    if to == "timm":
+        save_model(
+            target, backbone=backbone, heads=heads, contract=contract, config=config,
+            head_configs=head_configs, card=card,
+        )  # fmt: skip
+        return {}
+    parsed = ModelCard.parse(card, source="The model card")
+    if to == "hub":
+        save_transformers(target, backbone=backbone, contract=contract, card=parsed)
+        return {}
+    differences = save_onnx(target, backbone=backbone, contract=contract, card=parsed)
+    return {"difference_to_torch": differences}
 
 
 def _card(config: RunConfig, contract: InputContract, folder: RunFolder) -> dict[str, Any]:

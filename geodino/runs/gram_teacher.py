@@ -4,9 +4,9 @@ from geodino.errors import RecipeError
 from geodino.geo.contract import InputContract
 from geodino.models.backbone import Backbone
 from geodino.models.build import assemble, materialise
-from geodino.models.folder import LoadedModel, load_model
+from geodino.models.folder import LoadedModel
+from geodino.runs.models import open_model
 from geodino.runs.recipe import RunConfig
-from geodino.runs.record import model_folder
 
 _OF_THE_RUN = ("best", "start", "ema")
 
@@ -64,7 +64,7 @@ def checked_gram_teacher(config: RunConfig, contract: InputContract, named: str)
     Raises:
         RecipeError: it has another architecture than the student, or other bands.
     """
-    loaded = load_model(model_folder(named))
+    loaded = open_model(named).loaded
     mine, theirs = config.model, loaded.config
     for what in ("name", "width", "blocks", "stride", "local_cls_norm"):
         asked, found = getattr(mine, what), getattr(theirs, what)

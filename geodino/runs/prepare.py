@@ -20,6 +20,7 @@ from geodino.pretrain.phases import PhaseConfig
 from geodino.runs.batch_size import largest_batch
 from geodino.runs.build import batches_of, check_sizes
 from geodino.runs.gram_teacher import checked_gram_teacher, gram_model
+from geodino.runs.init import Start, adopt_statistics, apply_init, as_begun
 from geodino.runs.recipe import RunConfig, load_recipe
 
 
@@ -41,6 +42,9 @@ class Prepared:
 
     derived: dict[str, Any]
     """Values that were chosen, each with its reason."""
+
+    start: Start | None = None
+    """The model the run begins with; None for random weights, and for a run that was recorded."""
 
     def data_facts(self) -> dict[str, Any]:
         """What run.json says about the data."""
@@ -91,12 +95,17 @@ def prepare(
         name, reason = choose_recipe(index, device or torch.device("cpu"))
         derived["recipe"] = {"value": name, "reason": reason}
         config = load_recipe(name, overrides)
+    config, start, from_parent = apply_init(config, overrides)
+    derived |= from_parent
     check_sizes(config)
     if config.data.dates > 1:
         _, note = companions(index, config.data.dates, config.train.seed)
         index = replace(index, notes=(*index.notes, note))
     threads = thread_count(config.data.threads, far=index.is_far)
     index, contract = measure_source(index, config.data, threads=threads)
+    if start is not None and config.init is not None:
+        contract, from_parent = adopt_statistics(config.init, start, contract)
+        derived |= from_parent
     config = _with_chips(config, index, derived)
     if config.train.batch == "auto":
         batch, reason = largest_batch(config, contract, device=device, devices=devices)
@@ -113,6 +122,7 @@ def prepare(
         source=absolute(tiles),
         fingerprint=index.fingerprint(threads=threads),
         derived=derived,
+        start=start,
     )
 
 
@@ -135,7 +145,7 @@ def _as_recorded(
     """What a resumed run is asked to be, with the values that were derived when it began."""
     if asked is None:
         return recorded.with_values(parse_overrides(overrides))
-    values: dict[str, Any] = {}
+    values = as_begun(asked, recorded, overrides)
     if asked.data.chip == "auto":
         values["data"] = {"chip": recorded.data.chip}
     if asked.train.batch == "auto":

@@ -1,5 +1,6 @@
 """``geodino pretrain``: prepare or take up a run, train it, export its model."""
 
+import json
 import os
 import time
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from geodino.files import write_text
 from geodino.geo.contract import InputContract
 from geodino.runs.card import run_card
 from geodino.runs.device import choose_device
+from geodino.runs.init import model_name, record_start
 from geodino.runs.prepare import Prepared, prepare
 from geodino.runs.recipe import RunConfig, differences, dump, load_recorded
 from geodino.runs.record import RunFolder, RunLog, environment
@@ -30,6 +32,7 @@ class PretrainJob:
     out: Path
     recipe: str | None = None
     overrides: tuple[str, ...] = ()
+    init: str | None = None
     seed: int | None = None
     device: str = "auto"
     devices: int = 1
@@ -43,7 +46,8 @@ class PretrainJob:
         """All overrides, those of own options included."""
         seed = () if self.seed is None else (f"train.seed={self.seed}",)
         strict = ("data.strict=true",) if self.strict else ()
-        return (*self.overrides, *seed, *strict)
+        init = () if self.init is None else (f"init.model={json.dumps(model_name(self.init))}",)
+        return (*self.overrides, *init, *seed, *strict)
 
 
 def pretrain(job: PretrainJob) -> dict[str, Any]:
@@ -87,8 +91,10 @@ def _record(folder: RunFolder, prepared: Prepared) -> None:
     folder.write_recipe(dump(prepared.config))
     save_index(prepared.index, folder.tiles)
     write_text(folder.contract, prepared.contract.to_json() + "\n")
+    begun = record_start(folder, prepared.config, prepared.contract, prepared.start)
     folder.write_facts(
         {
+            **begun,
             **environment(),
             "source": prepared.source,
             "data": prepared.data_facts(),

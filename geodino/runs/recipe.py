@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from geodino.config import Config, fields, merged, number, parse_overrides
 from geodino.data.config import DataConfig
 from geodino.errors import RecipeError, suggest
+from geodino.models.adapt import InitConfig
 from geodino.models.sizes import ModelConfig
 from geodino.pretrain.objective_config import HeadsConfig
 from geodino.pretrain.optim import OptimConfig
@@ -104,6 +105,9 @@ class RunConfig(Config):
 
     model: ModelConfig
     """The backbone."""
+
+    init: InitConfig | None = None
+    """Weights of another model to begin with; left out, the run begins with random ones."""
 
     heads: HeadsConfig = HeadsConfig()
     """Projection heads of the objective."""

@@ -69,6 +69,11 @@ class RunFolder:
         return self.root / "model"
 
     @property
+    def init(self) -> Path:
+        """The weights the run began with, if not random ones."""
+        return self.root / "init"
+
+    @property
     def probes(self) -> Path:
         """Patch tokens of the probe tiles at some steps."""
         return self.root / "probes"

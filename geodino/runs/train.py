@@ -28,6 +28,7 @@ from geodino.runs.build import (
 from geodino.runs.callbacks import Pace, Recorder
 from geodino.runs.device import keep_freed_memory
 from geodino.runs.export import export_run, read_checkpoint, save_network
+from geodino.runs.init import load_start
 from geodino.runs.prepare import Prepared
 from geodino.runs.progress_line import ProgressLine
 from geodino.runs.record import REPLACED, RunFolder, RunLog
@@ -69,6 +70,8 @@ class Training:
         if self.device.type == "cpu":
             keep_freed_memory()
         module = build_module(config, self.prepared.contract, course)
+        networks = (module.student, module.teacher)
+        load_start(config, networks, folder, is_begun=checkpoint is not None)
         wanted = config.train.compile
         if wanted == "on" or (wanted == "auto" and self.device.type == "cuda"):
             compile_blocks(module)

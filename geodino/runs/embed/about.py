@@ -8,7 +8,6 @@ from geodino import __version__
 from geodino.geo.grid import Grid
 from geodino.infer.quantise import Loss, Quantiser
 from geodino.io.embedding_item import Product, relative_href, write_item
-from geodino.models.folder import ITEM
 from geodino.runs.embed.job import Work
 from geodino.runs.embed.plan import Plan
 from geodino.runs.embed.sample import CHIPS
@@ -50,7 +49,7 @@ def store_attributes(work: Work) -> dict[str, Any]:
         "zarr_conventions": [_GEOEMB],
         "geoemb:type": "pixel",
         "geoemb:dimensions": work.encoder.dim,
-        "geoemb:model": relative_href(work.model.folder / ITEM, work.job.out),
+        "geoemb:model": relative_href(work.model.item, work.job.out),
         "geoemb:source_data": [Path(source.path).name for source in work.sources],
         "geoemb:data_type": work.job.dtype,
         "geoemb:build_version": f"geodino {__version__}",
@@ -107,7 +106,7 @@ def _product(
     return Product(
         path=path,
         preview=preview,
-        model_item=work.model.folder / ITEM,
+        model_item=work.model.item,
         sources=tuple(source.path for source in sources),
         times=tuple(source.time for source in sources),
         grids=tuple(grids),

@@ -1,10 +1,9 @@
 """What `geodino embed` reads: its model and its rasters, checked against each other."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -12,12 +11,11 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from geodino import files
 from geodino.config import parse_overrides
 from geodino.data.config import DataConfig
 from geodino.data.index import Tile, TileIndex, TileReader, build_index
 from geodino.data.loader import default_threads
-from geodino.errors import CheckpointError, ContractError, RecipeError
+from geodino.errors import ContractError, RecipeError
 from geodino.geo.bands import Band
 from geodino.geo.contract import Accept, InputContract, Offer
 from geodino.geo.windows import Window
@@ -25,8 +23,8 @@ from geodino.infer.chips import Chipping, Raster, Read
 from geodino.infer.encode import Encoder
 from geodino.io.cog import Point, area_or_point
 from geodino.io.raster import HandlePool
-from geodino.models.folder import ITEM, WEIGHTS, LoadedModel, load_model
-from geodino.runs.record import model_folder
+from geodino.runs import models
+from geodino.runs.models import OpenedModel
 
 _SAMPLES = 12
 """Windows of a raster that the size of its values is judged by."""
@@ -58,17 +56,8 @@ class Meeting:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EmbeddingModel:
-    """A model with what a product says about it."""
-
-    loaded: LoadedModel
-    folder: Path
-    name: str
-    sha256: str
-    """Hash of its weights."""
-
-    image_size: int | None
-    """Side of the crops it was trained on, pixels."""
+class EmbeddingModel(OpenedModel):
+    """A model that chips are encoded with."""
 
     @property
     def contract(self) -> InputContract:
@@ -85,7 +74,7 @@ class EmbeddingModel:
         if wanted is None:
             if self.image_size is None:
                 raise RecipeError(
-                    f"{self.folder / ITEM} does not say what size of images {self.name} was "
+                    f"{self.item} does not say what size of images {self.name} was "
                     f"trained on. Choose a side with --chip, a multiple of {patch}."
                 )
             return -(-self.image_size // patch) * patch
@@ -138,36 +127,13 @@ class Sources:
 
 
 def open_model(model: str | Path) -> EmbeddingModel:
-    """Open a run or model folder.
+    """Open whatever MODEL names.
 
     Raises:
-        CheckpointError: there is no model there, or it is damaged.
+        CheckpointError: there is no model there, it is damaged, or it cannot be fetched.
     """
-    folder = model_folder(model)
-    return described_model(load_model(folder), folder)
-
-
-def described_model(loaded: LoadedModel, folder: Path) -> EmbeddingModel:
-    """Add what the folder of a loaded model says about it.
-
-    Raises:
-        CheckpointError: its STAC item is missing or damaged.
-    """
-    try:
-        properties = json.loads((folder / ITEM).read_text(encoding="utf-8"))["properties"]
-        shape = properties["mlm:input"][0]["input"]["shape"]
-        name = str(properties.get("title") or properties["mlm:name"])
-    except (OSError, json.JSONDecodeError, KeyError, IndexError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder / ITEM} is missing or damaged ({error}). Export the model again."
-        ) from error
-    return EmbeddingModel(
-        loaded=loaded,
-        folder=folder,
-        name=name,
-        sha256=files.sha256(folder / WEIGHTS),
-        image_size=int(shape[-1]) if shape and int(shape[-1]) > 0 else None,
-    )
+    opened = models.open_model(model)
+    return EmbeddingModel(**{f.name: getattr(opened, f.name) for f in fields(opened)})
 
 
 def parse_accept(words: Sequence[str]) -> tuple[Accept, ...]:
