@@ -100,12 +100,11 @@ class PretrainModule(L.LightningModule):
         self.automatic_optimization = False
         self.student = student
         self.teacher = teacher.requires_grad_(requires_grad=False).eval()
-        self.teacher.load_state_dict(student.state_dict())
         self.gram_teacher = gram_teacher
+        self._gram_weights_given = gram_weights_given
         if gram_teacher is not None:
             gram_teacher.requires_grad_(requires_grad=False).eval()
-            if not gram_weights_given:
-                gram_teacher.load_state_dict(teacher.backbone.state_dict())
+        self.begin()
         self.views = nn.ModuleList(views)
         self.objectives = list(objectives)
         self.course = course
@@ -115,6 +114,12 @@ class PretrainModule(L.LightningModule):
         self.register_buffer("skipped", torch.zeros(()))
         self._ema = EmaUpdate(self.student, self.teacher)
         self.steps = course.phase(0)
+
+    def begin(self) -> None:
+        """Let the teachers begin as the student is, but for a Gram teacher with its own weights."""
+        copy_weights(self.student, self.teacher)
+        if not self._gram_weights_given:
+            self.renew_gram_teacher()
 
     def train(self, mode: bool = True) -> "PretrainModule":
         """Set the student's mode; the teachers always stay in evaluation mode."""

@@ -158,29 +158,25 @@ def record_start(
     return {"init_sha256": config.init.sha256, "parents": parents, "adapted": adapted}
 
 
-def load_start(
-    config: RunConfig, networks: Sequence[Network], folder: RunFolder, *, is_begun: bool = False
-) -> None:
-    """Give freshly built networks the weights their run begins with, if not random ones.
+def load_start(config: RunConfig, network: Network, folder: RunFolder) -> None:
+    """Give a freshly built network the weights its run begins with, if not random ones.
 
     Args:
         config: of the run.
-        networks: student and teacher.
+        network: the student.
         folder: of the run.
-        is_begun: whether a checkpoint will be loaded instead.
 
     Raises:
         CheckpointError: they are missing or damaged.
     """
-    if config.init is None or is_begun:
+    if config.init is None:
         return
     start = load_model(folder.init)
-    for network in networks:
-        network.backbone.load_state_dict(start.backbone.state_dict())
-        heads = {"dino": network.dino_head, "ibot": network.ibot_head}
-        for name, head in heads.items():
-            if head is not None and name in start.heads:
-                head.load_state_dict(start.heads[name].state_dict())
+    network.backbone.load_state_dict(start.backbone.state_dict())
+    heads = {"dino": network.dino_head, "ibot": network.ibot_head}
+    for name, head in heads.items():
+        if head is not None and name in start.heads:
+            head.load_state_dict(start.heads[name].state_dict())
 
 
 def descent(folder: RunFolder) -> dict[str, Any]:

@@ -70,8 +70,9 @@ class Training:
         if self.device.type == "cpu":
             keep_freed_memory()
         module = build_module(config, self.prepared.contract, course)
-        networks = (module.student, module.teacher)
-        load_start(config, networks, folder, is_begun=checkpoint is not None)
+        if checkpoint is None:
+            load_start(config, module.student, folder)
+            module.begin()
         wanted = config.train.compile
         if wanted == "on" or (wanted == "auto" and self.device.type == "cuda"):
             compile_blocks(module)

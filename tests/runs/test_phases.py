@@ -165,6 +165,15 @@ def test_gram_alone_from_any_model(three, tiles, tmp_path):
     assert equal(held, {k: v for k, v in given.items() if k in held})
 
 
+def test_a_run_from_a_model_takes_it_as_its_gram_teacher(three, tiles, tmp_path):
+    out = tmp_path / "gram"
+    settings = ("phases.pretrain.steps=0", "phases.gram.steps=2", "phases.highres=null",
+                f"init.model={three}")  # fmt: skip
+    run(tiles, out, *EVERY_STEP, *settings)
+    given = load_file(three / "model" / "model.safetensors")
+    assert equal(part(state_at(out, 2), "gram_teacher.trunk."), given)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
