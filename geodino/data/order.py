@@ -98,13 +98,16 @@ class Order:
             fits,
             chip=config.chip,
             super_window=config.super_window,
-            whole=self.resident,
+            whole=self.resident or shapes.chips is not None,
         )
         per_tile = self._down.count * self._across.count
         self._start = np.concatenate([[0], np.cumsum(per_tile)])
         self.windows = int(self._start[-1])
         """Super-windows of the source."""
-        self._chips = self._chips_of_windows(per_tile, shapes.weight[fits])
+        if shapes.chips is None:
+            self._chips = self._chips_of_windows(per_tile, shapes.weight[fits])
+        else:
+            self._chips = shapes.chips[fits] * shapes.weight[fits]
         self.samples_per_epoch = max(1, round(float(self._chips.sum())))
         self.depth = self.windows if self.resident else min(self.windows, self._affordable())
         """Super-windows that are mixed with each other at any time."""

@@ -21,6 +21,7 @@ from geodino.geo.regrid import Resampling, axes, resample, source_window
 from geodino.geo.validity import Combine, ReadRule, combine
 from geodino.geo.windows import Window
 from geodino.io.content import SHARD, content_sample, file_of, is_virtual
+from geodino.io.image_key import DRIVER, find_image
 from geodino.io.raster import HandlePool, RasterInfo, read
 from geodino.io.remote import is_far
 
@@ -122,6 +123,11 @@ class Tile:
         return self.base.block
 
     @property
+    def is_image(self) -> bool:
+        """Whether it is a photograph, which is seen whole, and not a part of a map."""
+        return self.base.driver == DRIVER
+
+    @property
     def is_far(self) -> bool:
         """Whether any of its files lies behind a network."""
         return any(is_far(path) for path in self.files)
@@ -219,7 +225,8 @@ class TileIndex:
         samples = dict(zip(once, in_order(content_sample, once, threads=threads), strict=True))
         for path, holder in zip(paths, holders, strict=True):
             size, content = samples[holder]
-            local = path.removeprefix(SHARD)
+            image = find_image(path)
+            local = path.removeprefix(SHARD) if image is None else image.shown
             name = local if is_virtual(local) else os.path.relpath(local, self.root)
             digest.update(f"{name.replace(os.sep, '/')}\0{size}\0{content}\n".encode())
         return digest.hexdigest()
@@ -329,15 +336,16 @@ def resolve_chip(config: DataConfig, index: TileIndex, wanted: int) -> int:
         config: a declared ``chip`` is taken as it is.
         index: the tiles.
         wanted: what the views ask for. ``auto`` lowers it to the side that nine tiles in ten
-            have; smaller tiles are then left out (:func:`too_small`).
+            have; smaller tiles are then left out (:func:`too_small`), smaller photographs are
+            enlarged.
 
     Raises:
-        SourceError: the chip is larger than every tile.
+        SourceError: the chip is larger than every tile, and none is a photograph.
     """
     sides = sorted((min(t.height, t.width) for t in index.tiles), reverse=True)
     if config.chip == "auto":
         return min(wanted, sides[math.ceil(_FITTING * len(sides)) - 1])
-    if config.chip > sides[0]:
+    if config.chip > sides[0] and not any(tile.is_image for tile in index.tiles):
         largest = max(index.tiles, key=lambda t: min(t.height, t.width))
         raise SourceError(
             f"A chip of {config.chip} px (data.chip) is larger than every tile: the largest, "
@@ -349,7 +357,7 @@ def resolve_chip(config: DataConfig, index: TileIndex, wanted: int) -> int:
 
 def too_small(index: TileIndex, chip: int) -> tuple[Tile, ...]:
     """Return the tiles that a chip does not fit into; samples cannot be cut from them."""
-    return tuple(tile for tile in index.tiles if min(tile.height, tile.width) < chip)
+    return tuple(t for t in index.tiles if min(t.height, t.width) < chip and not t.is_image)
 
 
 def first_reasons(bad: Iterable[tuple[str, str]]) -> str:

@@ -8,6 +8,7 @@ from geodino import seeds
 from geodino.data.batch import Batch
 from geodino.data.cuts import shapes_of
 from geodino.data.dates import Companions, companions
+from geodino.data.fit import FittedReader
 from geodino.data.loader import Loader, LoaderConfig
 from geodino.data.order import Order, OrderConfig
 from geodino.data.parallel import thread_count
@@ -156,9 +157,9 @@ def build_planner(config: RunConfig, contract: InputContract, steps: PhaseSteps)
 
 def build_order(config: RunConfig, index: TileIndex, *, seed: int, batch: int, chip: int) -> Order:
     """Build the order of samples over the tiles."""
-    data = config.data
+    data, chip = config.data, resolved_chip(config)
     return Order(
-        shapes_of(index),
+        shapes_of(index, chip=chip),
         OrderConfig(
             seed=seed,
             batch=batch,
@@ -206,7 +207,7 @@ class Feed:
         reader = TileReader(index, self._pool, valid=config.data.valid, fill=contract.mean)
         self.loader = Loader(
             order,
-            reader,
+            FittedReader(index, reader, resolved_chip(config)),
             loader,
             rank=rank,
             world=world,
