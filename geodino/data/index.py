@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from geodino.data.assembly import assemble, snapped
+from geodino.data.chips import resolve_chip, too_small
 from geodino.data.config import DataConfig
 from geodino.data.evidence import decide
 from geodino.data.filters import select
 from geodino.data.images import image_index
 from geodino.data.metadata import Bad, Progress, describe_rasters
+from geodino.data.mixed import is_mix, mixed_index
 from geodino.data.naming import Channels, channels_of, choose_bands, declared_channels
 from geodino.data.overlap import weigh
 from geodino.data.parallel import in_order, thread_count
@@ -25,8 +27,6 @@ from geodino.data.tiles import (
     TileIndex,
     TileReader,
     first_reasons,
-    resolve_chip,
-    too_small,
 )
 from geodino.errors import SourceError
 from geodino.geo.validity import ReadRule
@@ -70,7 +70,8 @@ def build_index(
     declares others.
 
     Args:
-        src: see :func:`geodino.data.sources.catalogue.catalogue`; or an index file.
+        src: see :func:`geodino.data.sources.catalogue.catalogue`; or an index file; or the YAML
+            file of a mix (:mod:`geodino.data.mixed`).
         config: what is declared about the files.
         threads: how many files are opened at once; more where they lie behind a network and
             ``config.threads`` is ``auto``.
@@ -82,6 +83,12 @@ def build_index(
         BandError: bands or types of two files do not fit.
     """
     is_strict = config.strict if strict is None else strict
+    if is_mix(src):
+
+        def build(of: str, own: DataConfig) -> TileIndex:
+            return build_index(of, own, threads=threads, strict=strict, progress=progress)
+
+        return mixed_index(Path(src), config, build=build)
     if Path(src).suffix == INDEX:
         index = _refreshed(load_index(src), config, threads, progress)
     else:
@@ -271,7 +278,10 @@ def _redecided(index: TileIndex, config: DataConfig, threads: int) -> TileIndex:
     asked = {k: v for k, v in _what_is_declared(config).items() if index.declared.get(k) != v}
     if not asked:
         return index
-    is_simple = all(len(_all_parts(tile)) == 1 and tile.recoding is None for tile in index.tiles)
+    is_simple = not index.members and all(
+        len(_all_parts(tile)) == 1 and tile.recoding is None and not tile.is_image
+        for tile in index.tiles
+    )
     if not (asked.keys() <= _REDECIDED and is_simple):
         keys = ", ".join(f"data.{name}" for name in sorted(asked))
         raise SourceError(

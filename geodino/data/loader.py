@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from geodino.data.batch import Batch
 from geodino.data.dates import Companions
+from geodino.data.mixture import Mixture
 from geodino.data.order import Draws, Order
 from geodino.data.parallel import thread_count
 from geodino.errors import SourceError
@@ -114,7 +115,7 @@ class Loader(AbstractContextManager["Loader"]):
 
     def __init__(
         self,
-        order: Order,
+        order: Order | Mixture,
         read_window: ReadWindow,
         config: LoaderConfig,
         *,
@@ -265,7 +266,7 @@ class Loader(AbstractContextManager["Loader"]):
             if attempt:
                 window = self.order.replacement(epoch, position, attempt)
             tile, place = self.order.place(epoch, window)
-            if self.order.resident:
+            if self.order.keeps(window):
                 found = self._decode_once(window, tile, place)
             else:
                 found = self._decode(tile, place, epoch)

@@ -155,14 +155,19 @@ class Order:
 
     def corner(self, sample: int, attempt: int, height: int, width: int) -> tuple[int, int]:
         """Return top and left of a sample's chip in a super-window of height x width pixels."""
-        drawn = seeds.integer(self.config.seed, "chip", sample, attempt)
-        high, low = drawn >> 32, drawn & 0xFFFFFFFF
-        chip = self.config.chip
-        return high * (height - chip + 1) >> 32, low * (width - chip + 1) >> 32
+        return corner(self.config, sample, attempt, height, width)
 
     def pick(self, sample: int, among: int) -> int:
         """Return one of ``range(among)``, for a sample whose drawn places were all too empty."""
-        return seeds.integer(self.config.seed, "pick", sample) % among
+        return pick(self.config, sample, among)
+
+    def keeps(self, _window: int) -> bool:
+        """Whether a super-window is kept once it is decoded."""
+        return self.resident
+
+    def lanes(self, window: Ints) -> Ints:
+        """Return the lanes of super-windows, in whose order the samples of a step lie."""
+        return self._lane[window].astype(np.int64)
 
     def _epoch(self, number: int) -> "_Epoch":
         found = self._epochs.get(number)
@@ -252,6 +257,21 @@ class _Epoch:
         time = visit + (index + jitter) * (self._depth / chips[visit])
         early = index < self._early[start:stop][visit]
         return np.stack([visit + start, time + start, index == chips[visit] - 1, early])
+
+
+def corner(
+    config: OrderConfig, sample: int, attempt: int, height: int, width: int
+) -> tuple[int, int]:
+    """Return top and left of a sample's chip in a super-window of height x width pixels."""
+    drawn = seeds.integer(config.seed, "chip", sample, attempt)
+    high, low = drawn >> 32, drawn & 0xFFFFFFFF
+    chip = config.chip
+    return high * (height - chip + 1) >> 32, low * (width - chip + 1) >> 32
+
+
+def pick(config: OrderConfig, sample: int, among: int) -> int:
+    """Return one of ``range(among)``, for a sample whose drawn places were all too empty."""
+    return seeds.integer(config.seed, "pick", sample) % among
 
 
 def _rounded(chips: Floats, total: int, start: float) -> Ints:

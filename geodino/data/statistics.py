@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from geodino import seeds
 from geodino.data.config import DataConfig
+from geodino.data.mixed import mixed_contract, with_parts
 from geodino.data.parallel import in_order
 from geodino.data.tiles import TileIndex, first_reasons, read_tile
 from geodino.errors import SourceError
@@ -292,10 +293,18 @@ def measure_source(
 
     The index has each tile's share of valid pixels, notes for the run card, and among its ``bad``
     files those whose pixels turned out to be damaged. Where ``config.statistics.source`` names
-    known statistics nothing is measured. See :func:`measure` for arguments and errors.
+    known statistics nothing is measured; the members of a mix are measured one by one and joined
+    by weight. See :func:`measure` for arguments and errors.
     """
     if config.statistics.source == "imagenet":
         return _as_imagenet(index, config)
+    if index.members:
+        parts = [
+            measure_source(index.part(m.name), config, threads=threads, progress=progress)
+            for m in index.members
+        ]
+        contracts = [of_part for _, of_part in parts]
+        return with_parts(index, [part for part, _ in parts]), mixed_contract(index, contracts)
     found = measure(index, config, threads=threads, progress=progress)
     index = index.with_valid_shares(found.tile_shares)
     if found.bad:
@@ -321,7 +330,7 @@ def _as_imagenet(index: TileIndex, config: DataConfig) -> tuple[TileIndex, Input
         low=(0.0,) * 3,
         high=(255.0,) * 3,
         valid=config.valid,
-        nodata=index.rule.text,
+        nodata=index.rule_text,
         gsd_m=index.gsd_m,
         statistics={
             "source": "imagenet", "tiles": len(index.tiles), "of_tiles": len(index.tiles),
@@ -356,7 +365,7 @@ def contract(index: TileIndex, statistics: Statistics, config: DataConfig) -> In
         low=(0.0,) * bands if is_byte else statistics.percentiles[1],
         high=(255.0,) * bands if is_byte else statistics.percentiles[99],
         valid=config.valid,
-        nodata=index.rule.text,
+        nodata=index.rule_text,
         gsd_m=index.gsd_m,
         statistics={
             "tiles": sum(share is not None for share in statistics.tile_shares),

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from geodino.config import parse_overrides
+from geodino.data.chips import resolve_chip
 from geodino.data.config import DataConfig
 from geodino.data.dates import companions
 from geodino.data.fit import enlarged
@@ -14,7 +15,7 @@ from geodino.data.index import build_index
 from geodino.data.parallel import thread_count
 from geodino.data.sources.find import absolute
 from geodino.data.statistics import measure_source
-from geodino.data.tiles import TileIndex, resolve_chip
+from geodino.data.tiles import TileIndex
 from geodino.errors import RecipeError
 from geodino.geo.contract import InputContract
 from geodino.pretrain.phases import PhaseConfig
