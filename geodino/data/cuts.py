@@ -36,8 +36,8 @@ class Shapes:
     far: NDArray[np.bool_] | None = None
     """True for tiles behind a network; None where none is."""
     chips: Ints | None = None
-    """Chips an epoch cuts from each tile, none of which is divided; None: as many as its area
-    holds."""
+    """1 for each tile that gives one chip an epoch and is not divided; None: all give as many as
+    their area holds."""
 
 
 def shapes_of(index: TileIndex, *, chip: int | None = None) -> Shapes:

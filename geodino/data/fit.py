@@ -77,6 +77,4 @@ class FittedReader:
         if key is None:
             return self._reader(tile, window)
         size = fitted_size(of.height, of.width, self._chip)
-        pixels, valid = read_image(key, used_part(of.height, of.width), size=size)
-        down, across = window.slices
-        return pixels[:, down, across], valid[down, across]
+        return read_image(key, used_part(of.height, of.width), size=size, cut=window)

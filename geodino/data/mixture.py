@@ -55,7 +55,8 @@ class Mixture:
         config: seed, batch and chip of the run.
         homogeneous: share of the steps whose whole batch comes from one source; that source is
             drawn by its weight among those that allow it.
-        batch_of: how many samples a step has, where steps differ; None: ``config.batch``.
+        batch_of: how many samples a step has, where steps differ, a function of the step alone;
+            None: ``config.batch``.
 
     Raises:
         ValueError: homogeneous steps are asked for and no part allows them.
@@ -77,7 +78,6 @@ class Mixture:
         self.config = config
         self.too_small = sum(part.order.too_small for part in parts)
         self.source_bytes = sum(part.order.source_bytes for part in parts)
-        self._batch_of = batch_of
         steps = [1.0 - homogeneous, *(homogeneous * pure / max(float(pure.sum()), 1e-300))]
         self._steps = Blocks(steps, STEPS, (config.seed, "mixture", "steps"))
         self._samples = Blocks(list(weights), SAMPLES, (config.seed, "mixture", "samples"))
@@ -87,7 +87,7 @@ class Mixture:
         )
         """Share of all samples of a run that each part gives."""
         self._windows = np.cumsum([0, *(part.order.windows for part in parts)])
-        self._given = _Given(self._steps, len(parts)) if batch_of is not None else None
+        self._given = None if batch_of is None else _Given(self._steps, len(steps), batch_of)
 
     @property
     def samples_per_epoch(self) -> int:
@@ -115,7 +115,7 @@ class Mixture:
         count = self.config.batch if count is None else count
         first = step * self.config.batch if first is None else first
         before = self._before(step)
-        mixed, alone = before[_MIXED], before[1:]
+        mixed, alone = int(before[_MIXED]), before[1:]
         given = alone + self._samples.counts(mixed)
         only = self.homogeneous(step)
         if only is None:
@@ -162,9 +162,9 @@ class Mixture:
 
     def _before(self, step: int) -> Ints:
         """Return how many samples the steps before gave, by kind: mixed, then of one part each."""
-        if self._given is None or self._batch_of is None:
+        if self._given is None:
             return self._steps.counts(step) * self.config.batch
-        return self._given.before(step, self._batch_of)
+        return self._given.before(step)
 
     def _joined(self, first: int, drawn: Sequence[tuple[int, Draws]]) -> Draws:
         """Lay the samples of several parts lane by lane; visits and windows get global numbers."""
@@ -234,46 +234,54 @@ class Blocks:
         self._counts = _whole(np.asarray(shares, dtype=np.float64), size)
         self.shares = self._counts / size
         """Of each kind, after rounding; they sum to 1."""
-        self._block = lru_cache(maxsize=4)(self._laid_out)
+        self._block = lru_cache(maxsize=3)(self._laid_out)
 
     def at(self, number: int) -> int:
         """Return the kind of an item."""
         block, offset = divmod(number, self._size)
-        return int(self._block(block)[offset])
+        return int(self._block(block)[0][offset])
 
     def counts(self, number: int) -> Ints:
         """Return how many items of each kind come before an item."""
-        block, offset = divmod(int(number), self._size)
-        inside = np.bincount(self._block(block)[:offset], minlength=len(self._counts))
-        return np.asarray(block * self._counts + inside, dtype=np.int64)
+        block, offset = divmod(number, self._size)
+        return np.asarray(block * self._counts + self._block(block)[1][offset], dtype=np.int64)
 
-    def _laid_out(self, block: int) -> NDArray[np.int64]:
+    def kinds(self, block: int) -> Ints:
+        """Return the kinds of all items of a block."""
+        return self._block(block)[0]
+
+    def _laid_out(self, block: int) -> tuple[Ints, NDArray[np.int32]]:
+        """Return the kinds of a block, and how many of each come before each of its items."""
         kinds = np.repeat(np.arange(len(self._counts)), self._counts)
         index = np.arange(self._size) - (np.cumsum(self._counts) - self._counts)[kinds]
         jitter = seeds.rng(*self._key, block).random(self._size)
         turn = np.argsort((index + jitter) / self._counts[kinds], kind="stable")
-        return np.asarray(kinds[turn], dtype=np.int64)
+        kinds = kinds[turn]
+        before = np.zeros((self._size + 1, len(self._counts)), dtype=np.int32)
+        before[np.arange(1, self._size + 1), kinds] = 1
+        return kinds, np.cumsum(before, axis=0, dtype=np.int32)
 
 
 class _Given:
-    """Samples by kind of step where steps differ in size: running sums, kept block by block."""
+    """Samples by kind of step where steps differ in size: running sums, block by block."""
 
-    def __init__(self, steps: Blocks, parts: int) -> None:
-        self._steps = steps
-        self._sums = [np.zeros(parts + 1, dtype=np.int64)]
+    def __init__(self, steps: Blocks, kinds: int, batch_of: Callable[[int], int]) -> None:
+        self._steps, self._kinds, self._batch_of = steps, kinds, batch_of
+        self._starts = [np.zeros(kinds, dtype=np.int64)]
+        self._within = lru_cache(maxsize=2)(self._summed)
 
-    def before(self, step: int, batch_of: Callable[[int], int]) -> Ints:
+    def before(self, step: int) -> Ints:
+        """Return the samples that the steps before gave, by kind of step."""
         block, offset = divmod(step, STEPS)
-        while len(self._sums) <= block:
-            number = len(self._sums) - 1
-            self._sums.append(self._sums[-1] + self._within(number, STEPS, batch_of))
-        return self._sums[block] + self._within(block, offset, batch_of)
+        while len(self._starts) <= block:
+            self._starts.append(self._starts[-1] + self._within(len(self._starts) - 1)[-1])
+        return self._starts[block] + self._within(block)[offset]
 
-    def _within(self, block: int, steps: int, batch_of: Callable[[int], int]) -> Ints:
-        out = np.zeros_like(self._sums[0])
-        for step in range(block * STEPS, block * STEPS + steps):
-            out[self._steps.at(step)] += batch_of(step)
-        return out
+    def _summed(self, block: int) -> Ints:
+        sums = np.zeros((STEPS + 1, self._kinds), dtype=np.int64)
+        sizes = [self._batch_of(step) for step in range(block * STEPS, (block + 1) * STEPS)]
+        sums[np.arange(1, STEPS + 1), self._steps.kinds(block)] = sizes
+        return np.asarray(np.cumsum(sums, axis=0), dtype=np.int64)
 
 
 def _whole(shares: NDArray[np.float64], total: int) -> Ints:

@@ -108,6 +108,7 @@ class Order:
             self._chips = self._chips_of_windows(per_tile, shapes.weight[fits])
         else:
             self._chips = shapes.chips[fits] * shapes.weight[fits]
+        self._one_chip = shapes.chips is not None and not self.resident
         self.samples_per_epoch = max(1, round(float(self._chips.sum())))
         self.depth = self.windows if self.resident else min(self.windows, self._affordable())
         """Super-windows that are mixed with each other at any time."""
@@ -137,12 +138,17 @@ class Order:
     def place(self, epoch: int, window: int) -> tuple[int, Window]:
         """Return the tile's number and the place of a super-window in it, in one epoch.
 
+        Of a tile that gives one chip and is not kept only this chip is decoded.
         Inner borders move from epoch to epoch by whole blocks: a chip cannot lie across a border,
         so borders that stayed would leave the pixels beside them unseen for ever.
         """
         row = int(np.searchsorted(self._start, window, side="right")) - 1
         tile, local = int(self._tiles[row]), window - int(self._start[row])
         down, across = divmod(local, int(self._across.count[row]))
+        if self._one_chip:
+            height, width = int(self._down.length[row]), int(self._across.length[row])
+            top, left = _corner(self.config, height, width, "square", epoch, tile)
+            return tile, Window(top, left, self.config.chip, self.config.chip)
         key = (self.config.seed, "borders", epoch, tile)
         top, bottom = self._down.span(row, down, (*key, "down"))
         left, right = self._across.span(row, across, (*key, "across"))
@@ -263,7 +269,11 @@ def corner(
     config: OrderConfig, sample: int, attempt: int, height: int, width: int
 ) -> tuple[int, int]:
     """Return top and left of a sample's chip in a super-window of height x width pixels."""
-    drawn = seeds.integer(config.seed, "chip", sample, attempt)
+    return _corner(config, height, width, "chip", sample, attempt)
+
+
+def _corner(config: OrderConfig, height: int, width: int, *key: seeds.Key) -> tuple[int, int]:
+    drawn = seeds.integer(config.seed, *key)
     high, low = drawn >> 32, drawn & 0xFFFFFFFF
     chip = config.chip
     return high * (height - chip + 1) >> 32, low * (width - chip + 1) >> 32

@@ -102,7 +102,11 @@ def describe_image(key: ImageKey) -> RasterInfo:
 
 
 def read_image(
-    key: ImageKey, window: Window | None = None, *, size: tuple[int, int] | None = None
+    key: ImageKey,
+    window: Window | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    cut: Window | None = None,
 ) -> tuple[UInt8[np.ndarray, "3 h w"], Bool[np.ndarray, "h w"]]:
     """Decode a picture, upright.
 
@@ -111,10 +115,11 @@ def read_image(
         window: which part, in pixels of the upright picture; None for all of it.
         size: rows and columns that this part is resized to, bicubic and antialiased. A JPEG is
             then decoded at a half, quarter or eighth where that still has as many pixels.
+        cut: which pixels of the resized part are wanted; None for all of them.
 
     Returns:
-        Red, green and blue, and where they may be used; a read-only view of one value where the
-        picture has no transparent pixel.
+        Red, green and blue (a read-only view of pixels that lie together), and where they may be
+        used; a read-only view of one value where the picture has no transparent pixel.
 
     Raises:
         SourceError: it vanished, is damaged, or is another picture than it was.
@@ -139,9 +144,9 @@ def read_image(
         upright = _as_rgb(image)
         if turn is not None:
             upright = upright.transpose(turn)
-        upright = _resized(upright, part, (height, width), size)
+        upright = _resized(upright, part, (height, width), size, cut)
         array = np.asarray(upright)
-    pixels = np.ascontiguousarray(array[..., :3].transpose(2, 0, 1))
+    pixels = array[..., :3].transpose(2, 0, 1)
     if array.shape[2] == 4:
         opaque = array[..., 3] >= _OPAQUE
         if not opaque.all():
@@ -150,18 +155,32 @@ def read_image(
 
 
 def _resized(
-    image: Image.Image, part: Window, whole: tuple[int, int], size: tuple[int, int] | None
+    image: Image.Image,
+    part: Window,
+    whole: tuple[int, int],
+    size: tuple[int, int] | None,
+    cut: Window | None,
 ) -> Image.Image:
     """Cut ``part`` of the ``whole`` out of an image that may be decoded smaller, and resize it."""
-    down, across = image.height / whole[0], image.width / whole[1]
-    box = (part.left * across, part.top * down, part.right * across, part.bottom * down)
     height, width = size or (part.height, part.width)
-    if image.size == (width, height) and box == (0.0, 0.0, float(width), float(height)):
-        return image
-    if size is None:
-        return image.crop((part.left, part.top, part.right, part.bottom))
+    cut = cut or Window(0, 0, height, width)
+    if size in (None, (part.height, part.width)) and image.size == whole[::-1]:
+        left, top = part.left + cut.left, part.top + cut.top
+        box = (left, top, left + cut.width, top + cut.height)
+        return image if box == (0, 0, *image.size) else image.crop(box)
+    # From pixels of the resized part to those of the image as it was decoded.
+    down, across = image.height / whole[0], image.width / whole[1]
+    rows, columns = part.height / height, part.width / width
+    bounds = (
+        (part.left + cut.left * columns) * across,
+        (part.top + cut.top * rows) * down,
+        min((part.left + cut.right * columns) * across, image.width),
+        min((part.top + cut.bottom * rows) * down, image.height),
+    )
     # Colour is weighed by alpha on the way, so nothing bleeds out of transparent pixels.
-    return image.resize((width, height), Image.Resampling.BICUBIC, box=box, reducing_gap=_GAP)
+    return image.resize(
+        (cut.width, cut.height), Image.Resampling.BICUBIC, box=bounds, reducing_gap=_GAP
+    )
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
@@ -239,18 +258,16 @@ class _Span(io.RawIOBase):
         return len(data)
 
 
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 where none is told.
-
-    Pillow's own way decodes a whole PNG to look for the tag, and warns of damage we can pass over.
-    """
-    if image.format == "TIFF":
-        found = image.tag_v2.get(_ORIENTATION, 1)  # type: ignore[attr-defined]
-        return found if found in _TURNS else 1
-    return exif_orientation(image.info.get("exif") or b"")
-
-
 _ORIENTATION: Final = 274
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation that is still to be applied, 1 for none.
+
+    Pillow turns a TIFF by itself; its own way for the others decodes a whole PNG to look for the
+    tag, and warns of damage that can be passed over.
+    """
+    return 1 if image.format == "TIFF" else exif_orientation(image.info.get("exif") or b"")
 
 
 def exif_orientation(exif: bytes) -> int:
