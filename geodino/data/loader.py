@@ -186,7 +186,7 @@ class Loader(AbstractContextManager["Loader"]):
         first, count = self._span(step)
         if count % self._world:
             raise ValueError(f"a batch of {count} cannot be cut into {self._world} shares")
-        draws, share = self.order.samples(first, count), count // self._world
+        draws, share = self.order.of_step(step, first, count), count // self._world
         mine = draws.rows(self._rank * share, (self._rank + 1) * share)
         visits = list(zip(mine.epoch.tolist(), mine.position.tolist(), strict=True))
         for visit, window in zip(visits, mine.window.tolist(), strict=True):

@@ -29,6 +29,9 @@ SAMPLES = 100_000
 
 _MIXED = 0
 
+Span = Callable[[int], tuple[int, int]]
+"""Step -> number of its first sample, and how many it has."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -55,8 +58,10 @@ class Mixture:
         config: seed, batch and chip of the run.
         homogeneous: share of the steps whose whole batch comes from one source; that source is
             drawn by its weight among those that allow it.
-        batch_of: how many samples a step has, where steps differ, a function of the step alone;
-            None: ``config.batch``.
+        span: number of the first sample of a step, and how many samples it has, a function of the
+            step alone; None: every step has ``config.batch``.
+        origin: step and sample from which on samples are counted. Before it, every source is taken
+            to have given its share.
 
     Raises:
         ValueError: homogeneous steps are asked for and no part allows them.
@@ -68,7 +73,8 @@ class Mixture:
         config: OrderConfig,
         *,
         homogeneous: float = 0.0,
-        batch_of: Callable[[int], int] | None = None,
+        span: Span | None = None,
+        origin: tuple[int, int] = (0, 0),
     ) -> None:
         weights = np.array([part.weight for part in parts], dtype=np.float64)
         pure = weights * [part.homogeneous for part in parts]
@@ -87,7 +93,10 @@ class Mixture:
         )
         """Share of all samples of a run that each part gives."""
         self._windows = np.cumsum([0, *(part.order.windows for part in parts)])
-        self._given = None if batch_of is None else _Given(self._steps, len(steps), batch_of)
+        self._span, self._origin = span, origin
+        self._given = None if span is None else _Given(self._steps, len(steps), span, origin[0])
+        self._offsets = np.array([int(origin[1] * share) for share in self.shares], dtype=np.int64)
+        """Samples that each part is taken to have given before the origin."""
 
     @property
     def samples_per_epoch(self) -> int:
@@ -104,19 +113,20 @@ class Mixture:
         kind = self._steps.at(step)
         return None if kind == _MIXED else kind - 1
 
-    def step(self, step: int, *, first: int | None = None, count: int | None = None) -> Draws:
-        """Return the samples of the global batch of a step.
+    def step(self, step: int) -> Draws:
+        """Return the samples of the global batch of a step."""
+        batch = self.config.batch
+        first, count = (step * batch, batch) if self._span is None else self._span(step)
+        return self.of_step(step, first, count)
 
-        Args:
-            step: of the run, from 0.
-            first: global number of its first sample, where steps differ in their batch.
-            count: its samples, likewise; as ``batch_of`` says.
+    def of_step(self, step: int, first: int, count: int) -> Draws:
+        """Return the samples of a step, ``count`` from global sample number ``first`` on.
+
+        Both must be what ``span`` says of the step.
         """
-        count = self.config.batch if count is None else count
-        first = step * self.config.batch if first is None else first
         before = self._before(step)
         mixed, alone = int(before[_MIXED]), before[1:]
-        given = alone + self._samples.counts(mixed)
+        given = self._offsets + alone + self._samples.counts(mixed)
         only = self.homogeneous(step)
         if only is None:
             wanted = self._samples.counts(mixed + count) - self._samples.counts(mixed)
@@ -161,10 +171,10 @@ class Mixture:
         return self.parts[number], epoch // len(self.parts), window - int(self._windows[number])
 
     def _before(self, step: int) -> Ints:
-        """Return how many samples the steps before gave, by kind: mixed, then of one part each."""
-        if self._given is None:
-            return self._steps.counts(step) * self.config.batch
-        return self._given.before(step)
+        """Return the samples of the steps from the origin on, by kind: mixed, then of each part."""
+        if self._given is not None:
+            return self._given.before(step)
+        return (self._steps.counts(step) - self._steps.counts(self._origin[0])) * self.config.batch
 
     def _joined(self, first: int, drawn: Sequence[tuple[int, Draws]]) -> Draws:
         """Lay the samples of several parts lane by lane; visits and windows get global numbers."""
@@ -181,11 +191,23 @@ class Mixture:
         )
 
 
-def mixture_of(index: TileIndex, config: OrderConfig) -> Mixture:
+def mixture_of(
+    index: TileIndex,
+    config: OrderConfig,
+    *,
+    span: Span | None = None,
+    origin: tuple[int, int] = (0, 0),
+) -> Mixture:
     """Build the order of samples over the members of a mix.
 
     Memory goes to small sources first, so that those are kept whole that can be. Every source
     draws with a seed made of its name: another source beside it does not change its samples.
+
+    Args:
+        index: with members.
+        config: of the run.
+        span: see :class:`Mixture`.
+        origin: likewise.
 
     Raises:
         SourceError: every tile of a member is smaller than the chip.
@@ -203,7 +225,7 @@ def mixture_of(index: TileIndex, config: OrderConfig) -> Mixture:
             raise SourceError(f"Source {member.name} of the mix: {error}") from error
         tiles = np.flatnonzero(sources == member.name)
         parts.append(Part(order, tiles, member.weight, member.homogeneous))
-    return Mixture(parts, config, homogeneous=index.homogeneous)
+    return Mixture(parts, config, homogeneous=index.homogeneous, span=span, origin=origin)
 
 
 def _budgets(shapes: Sequence[Shapes], budget: int) -> list[int]:
@@ -246,10 +268,6 @@ class Blocks:
         block, offset = divmod(number, self._size)
         return np.asarray(block * self._counts + self._block(block)[1][offset], dtype=np.int64)
 
-    def kinds(self, block: int) -> Ints:
-        """Return the kinds of all items of a block."""
-        return self._block(block)[0]
-
     def _laid_out(self, block: int) -> tuple[Ints, NDArray[np.int32]]:
         """Return the kinds of a block, and how many of each come before each of its items."""
         kinds = np.repeat(np.arange(len(self._counts)), self._counts)
@@ -265,22 +283,25 @@ class Blocks:
 class _Given:
     """Samples by kind of step where steps differ in size: running sums, block by block."""
 
-    def __init__(self, steps: Blocks, kinds: int, batch_of: Callable[[int], int]) -> None:
-        self._steps, self._kinds, self._batch_of = steps, kinds, batch_of
+    def __init__(self, steps: Blocks, kinds: int, span: Span, origin: int) -> None:
+        self._steps, self._kinds, self._span, self._origin = steps, kinds, span, origin
         self._starts = [np.zeros(kinds, dtype=np.int64)]
         self._within = lru_cache(maxsize=2)(self._summed)
 
     def before(self, step: int) -> Ints:
-        """Return the samples that the steps before gave, by kind of step."""
-        block, offset = divmod(step, STEPS)
+        """Return the samples that the steps from the origin on gave, by kind of step."""
+        block, offset = divmod(step - self._origin, STEPS)
         while len(self._starts) <= block:
             self._starts.append(self._starts[-1] + self._within(len(self._starts) - 1)[-1])
-        return self._starts[block] + self._within(block)[offset]
+        within: Ints = self._within(block)[offset]
+        return self._starts[block] + within
 
     def _summed(self, block: int) -> Ints:
+        first = self._origin + block * STEPS
+        steps = range(first, first + STEPS)
         sums = np.zeros((STEPS + 1, self._kinds), dtype=np.int64)
-        sizes = [self._batch_of(step) for step in range(block * STEPS, (block + 1) * STEPS)]
-        sums[np.arange(1, STEPS + 1), self._steps.kinds(block)] = sizes
+        kinds = [self._steps.at(step) for step in steps]
+        sums[np.arange(1, STEPS + 1), kinds] = [self._span(step)[1] for step in steps]
         return np.asarray(np.cumsum(sums, axis=0), dtype=np.int64)
 
 

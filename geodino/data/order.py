@@ -120,6 +120,10 @@ class Order:
         """Return the samples of the global batch of a step."""
         return self.samples(step * self.config.batch, self.config.batch)
 
+    def of_step(self, _step: int, first: int, count: int) -> Draws:
+        """Return the samples of a step that has ``count`` from global sample number ``first`` on."""
+        return self.samples(first, count)
+
     def samples(self, first: int, count: int) -> Draws:
         """Return ``count`` samples from global sample number ``first`` on, lane by lane."""
         stop = first + count

@@ -186,8 +186,11 @@ def build_order(
     )
     if not index.members:
         return Order(shapes_of(index, chip=chip), of)
-    return mixture_of(index, of) if steps is None else mixture_of(index, of, span=steps.span,
-        origin=(steps.start, steps.first_sample))
+    return (
+        mixture_of(index, of)
+        if steps is None
+        else mixture_of(index, of, span=steps.span, origin=(steps.start, steps.first_sample))
+    )
 
 
 def resolved_chip(config: RunConfig, phase: PhaseConfig | None = None) -> int:

@@ -37,15 +37,13 @@ def config(*, seed=0, batch=8, budget=0):
     )
 
 
-def mixture(*weights, pure=(), homogeneous=0.0, batch=8, seed=0, budget=0, batch_of=None):
+def mixture(*weights, pure=(), homogeneous=0.0, batch=8, seed=0, budget=0, **more):
     parts, first = [], 0
     for n, weight in enumerate(weights):
         tiles = np.arange(first, first + n + 3)
         first += n + 3
         parts.append(Part(order(n + 3, 100 + n, budget=budget), tiles, weight, n in pure))
-    return Mixture(
-        parts, config(seed=seed, batch=batch), homogeneous=homogeneous, batch_of=batch_of
-    )
+    return Mixture(parts, config(seed=seed, batch=batch), homogeneous=homogeneous, **more)
 
 
 def sources(of, draws):
@@ -140,29 +138,51 @@ def test_any_step_can_be_computed_first(weights, homogeneous, start, batch):
     assert given.tolist() == (steps[1:] + fresh._samples.counts(int(steps[0]))).tolist()
 
 
+SIZES = (4, 12, 8, 1)
+
+
+def uneven(step):
+    """Steps of 4, 12, 8 and 1 samples in turn."""
+    whole, rest = divmod(step, len(SIZES))
+    return whole * sum(SIZES) + sum(SIZES[:rest]), SIZES[rest]
+
+
 def test_steps_of_different_sizes_leave_no_sample_out():
-    sizes = [4, 12, 8, 1]
-
-    def batch_of(step):
-        return sizes[step % 4]
-
-    of = mixture(0.7, 0.3, pure=(0,), homogeneous=0.2, batch_of=batch_of)
-    seen, first = {0: [], 1: []}, 0
+    of = mixture(0.7, 0.3, pure=(0,), homogeneous=0.2, span=uneven)
+    seen = {0: [], 1: []}
     for step in range(1100):
-        draws = of.step(step, first=first, count=batch_of(step))
-        assert draws.first == first
-        assert len(draws.epoch) == batch_of(step)
-        first += batch_of(step)
+        draws = of.step(step)
+        assert (draws.first, len(draws.epoch)) == uneven(step)
         for row, n in enumerate(sources(of, draws)):
             seen[n].append((draws.epoch[row] // 2, draws.position[row]))
     for n, part in enumerate(of.parts):
         own = part.order.samples(0, len(seen[n]))
         expected = Counter(zip(own.epoch.tolist(), own.position.tolist(), strict=True))
         assert Counter(seen[n]) == expected
-    late = mixture(0.7, 0.3, pure=(0,), homogeneous=0.2, batch_of=batch_of)
-    before = sum(batch_of(step) for step in range(1090))
-    again = of.step(1090, first=before, count=8)
-    assert same(late.step(1090, first=before, count=8), again)
+    late = mixture(0.7, 0.3, pure=(0,), homogeneous=0.2, span=uneven)
+    assert same(late.step(1090), of.step(1090))
+
+
+@pytest.mark.parametrize("is_uneven", [False, True])
+def test_a_later_phase_counts_from_its_start_and_goes_on_where_sources_were(is_uneven):
+    """Of 300 samples before it, the first source gave 0.76, the second 0.24: 228 and 72."""
+    origin = (37, 300)
+
+    def span(step):
+        first, count = uneven(step - 37) if is_uneven else (8 * (step - 37), 8)
+        return 300 + first, count
+
+    of = mixture(0.7, 0.3, pure=(0,), homogeneous=0.2, span=span, origin=origin)
+    seen = {0: [], 1: []}
+    for step in range(37, 137):
+        draws = of.step(step)
+        assert draws.first == span(step)[0]
+        for row, n in enumerate(sources(of, draws)):
+            seen[n].append((draws.epoch[row] // 2, draws.position[row]))
+    for n, (part, first) in enumerate(zip(of.parts, (228, 72), strict=True)):
+        own = part.order.samples(first, len(seen[n]))
+        expected = Counter(zip(own.epoch.tolist(), own.position.tolist(), strict=True))
+        assert Counter(seen[n]) == expected
 
 
 def test_another_source_beside_it_does_not_change_what_a_source_gives(tmp_path):
