@@ -7,6 +7,8 @@ import pytest
 from images_support import write_pictures, write_tar
 from tests_support import textured, write_tile
 
+from geodino.data.config import DataConfig
+from geodino.data.inspection.survey import survey
 from geodino.errors import SourceError
 from geodino.files import read_lines
 from geodino.runs.pretrain import PretrainJob, pretrain
@@ -104,3 +106,6 @@ def test_the_last_learning_rate_of_the_imagenet_recipe_is_one_millionth():
 def test_what_looks_at_maps_refuses_photographs_in_words(photos, tmp_path):
     with pytest.raises(SourceError, match="cannot be asked of photographs"):
         run(photos, tmp_path / "r", *IMAGES, "data.dates=2")
+    for src, config in ((str(photos), DataConfig(kind="images")), ("mix.yaml", DataConfig())):
+        with pytest.raises(SourceError, match="pretrain --dry-run"):
+            survey(src, config, threads=1)
