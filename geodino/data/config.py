@@ -9,7 +9,11 @@ from geodino.geo.regrid import Resampling
 
 
 class StatisticsConfig(Config):
-    """How much of an archive the statistics are computed on."""
+    """Mean and standard deviation of the input, and how much of an archive they are computed on."""
+
+    source: Literal["measured", "imagenet"] = "measured"
+    """``measured`` on the source, or ``imagenet``: those of ImageNet-1k's photographs, with which
+    web images are usually normalised (red, green and blue of 8 bits only); no pixel is read."""
 
     max_pixels: int = Field(default=2**27, ge=1)
     """Pixels to read at most. A larger archive is represented by a seeded choice of its
@@ -22,6 +26,15 @@ class StatisticsConfig(Config):
 
 class DataConfig(Config):
     """What is read from the tiles, and how."""
+
+    kind: Literal["tiles", "images"] = "tiles"
+    """What the files are: ``tiles`` of a map, in any bands, from which chips are cut at their own
+    scale; or ``images``, photographs that are seen whole: upright, in 8-bit RGB, resized so that
+    the shorter side is the chip. ``images`` also reads WebDataset shards member by member."""
+
+    min_side: int = Field(default=32, ge=1)
+    """With ``kind: images``, pictures with a shorter side below this are left out and counted,
+    pixels. Those between it and the chip are enlarged, and counted too."""
 
     dataset: str | None = None
     """Descriptor of the files: the name of one that travels with geodino, or a folder with a

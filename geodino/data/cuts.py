@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodino import seeds
+from geodino.data.fit import fitted_size
 from geodino.data.tiles import Tile, TileIndex
 
 _WIDEST = 4
@@ -34,11 +35,25 @@ class Shapes:
     """Share of the chips of its area that a tile gives; below 1 where others cover its ground."""
     far: NDArray[np.bool_] | None = None
     """True for tiles behind a network; None where none is."""
+    chips: Ints | None = None
+    """1 for each tile that gives one chip an epoch and is not divided; None: all give as many as
+    their area holds."""
 
 
-def shapes_of(index: TileIndex) -> Shapes:
-    """Return the sizes of the tiles of an index, in its order."""
+def shapes_of(index: TileIndex, *, chip: int | None = None) -> Shapes:
+    """Return the sizes of the tiles of an index, in its order, as samples of ``chip`` see them.
+
+    A photograph is as large as it is once fitted to the chip (:mod:`geodino.data.fit`).
+
+    Raises:
+        ValueError: the tiles are photographs, and no chip is given.
+    """
+    are_images = any(tile.is_image for tile in index.tiles)
+    if are_images and chip is None:
+        raise ValueError("the size of a fitted photograph depends on the chip")
     rows = [(t.height, t.width, *_block(t)) for t in index.tiles]
+    if are_images and chip is not None:
+        rows = [2 * fitted_size(t.height, t.width, chip) for t in index.tiles]
     height, width, block_height, block_width = np.array(rows, dtype=np.int64).reshape(-1, 4).T
     dtype = np.dtype(index.dtype)
     # 64-bit floats are kept as 32-bit ones.
@@ -52,6 +67,7 @@ def shapes_of(index: TileIndex) -> Shapes:
         weight=np.array([t.weight for t in index.tiles]),
         # The chunks of a zarr store are objects of their own, whatever lies beside them.
         far=np.array([t.is_far and t.base.driver != "Zarr" for t in index.tiles]),
+        chips=np.ones(len(rows), dtype=np.int64) if are_images else None,
     )
 
 

@@ -1,14 +1,18 @@
 """The tile index: every image of a source, what its metadata says, and how it will be read."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from geodino.data.assembly import assemble, snapped
+from geodino.data.chips import resolve_chip, too_small
 from geodino.data.config import DataConfig
 from geodino.data.evidence import decide
 from geodino.data.filters import select
+from geodino.data.images import image_index
+from geodino.data.metadata import Bad, Progress, describe_rasters
+from geodino.data.mixed import is_mix, mixed_index
 from geodino.data.naming import Channels, channels_of, choose_bands, declared_channels
 from geodino.data.overlap import weigh
 from geodino.data.parallel import in_order, thread_count
@@ -23,13 +27,11 @@ from geodino.data.tiles import (
     TileIndex,
     TileReader,
     first_reasons,
-    resolve_chip,
-    too_small,
 )
 from geodino.errors import SourceError
 from geodino.geo.validity import ReadRule
 from geodino.io.metadata import is_unchanged
-from geodino.io.raster import RasterInfo, describe
+from geodino.io.raster import RasterInfo
 from geodino.io.remote import is_far, sidecars_are_read
 
 __all__ = [
@@ -43,13 +45,8 @@ __all__ = [
     "too_small",
 ]
 
-Progress = Callable[[int, int], None]
-"""Called with (files done, files in all)."""
-
-Bad = list[tuple[str, str]]
-
 _DECLARED = frozenset(
-    {"dataset", "bands", "band_names", "scale", "offset", "decibel", "grid", "resampling", "mask",
+    {"kind", "min_side", "dataset", "bands", "band_names", "scale", "offset", "decibel", "grid", "resampling", "mask",
      "alpha", "nodata"}
 )  # fmt: skip
 """Keys of ``data`` that say what files hold; others choose among tiles or say how to read them."""
@@ -73,7 +70,8 @@ def build_index(
     declares others.
 
     Args:
-        src: see :func:`geodino.data.sources.catalogue.catalogue`; or an index file.
+        src: see :func:`geodino.data.sources.catalogue.catalogue`; or an index file; or the YAML
+            file of a mix (:mod:`geodino.data.mixed`).
         config: what is declared about the files.
         threads: how many files are opened at once; more where they lie behind a network and
             ``config.threads`` is ``auto``.
@@ -85,6 +83,12 @@ def build_index(
         BandError: bands or types of two files do not fit.
     """
     is_strict = config.strict if strict is None else strict
+    if is_mix(src):
+
+        def build(of: str, own: DataConfig) -> TileIndex:
+            return build_index(of, own, threads=threads, strict=strict, progress=progress)
+
+        return mixed_index(Path(src), config, build=build)
     if Path(src).suffix == INDEX:
         index = _refreshed(load_index(src), config, threads, progress)
     else:
@@ -106,6 +110,8 @@ def _built(
     src: str | Path, config: DataConfig, threads: int, progress: Progress | None
 ) -> TileIndex:
     """Index a source that is looked at for the first time."""
+    if config.kind == "images":
+        return image_index(src, config, threads=threads, progress=progress)
     listed = catalogue(src, config)
     far = any(is_far(path) for scene in listed.scenes for path in scene.paths)
     threads = _enough(threads, config, far=far)
@@ -211,42 +217,6 @@ def _describe_all(
     return describe_rasters(paths, listed.infos, threads, progress)
 
 
-def describe_rasters(
-    paths: Sequence[str],
-    known: Mapping[str, RasterInfo],
-    threads: int,
-    progress: Progress | None,
-) -> tuple[dict[str, RasterInfo], Bad]:
-    """Describe rasters by threads: what their metadata says, or why they are of no use.
-
-    Args:
-        paths: each once.
-        known: what is known already, by path; not opened again.
-        threads: how many are opened at once.
-        progress: told after each.
-    """
-
-    def attempt(path: str) -> RasterInfo | SourceError:
-        if path in known:
-            return known[path]
-        try:
-            return describe(path)
-        except SourceError as error:
-            return error
-
-    infos: dict[str, RasterInfo] = {}
-    bad: Bad = []
-    results = in_order(attempt, paths, threads=threads)
-    for done, (path, found) in enumerate(zip(paths, results, strict=True), start=1):
-        if isinstance(found, SourceError):
-            bad.append((path, str(found)))
-        else:
-            infos[path] = found
-        if progress is not None:
-            progress(done, len(paths))
-    return infos, bad
-
-
 def _refreshed(
     index: TileIndex, config: DataConfig, threads: int, progress: Progress | None
 ) -> TileIndex:
@@ -308,7 +278,10 @@ def _redecided(index: TileIndex, config: DataConfig, threads: int) -> TileIndex:
     asked = {k: v for k, v in _what_is_declared(config).items() if index.declared.get(k) != v}
     if not asked:
         return index
-    is_simple = all(len(_all_parts(tile)) == 1 and tile.recoding is None for tile in index.tiles)
+    is_simple = not index.members and all(
+        len(_all_parts(tile)) == 1 and tile.recoding is None and not tile.is_image
+        for tile in index.tiles
+    )
     if not (asked.keys() <= _REDECIDED and is_simple):
         keys = ", ".join(f"data.{name}" for name in sorted(asked))
         raise SourceError(

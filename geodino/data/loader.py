@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from geodino.data.batch import Batch
 from geodino.data.dates import Companions
+from geodino.data.mixture import Mixture
 from geodino.data.order import Draws, Order
 from geodino.data.parallel import thread_count
 from geodino.errors import SourceError
@@ -114,7 +115,7 @@ class Loader(AbstractContextManager["Loader"]):
 
     def __init__(
         self,
-        order: Order,
+        order: Order | Mixture,
         read_window: ReadWindow,
         config: LoaderConfig,
         *,
@@ -185,7 +186,7 @@ class Loader(AbstractContextManager["Loader"]):
         first, count = self._span(step)
         if count % self._world:
             raise ValueError(f"a batch of {count} cannot be cut into {self._world} shares")
-        draws, share = self.order.samples(first, count), count // self._world
+        draws, share = self.order.of_step(step, first, count), count // self._world
         mine = draws.rows(self._rank * share, (self._rank + 1) * share)
         visits = list(zip(mine.epoch.tolist(), mine.position.tolist(), strict=True))
         for visit, window in zip(visits, mine.window.tolist(), strict=True):
@@ -265,7 +266,7 @@ class Loader(AbstractContextManager["Loader"]):
             if attempt:
                 window = self.order.replacement(epoch, position, attempt)
             tile, place = self.order.place(epoch, window)
-            if self.order.resident:
+            if self.order.keeps(window):
                 found = self._decode_once(window, tile, place)
             else:
                 found = self._decode(tile, place, epoch)

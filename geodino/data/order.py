@@ -98,13 +98,17 @@ class Order:
             fits,
             chip=config.chip,
             super_window=config.super_window,
-            whole=self.resident,
+            whole=self.resident or shapes.chips is not None,
         )
         per_tile = self._down.count * self._across.count
         self._start = np.concatenate([[0], np.cumsum(per_tile)])
         self.windows = int(self._start[-1])
         """Super-windows of the source."""
-        self._chips = self._chips_of_windows(per_tile, shapes.weight[fits])
+        if shapes.chips is None:
+            self._chips = self._chips_of_windows(per_tile, shapes.weight[fits])
+        else:
+            self._chips = shapes.chips[fits] * shapes.weight[fits]
+        self._one_chip = shapes.chips is not None and not self.resident
         self.samples_per_epoch = max(1, round(float(self._chips.sum())))
         self.depth = self.windows if self.resident else min(self.windows, self._affordable())
         """Super-windows that are mixed with each other at any time."""
@@ -115,6 +119,10 @@ class Order:
     def step(self, step: int) -> Draws:
         """Return the samples of the global batch of a step."""
         return self.samples(step * self.config.batch, self.config.batch)
+
+    def of_step(self, _step: int, first: int, count: int) -> Draws:
+        """Return the samples of a step that has ``count`` from global sample number ``first`` on."""
+        return self.samples(first, count)
 
     def samples(self, first: int, count: int) -> Draws:
         """Return ``count`` samples from global sample number ``first`` on, lane by lane."""
@@ -134,12 +142,17 @@ class Order:
     def place(self, epoch: int, window: int) -> tuple[int, Window]:
         """Return the tile's number and the place of a super-window in it, in one epoch.
 
+        Of a tile that gives one chip and is not kept only this chip is decoded.
         Inner borders move from epoch to epoch by whole blocks: a chip cannot lie across a border,
         so borders that stayed would leave the pixels beside them unseen for ever.
         """
         row = int(np.searchsorted(self._start, window, side="right")) - 1
         tile, local = int(self._tiles[row]), window - int(self._start[row])
         down, across = divmod(local, int(self._across.count[row]))
+        if self._one_chip:
+            height, width = int(self._down.length[row]), int(self._across.length[row])
+            top, left = _corner(self.config, height, width, "square", epoch, tile)
+            return tile, Window(top, left, self.config.chip, self.config.chip)
         key = (self.config.seed, "borders", epoch, tile)
         top, bottom = self._down.span(row, down, (*key, "down"))
         left, right = self._across.span(row, across, (*key, "across"))
@@ -152,14 +165,19 @@ class Order:
 
     def corner(self, sample: int, attempt: int, height: int, width: int) -> tuple[int, int]:
         """Return top and left of a sample's chip in a super-window of height x width pixels."""
-        drawn = seeds.integer(self.config.seed, "chip", sample, attempt)
-        high, low = drawn >> 32, drawn & 0xFFFFFFFF
-        chip = self.config.chip
-        return high * (height - chip + 1) >> 32, low * (width - chip + 1) >> 32
+        return corner(self.config, sample, attempt, height, width)
 
     def pick(self, sample: int, among: int) -> int:
         """Return one of ``range(among)``, for a sample whose drawn places were all too empty."""
-        return seeds.integer(self.config.seed, "pick", sample) % among
+        return pick(self.config, sample, among)
+
+    def keeps(self, _window: int) -> bool:
+        """Whether a super-window is kept once it is decoded."""
+        return self.resident
+
+    def lanes(self, window: Ints) -> Ints:
+        """Return the lanes of super-windows, in whose order the samples of a step lie."""
+        return self._lane[window].astype(np.int64)
 
     def _epoch(self, number: int) -> "_Epoch":
         found = self._epochs.get(number)
@@ -249,6 +267,25 @@ class _Epoch:
         time = visit + (index + jitter) * (self._depth / chips[visit])
         early = index < self._early[start:stop][visit]
         return np.stack([visit + start, time + start, index == chips[visit] - 1, early])
+
+
+def corner(
+    config: OrderConfig, sample: int, attempt: int, height: int, width: int
+) -> tuple[int, int]:
+    """Return top and left of a sample's chip in a super-window of height x width pixels."""
+    return _corner(config, height, width, "chip", sample, attempt)
+
+
+def _corner(config: OrderConfig, height: int, width: int, *key: seeds.Key) -> tuple[int, int]:
+    drawn = seeds.integer(config.seed, *key)
+    high, low = drawn >> 32, drawn & 0xFFFFFFFF
+    chip = config.chip
+    return high * (height - chip + 1) >> 32, low * (width - chip + 1) >> 32
+
+
+def pick(config: OrderConfig, sample: int, among: int) -> int:
+    """Return one of ``range(among)``, for a sample whose drawn places were all too empty."""
+    return seeds.integer(config.seed, "pick", sample) % among
 
 
 def _rounded(chips: Floats, total: int, start: float) -> Ints:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from geodino import seeds
 from geodino.data.config import DataConfig
+from geodino.data.mixed import mixed_contract, with_parts
 from geodino.data.parallel import in_order
 from geodino.data.tiles import TileIndex, first_reasons, read_tile
 from geodino.errors import SourceError
@@ -21,6 +22,11 @@ from geodino.metrics.moments import FLOAT_ERROR, Moments, ValueCounts
 
 Progress = Callable[[int, int], None]
 """Called with (windows done, windows in all)."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of red, green and blue between 0 and 1, over the training images of ImageNet-1k (the numbers
+that torchvision and timm use)."""
 
 PERCENTILES = (1, 2, 5, 25, 50, 75, 95, 98, 99)
 
@@ -286,14 +292,50 @@ def measure_source(
     """Measure a source; return its index with what was learnt about the tiles, and the contract.
 
     The index has each tile's share of valid pixels, notes for the run card, and among its ``bad``
-    files those whose pixels turned out to be damaged. See :func:`measure` for arguments and errors.
+    files those whose pixels turned out to be damaged. Where ``config.statistics.source`` names
+    known statistics nothing is measured; the members of a mix are measured one by one and joined
+    by weight. See :func:`measure` for arguments and errors.
     """
+    if config.statistics.source == "imagenet":
+        return _as_imagenet(index, config)
+    if index.members:
+        parts = [
+            measure_source(index.part(m.name), config, threads=threads, progress=progress)
+            for m in index.members
+        ]
+        contracts = [of_part for _, of_part in parts]
+        return with_parts(index, [part for part, _ in parts]), mixed_contract(index, contracts)
     found = measure(index, config, threads=threads, progress=progress)
     index = index.with_valid_shares(found.tile_shares)
     if found.bad:
         index = index.without(found.bad)
     index = replace(index, notes=(*index.notes, *_notes(found)))
     return index, contract(index, found, config)
+
+
+def _as_imagenet(index: TileIndex, config: DataConfig) -> tuple[TileIndex, InputContract]:
+    names = [band.common_name for band in index.bands]
+    if names != ["red", "green", "blue"] or index.dtype != "uint8":
+        raise SourceError(
+            "data.statistics.source: imagenet is for red, green and blue of 8 bits, but "
+            f"{index.root} has {', '.join(band.name for band in index.bands)} of {index.dtype}. "
+            "Use measured, or choose such bands with data.bands."
+        )
+    note = "mean and standard deviation are ImageNet's (data.statistics.source): none is measured"
+    return replace(index, notes=(*index.notes, note)), InputContract(
+        bands=index.bands,
+        dtype=index.dtype,
+        mean=tuple(255 * value for value in IMAGENET_MEAN),
+        std=tuple(255 * value for value in IMAGENET_STD),
+        low=(0.0,) * 3,
+        high=(255.0,) * 3,
+        valid=config.valid,
+        nodata=index.rule_text,
+        gsd_m=index.gsd_m,
+        statistics={
+            "source": "imagenet", "tiles": len(index.tiles), "of_tiles": len(index.tiles),
+        },
+    )  # fmt: skip
 
 
 def _notes(found: Statistics) -> list[str]:
@@ -323,7 +365,7 @@ def contract(index: TileIndex, statistics: Statistics, config: DataConfig) -> In
         low=(0.0,) * bands if is_byte else statistics.percentiles[1],
         high=(255.0,) * bands if is_byte else statistics.percentiles[99],
         valid=config.valid,
-        nodata=index.rule.text,
+        nodata=index.rule_text,
         gsd_m=index.gsd_m,
         statistics={
             "tiles": sum(share is not None for share in statistics.tile_shares),

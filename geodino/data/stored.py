@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from geodino.data.members import Member
 from geodino.data.recoding import Recoding
 from geodino.data.tiles import Part, Quality, Tile, TileIndex
 from geodino.geo.bands import Band
@@ -27,6 +28,7 @@ def save_index(index: TileIndex, path: str | Path) -> None:
             "datetime": [tile.datetime for tile in tiles],
             "datetime_from": [tile.datetime_from for tile in tiles],
             "valid_share": [tile.valid_share for tile in tiles],
+            "source": [tile.source for tile in tiles],
             "weight": [tile.weight for tile in tiles],
             "bands": [[list(part.bands) for part in tile.parts] for tile in tiles],
             "resampling": [tile.resampling for tile in tiles],
@@ -41,6 +43,8 @@ def save_index(index: TileIndex, path: str | Path) -> None:
             "notes": index.notes,
             "bad": index.bad,
             "declared": index.declared,
+            "members": [member.model_dump(mode="json") for member in index.members],
+            "homogeneous": index.homogeneous,
         },
     )
 
@@ -72,6 +76,7 @@ def load_index(path: str | Path) -> TileIndex:
                 datetime=row["datetime"],
                 datetime_from=row["datetime_from"],
                 valid_share=row["valid_share"],
+                source=row.get("source", ""),
                 weight=row["weight"],
             )
         )
@@ -84,6 +89,8 @@ def load_index(path: str | Path) -> TileIndex:
         notes=tuple(record["notes"]),
         bad=tuple((path, reason) for path, reason in record["bad"]),
         declared=record.get("declared", {}),
+        members=tuple(Member.model_validate(member) for member in record.get("members", ())),
+        homogeneous=record.get("homogeneous", 0.0),
     )
 
 

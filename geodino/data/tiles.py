@@ -1,7 +1,6 @@
 """The tiles of a source: what was decided about them, and reading their pixels."""
 
 import hashlib
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from geodino.data.config import DataConfig
+from geodino.data.members import Member
 from geodino.data.parallel import in_order
 from geodino.data.recoding import Recoding
 from geodino.errors import SourceError
@@ -21,6 +20,7 @@ from geodino.geo.regrid import Resampling, axes, resample, source_window
 from geodino.geo.validity import Combine, ReadRule, combine
 from geodino.geo.windows import Window
 from geodino.io.content import SHARD, content_sample, file_of, is_virtual
+from geodino.io.image_key import DRIVER, find_image
 from geodino.io.raster import HandlePool, RasterInfo, read
 from geodino.io.remote import is_far
 
@@ -28,9 +28,6 @@ _AS_STORED = ReadRule(alpha="band", nodata="ignore")
 
 _SHOWN = 3
 """Bad files named in a message."""
-
-_FITTING = 0.9
-"""Share of the tiles that an automatic chip must fit into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +89,9 @@ class Tile:
     valid_share: float | None = None
     """Share of valid pixels; None where the statistics did not read this tile."""
 
+    source: str = ""
+    """Name of the source in a mix that it belongs to; empty where there is one source."""
+
     weight: float = 1.0
     """How often its ground is sampled: 1 where no other tile covers it, 1/n where n tiles do."""
 
@@ -120,6 +120,11 @@ class Tile:
     def block(self) -> tuple[int, int]:
         """Rows and columns of a stored block."""
         return self.base.block
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is a photograph, which is seen whole, and not a part of a map."""
+        return self.base.driver == DRIVER
 
     @property
     def is_far(self) -> bool:
@@ -151,7 +156,8 @@ class TileIndex:
     are recoded to physical values."""
 
     rule: ReadRule
-    """How files are read; its reasons are sentences for the run card."""
+    """How files are read; its reasons are sentences for the run card. In a mix each member has a
+    rule of its own."""
 
     notes: tuple[str, ...] = ()
     """Further decisions, as sentences for the run card."""
@@ -161,6 +167,36 @@ class TileIndex:
 
     declared: dict[str, Any] = field(default_factory=dict)
     """What ``data`` declared about the files when they were indexed, as JSON values."""
+
+    members: tuple[Member, ...] = ()
+    """The sources of a mix, whose tiles follow each other in this order; none for one source."""
+
+    homogeneous: float = 0.0
+    """Share of the steps whose whole batch comes from one member."""
+
+    @property
+    def rule_text(self) -> str:
+        """How files are read, in one line."""
+        rules = [member.rule.text for member in self.members] or [self.rule.text]
+        return "; or ".join(dict.fromkeys(rules))
+
+    def rule_of(self, tile: Tile) -> ReadRule:
+        """Return how the files of a tile are read."""
+        return next((m.rule for m in self.members if m.name == tile.source), self.rule)
+
+    def part(self, name: str) -> "TileIndex":
+        """Return the index of one member alone, without what was noted about all of them."""
+        member = next(m for m in self.members if m.name == name)
+        return replace(
+            self,
+            root=member.root,
+            tiles=tuple(tile for tile in self.tiles if tile.source == name),
+            rule=member.rule,
+            notes=(),
+            bad=(),
+            members=(),
+            homogeneous=0.0,
+        )
 
     @property
     def pixels(self) -> int:
@@ -207,19 +243,28 @@ class TileIndex:
         the SHA-256 of its first, middle and last 64 KiB (of all of it where it is no longer than
         192 KiB; see :func:`geodino.io.content.content_sample`); for a picture in a shard those of
         the shard. The same tiles in another folder have the same fingerprint. Of a file on a server
-        the address and what the server tells are hashed.
+        the address and what the server tells are hashed; of a mix the fingerprint, name and share
+        of each member.
 
         Raises:
             SourceError: a file vanished.
         """
         digest = hashlib.sha256()
+        for member in self.members:
+            inner = self.part(member.name).fingerprint(threads=threads)
+            share = f"{member.name}\0{member.weight!r}\0{member.homogeneous}\0{inner}\n"
+            digest.update(share.encode())
+        if self.members:
+            digest.update(repr(self.homogeneous).encode())
+            return digest.hexdigest()
         paths = sorted({path for tile in self.tiles for path in tile.files})
         holders = [file_of(path) for path in paths]
         once = list(dict.fromkeys(holders))
         samples = dict(zip(once, in_order(content_sample, once, threads=threads), strict=True))
         for path, holder in zip(paths, holders, strict=True):
             size, content = samples[holder]
-            local = path.removeprefix(SHARD)
+            image = find_image(path)
+            local = path.removeprefix(SHARD) if image is None else image.shown
             name = local if is_virtual(local) else os.path.relpath(local, self.root)
             digest.update(f"{name.replace(os.sep, '/')}\0{size}\0{content}\n".encode())
         return digest.hexdigest()
@@ -264,7 +309,8 @@ class TileReader:
         Raises:
             SourceError: a file vanished or is damaged.
         """
-        pixels, valid = read_tile(self._pool, self._index.tiles[tile], window, self._index.rule)
+        of = self._index.tiles[tile]
+        pixels, valid = read_tile(self._pool, of, window, self._index.rule_of(of))
         joined = combine(valid, self._valid)
         if self._valid == "any" and valid.strides[0] != 0:
             pixels = np.where(valid, pixels, self._fill[:, None, None])
@@ -320,36 +366,6 @@ def _read_quality(
     # Classes cannot be averaged; a pixel outside of the layer is one that nobody judged.
     layer, known = _read_part(pool, quality.part, tile, window, _AS_STORED, "nearest")
     return usable(layer, quality.encoding, quality.numbers) & known.all(axis=0)
-
-
-def resolve_chip(config: DataConfig, index: TileIndex, wanted: int) -> int:
-    """Return the side of the source window that samples are cut from, pixels.
-
-    Args:
-        config: a declared ``chip`` is taken as it is.
-        index: the tiles.
-        wanted: what the views ask for. ``auto`` lowers it to the side that nine tiles in ten
-            have; smaller tiles are then left out (:func:`too_small`).
-
-    Raises:
-        SourceError: the chip is larger than every tile.
-    """
-    sides = sorted((min(t.height, t.width) for t in index.tiles), reverse=True)
-    if config.chip == "auto":
-        return min(wanted, sides[math.ceil(_FITTING * len(sides)) - 1])
-    if config.chip > sides[0]:
-        largest = max(index.tiles, key=lambda t: min(t.height, t.width))
-        raise SourceError(
-            f"A chip of {config.chip} px (data.chip) is larger than every tile: the largest, "
-            f"{largest.path}, has {largest.height} x {largest.width} px. "
-            f"Set data.chip to {sides[0]} or less, or to auto."
-        )
-    return config.chip
-
-
-def too_small(index: TileIndex, chip: int) -> tuple[Tile, ...]:
-    """Return the tiles that a chip does not fit into; samples cannot be cut from them."""
-    return tuple(tile for tile in index.tiles if min(tile.height, tile.width) < chip)
 
 
 def first_reasons(bad: Iterable[tuple[str, str]]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from rasterio.errors import RasterioError
 
 from geodino.errors import SourceError
+from geodino.io.image_key import find_image
 from geodino.io.remote import first_bytes, is_far, told_of
 from geodino.io.zarr.key import find_key
 from geodino.io.zarr.pool import StorePool
@@ -25,6 +26,9 @@ def is_virtual(path: str) -> bool:
 
 def file_of(path: str) -> str:
     """Return the file that holds a raster: itself, or the shard that a picture lies in."""
+    image = find_image(path)
+    if image is not None:
+        return image.file
     if not path.startswith(SHARD):
         return path
     inside = path.removeprefix(SHARD)

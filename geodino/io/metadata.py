@@ -14,6 +14,8 @@ from rasterio.errors import RasterioError
 from geodino.errors import SourceError
 from geodino.geo.grid import Grid
 from geodino.geo.validity import ReadRule
+from geodino.io.image_key import find_image
+from geodino.io.image_key import stamp as image_stamp
 from geodino.io.remote import (
     RemoteError,
     Told,
@@ -43,10 +45,11 @@ class RasterInfo:
     """Everything the metadata of one raster says; no pixel was read."""
 
     path: str
-    """The file, as it was named; in a zarr store ``STORE#ARRAYS@INDEX``."""
+    """The file, as it was named; in a zarr store ``STORE#ARRAYS@INDEX``; of a photograph
+    ``image:FILE``."""
 
     driver: str
-    """GDAL's name of the format; ``Zarr`` for a raster of a zarr store."""
+    """GDAL's name of the format; ``Zarr`` for a raster of a zarr store, ``image`` for a photograph."""
 
     grid: Grid
     """CRS, transform and size."""
@@ -153,6 +156,12 @@ def is_unchanged(info: RasterInfo) -> bool:
     """Whether a file is still the one that was described; False where that cannot be told."""
     if info.driver == "Zarr":
         return info.mtime_ns > 0 and stamp(info.path) == (info.size, info.mtime_ns)
+    image = find_image(info.path)
+    if image is not None:
+        try:
+            return image_stamp(image) == (info.size, info.mtime_ns)
+        except OSError:
+            return False
     now = Told(info.size, info.mtime_ns, info.version)
     if now == Told(size=info.size):
         return False

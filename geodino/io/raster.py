@@ -1,7 +1,8 @@
 """Reading pixels: handles that stay open, and windows with their validity.
 
 Every format but zarr goes through GDAL, JPEG and PNG included; a raster of a zarr store is named
-``STORE#ARRAY`` (see :mod:`geodino.io.zarr.key`). Arrays are (bands, height, width); masks are True
+``STORE#ARRAY`` (see :mod:`geodino.io.zarr.key`), a photograph that is to be seen as people see it
+``image:FILE`` (see :mod:`geodino.io.image_key`). Arrays are (bands, height, width); masks are True
 where a pixel may be used. Band numbers are GDAL's: the first is 1.
 """
 
@@ -21,6 +22,8 @@ from rasterio.windows import Window as GdalWindow
 from geodino.errors import SourceError
 from geodino.geo.validity import ReadRule, can_hold, differs, finite
 from geodino.geo.windows import Window
+from geodino.io.image_key import find_image
+from geodino.io.images import describe_image, read_image
 from geodino.io.metadata import (
     MaskKind,
     RasterInfo,
@@ -161,12 +164,15 @@ def describe(path: str | Path) -> RasterInfo:
     """Read the metadata of a raster and check that the file is complete.
 
     Args:
-        path: a file, a raster of a zarr store, or a zarr store that holds only one.
+        path: a file, a raster of a zarr store, a zarr store that holds only one, or a photograph.
 
     Raises:
         SourceError: in one sentence, why it cannot be used: missing, empty, cut off, not a
             raster, palette colours, complex values, or bands of several types.
     """
+    image = find_image(str(path))
+    if image is not None:
+        return describe_image(image)
     return describe_file(path) if find_key(path) is None else describe_raster(path)
 
 
@@ -213,6 +219,11 @@ def _read(
     bands: Sequence[int] | None,
     rule: ReadRule,
 ) -> tuple[Shaped[np.ndarray, "c h w"], Bool[np.ndarray, "c h w"]]:
+    image = find_image(str(path))
+    if image is not None:
+        pixels, opaque = read_image(image, window)
+        pixels = pixels if bands is None else pixels[[band - 1 for band in bands]]
+        return pixels, np.broadcast_to(opaque, pixels.shape)
     handle = pool.get(path)
     if isinstance(handle, StoreRaster):
         return _read_store(handle, window, bands, rule)

@@ -8,7 +8,9 @@ from geodino import seeds
 from geodino.data.batch import Batch
 from geodino.data.cuts import shapes_of
 from geodino.data.dates import Companions, companions
+from geodino.data.fit import FittedReader
 from geodino.data.loader import Loader, LoaderConfig
+from geodino.data.mixture import Mixture, mixture_of
 from geodino.data.order import Order, OrderConfig
 from geodino.data.parallel import thread_count
 from geodino.data.tiles import TileIndex, TileReader
@@ -154,19 +156,40 @@ def build_planner(config: RunConfig, contract: InputContract, steps: PhaseSteps)
     )
 
 
-def build_order(config: RunConfig, index: TileIndex, *, seed: int, batch: int, chip: int) -> Order:
-    """Build the order of samples over the tiles."""
+def build_order(
+    config: RunConfig,
+    index: TileIndex,
+    *,
+    seed: int,
+    batch: int,
+    chip: int,
+    steps: PhaseSteps | None = None,
+) -> Order | Mixture:
+    """Build the order of samples over the tiles, or over the sources of a mix.
+
+    Args:
+        config: of the run.
+        index: the tiles.
+        seed: of the order.
+        batch: samples of a global batch, where ``steps`` says nothing else.
+        chip: edge of a chip, pixels.
+        steps: of the phase that takes the samples; a mix counts them from its start on.
+    """
     data = config.data
-    return Order(
-        shapes_of(index),
-        OrderConfig(
-            seed=seed,
-            batch=batch,
-            chip=chip,
-            super_window=data.super_window,
-            chips_per_window=data.chips_per_super_window,
-            budget_bytes=data.memory_mb * 2**20 // data.dates,
-        ),
+    of = OrderConfig(
+        seed=seed,
+        batch=batch,
+        chip=chip,
+        super_window=data.super_window,
+        chips_per_window=data.chips_per_super_window,
+        budget_bytes=data.memory_mb * 2**20 // data.dates,
+    )
+    if not index.members:
+        return Order(shapes_of(index, chip=chip), of)
+    return (
+        mixture_of(index, of)
+        if steps is None
+        else mixture_of(index, of, span=steps.span, origin=(steps.start, steps.first_sample))
     )
 
 
@@ -193,7 +216,7 @@ class Feed:
         contract: InputContract,
         index: TileIndex,
         *,
-        order: Order,
+        order: Order | Mixture,
         loader: LoaderConfig,
         rank: int = 0,
         world: int = 1,
@@ -206,7 +229,7 @@ class Feed:
         reader = TileReader(index, self._pool, valid=config.data.valid, fill=contract.mean)
         self.loader = Loader(
             order,
-            reader,
+            FittedReader(index, reader, order.config.chip),
             loader,
             rank=rank,
             world=world,

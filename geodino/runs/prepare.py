@@ -7,18 +7,20 @@ from typing import Any
 import torch
 
 from geodino.config import parse_overrides
+from geodino.data.chips import resolve_chip
 from geodino.data.config import DataConfig
 from geodino.data.dates import companions
+from geodino.data.fit import enlarged
 from geodino.data.index import build_index
 from geodino.data.parallel import thread_count
 from geodino.data.sources.find import absolute
 from geodino.data.statistics import measure_source
-from geodino.data.tiles import TileIndex, resolve_chip
+from geodino.data.tiles import TileIndex
 from geodino.errors import RecipeError
 from geodino.geo.contract import InputContract
 from geodino.pretrain.phases import PhaseConfig
 from geodino.runs.batch_size import largest_batch
-from geodino.runs.build import batches_of, check_sizes
+from geodino.runs.build import batches_of, check_sizes, resolved_chip
 from geodino.runs.gram_teacher import checked_gram_teacher, gram_model
 from geodino.runs.init import Start, adopt_statistics, apply_init, as_begun
 from geodino.runs.recipe import RunConfig, load_recipe
@@ -107,6 +109,8 @@ def prepare(
         contract, from_parent = adopt_statistics(config.init, start, contract)
         derived |= from_parent
     config = _with_chips(config, index, derived)
+    shown = enlarged(index.tiles, resolved_chip(config))
+    index = replace(index, notes=(*index.notes, *shown))
     if config.train.batch == "auto":
         batch, reason = largest_batch(config, contract, device=device, devices=devices)
         derived["train.batch"] = {"value": batch, "reason": reason}

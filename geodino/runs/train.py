@@ -222,6 +222,7 @@ class Training:
             seed=config.train.seed,
             batch=whole_batch(config),
             chip=resolved_chip(config, steps.config),
+            steps=steps,
         )
         feed = Feed(
             config,

@@ -327,7 +327,7 @@ def test_an_index_file_is_a_source_and_unchanged_files_are_not_opened(tmp_path, 
         opened.append(path)
         return describe(path)
 
-    monkeypatch.setattr("geodino.data.index.describe", watched)
+    monkeypatch.setattr("geodino.data.metadata.describe", watched)
     again = index_of(tmp_path / "i.parquet")
     assert opened == [str(paths[1]), str(paths[2])]
     assert [tile.height for tile in again.tiles] == [32, 40]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from geodino.data.config import DataConfig
-from geodino.data.index import describe_rasters
+from geodino.data.metadata import describe_rasters
 from geodino.data.parallel import in_order
 from geodino.data.sources.catalogue import Catalogue, catalogue
 from geodino.data.sources.descriptor import FILE, descriptor_names, load_descriptor

@@ -12,6 +12,7 @@ from geodino.data.inspection.kinds import Readable, sort_into_kinds
 from geodino.data.inspection.scan import Bad, Progress, catalogues, describe_all, other_files
 from geodino.data.sources.catalogue import Catalogue
 from geodino.data.sources.find import INDEX
+from geodino.data.sources.mix import is_mix
 from geodino.errors import SourceError
 from geodino.io.content import is_virtual
 from geodino.io.raster import RasterInfo
@@ -73,6 +74,12 @@ def survey(
         SourceError: nothing is there, or a filter lets nothing through.
     """
     name = src if isinstance(src, str) else f"{len(src)} files"
+    if config.kind == "images" or (isinstance(src, str) and is_mix(src)):
+        raise SourceError(
+            f"{name}: an inspection looks at the rasters of one source; photographs (data.kind: "
+            "images) and mixes are described by `geodino pretrain --dry-run`. Name one source of "
+            "the mix."
+        )
     if isinstance(src, str) and Path(src).suffix == INDEX:
         return _of_index(src, config, threads)
     listed, refusal = catalogues(src, config)

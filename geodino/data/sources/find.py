@@ -1,8 +1,9 @@
 """From what a user calls a source to the list of its files, in an order that never changes."""
 
 import os
+import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,9 @@ INDEX = ".parquet"
 WORLD = "world:"
 """Prefix of generated sources."""
 
+_BRACES = re.compile(r"\{(?:(?P<first>\d+)\.\.(?P<last>\d+)|(?P<list>[^{}]*,[^{}]*))\}")
+_MOST_NAMES = 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -41,9 +45,10 @@ class Found:
 def find(src: str | Path) -> Found:
     """Return the rasters and zarr stores of a source.
 
-    A source is a folder (searched with all folders below it, links followed), a glob pattern, a
-    file, a shard, a store, or the URL of one of them. Hidden files and folders and files that are
-    not rasters by their ending (tables, ``.msk``, ``.ovr``, ``.aux.xml``) are left out.
+    A source is a folder (searched with all folders below it, links followed), a pattern (glob and
+    braces), a file, a shard, a store, or the URL of one of them. Hidden files and folders and
+    files that are not rasters by their ending (tables, ``.msk``, ``.ovr``, ``.aux.xml``) are left
+    out.
 
     Raises:
         SourceError: nothing is there, or nothing in it is a raster.
@@ -55,28 +60,66 @@ def find(src: str | Path) -> Found:
         return Found(whole.rsplit("/", 1)[0], (whole,))
     if is_remote(text):
         return _remote(text)
-    path = Path(text).expanduser().absolute()
+    root, files = local_files(text, RASTERS)
+    return Found(root, tuple(_opened(files)))
+
+
+def local_files(src: str, endings: tuple[str, ...]) -> tuple[str, list[Path]]:
+    """Return the folder that the files of a source lie in, and these, shards as they are.
+
+    Args:
+        src: a folder, a file, or a pattern; ``{000..099}`` and ``{a,b}`` in it are written out.
+        endings: of the files that count, beside zarr stores and shards.
+
+    Raises:
+        SourceError: nothing is there, or no file ends so.
+    """
+    known = ", ".join((*endings, *STORES, SHARDS))
+    names = [src] if Path(src).exists() else written_out(src)
+    if len(names) > 1:
+        parts = [local_files(name, endings) for name in names]
+        files = sorted({file for _, found in parts for file in found}, key=lambda p: p.parts)
+        return _common([root for root, _ in parts]), files
+    path = Path(names[0]).expanduser().absolute()
     if path.is_dir() and path.suffix not in STORES:
-        files = sorted(_rasters_below(path), key=lambda p: p.relative_to(path).parts)
+        found = _files_below(path, endings)
+        files = sorted(found, key=lambda p: p.relative_to(path).parts)
         if not files:
             raise SourceError(
-                f"{text} holds no raster: no file below it ends in "
-                f"{', '.join((*RASTERS, *STORES, SHARDS))}. Name another folder, or a file or pattern."
+                f"{src} holds no raster: no file below it ends in {known}. Name another folder, or "
+                "a file or pattern."
             )
-        return Found(str(path), tuple(_opened(files)))
+        return str(path), files
     if path.exists():
-        return Found(str(path.parent), tuple(_opened([path])))
-    if has_magic(text):
+        return str(path.parent), [path]
+    if has_magic(src):
         # Unlike Path.glob, this leaves hidden folders alone.
         matches = map(Path, glob(str(path), recursive=True))  # noqa: PTH207
-        files = sorted({p for p in matches if _is_raster(p)}, key=lambda p: p.parts)
+        files = sorted({p for p in matches if _counts(p, endings)}, key=lambda p: p.parts)
         if not files:
             raise SourceError(
-                f"The pattern {text} matches no raster ({', '.join((*RASTERS, *STORES, SHARDS))}). "
+                f"The pattern {src} matches no raster ({known}). "
                 "Quote it, so that the shell leaves it alone, and check it with ls."
             )
-        return Found(_common([str(file.parent) for file in files]), tuple(_opened(files)))
-    raise SourceError(f"{text} does not exist. Name a folder, a file or a pattern of rasters.")
+        return _common([str(file.parent) for file in files]), files
+    raise SourceError(f"{src} does not exist. Name a folder, a file or a pattern of rasters.")
+
+
+def written_out(pattern: str) -> list[str]:
+    """Return the names that braces stand for: ``{08..10}`` counts, ``{a,b}`` lists."""
+    found = _BRACES.search(pattern)
+    if found is None:
+        return [pattern]
+    before, after = pattern[: found.start()], pattern[found.end() :]
+    if found["first"] is None:
+        parts = found["list"].split(",")
+    else:
+        first, last = found["first"], found["last"]
+        numbers = range(min(int(first), int(last)), max(int(first), int(last)) + 1)
+        if len(numbers) > _MOST_NAMES:
+            raise SourceError(f"{pattern} stands for {len(numbers)} names: name their folder.")
+        parts = [str(n).zfill(len(first)) for n in numbers]
+    return [name for part in parts for name in written_out(f"{before}{part}{after}")]
 
 
 def absolute(src: str) -> str:
@@ -93,7 +136,7 @@ def _common(folders: list[str]) -> str:
     return folders[0] if len(folders) == 1 else os.path.commonpath(folders)
 
 
-def _rasters_below(root: Path) -> Iterator[Path]:
+def _files_below(root: Path, endings: tuple[str, ...]) -> Iterator[Path]:
     seen: set[tuple[int, int]] = set()
     for folder, subfolders, names in os.walk(root, followlinks=True, onerror=_refuse):
         stat = Path(folder).stat()
@@ -104,7 +147,7 @@ def _rasters_below(root: Path) -> Iterator[Path]:
         visible = sorted(n for n in subfolders if not n.startswith((".", "__MACOSX")))
         yield from (Path(folder, n) for n in visible if n.endswith(STORES))
         subfolders[:] = [n for n in visible if not n.endswith(STORES)]
-        yield from (path for name in names if _is_raster(path := Path(folder, name)))
+        yield from (path for name in names if _counts(path := Path(folder, name), endings))
 
 
 def _refuse(error: OSError) -> None:
@@ -114,14 +157,14 @@ def _refuse(error: OSError) -> None:
     ) from error
 
 
-def _is_raster(path: Path) -> bool:
+def _counts(path: Path, endings: tuple[str, ...]) -> bool:
     name = path.name.lower()
     if name.startswith("."):
         return False
-    return name.endswith(STORES) or (name.endswith((*RASTERS, SHARDS)) and not path.is_dir())
+    return name.endswith(STORES) or (name.endswith((*endings, SHARDS)) and not path.is_dir())
 
 
-def _opened(files: list[Path]) -> Iterator[str]:
+def _opened(files: Iterable[Path]) -> Iterator[str]:
     """Put the pictures of shards in the place of the shards."""
     for file in files:
         if file.suffix.lower() == SHARDS and file.is_file():
