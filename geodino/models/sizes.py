@@ -53,9 +53,7 @@ def _small(dim: int, depth: int, heads: int) -> Size:
 
 
 def _convnext(name: str, dim: int) -> Size:
-    return Size(
-        architecture=f"convnext_{name}", family="convnext", depth=0, dim=dim, stride=32
-    )
+    return Size(architecture=f"convnext_{name}", family="convnext", depth=0, dim=dim, stride=32)
 
 
 _DINOV3 = {
