@@ -24,6 +24,10 @@ _ARGUMENTS: tuple[Mapping[str, Any], ...] = (
 """What is tried in turn: networks with learned positions take any image size only if asked to."""
 
 
+_COMMON_SIDE = 256
+"""Side of an image that most strides divide, pixels."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
     """What must be known of a network before it is built."""
@@ -144,27 +148,31 @@ def facts_of(architecture: str) -> Facts:
         RecipeError: it gives no square map, or its pooled features are wider than its map.
     """
     trunk, arguments = _without_memory(architecture)
-    side = int(trunk.default_cfg["input_size"][-1])
-    try:
-        patches, pooled = _outputs(trunk, side)
-    except (AttributeError, RuntimeError, AssertionError, TypeError) as error:
+    own = int(trunk.default_cfg["input_size"][-1])
+    found, refused = None, ""
+    for side in (own, _COMMON_SIDE):  # its own size may end in a part of a cell
+        try:
+            patches, pooled = _outputs(trunk, side)
+        except (AttributeError, RuntimeError, AssertionError, TypeError) as error:
+            refused = f" ({' '.join(str(error).split())[:120]})"
+            continue
+        edge = round(patches.shape[1] ** 0.5)
+        if patches.shape[1] == edge**2 and side % edge == 0:
+            found = patches, pooled, side // edge
+            break
+    if found is None:
         raise RecipeError(
-            f"{architecture} cannot be a student: timm's network gives no map of features "
-            f"({' '.join(str(error).split())[:120]}). Choose a ViT, a ConvNeXt or a ResNet."
-        ) from None
-    edge = round(patches.shape[1] ** 0.5)
-    if patches.shape[1] != edge**2 or side % edge:
-        raise RecipeError(
-            f"{architecture} cannot be a student: its {patches.shape[1]} features for an image of "
-            f"{side} px are not cells of a square grid. Choose a ViT, a ConvNeXt or a ResNet."
+            f"{architecture} cannot be a student: timm's network gives no square grid of features"
+            f"{refused}. Choose a ViT, a ConvNeXt or a ResNet."
         )
+    patches, pooled, stride = found
     if pooled.shape[-1] != patches.shape[-1]:
         raise RecipeError(
             f"{architecture} cannot be a student: timm widens its map of {patches.shape[-1]} "
             f"channels to {pooled.shape[-1]} after pooling, so that one vector per image and one "
             "per cell would be of two kinds. Choose another, such as efficientnet_b0 or resnet18."
         )
-    return Facts(dim=int(patches.shape[-1]), stride=side // edge, arguments=arguments)
+    return Facts(dim=int(patches.shape[-1]), stride=stride, arguments=arguments)
 
 
 def check_side(architecture: str, side: int, grid: int) -> None:

@@ -1,7 +1,7 @@
 """One step of distillation, as Lightning runs it: the teacher once, then the students in turns."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,8 +12,10 @@ from geodino.data.batch import Batch
 from geodino.data.views import MultiCrop, Views
 from geodino.models.backbone import Backbone
 from geodino.pretrain.course import Course
+from geodino.pretrain.distill.features import FeatureObjective, Headless, Imitator
 from geodino.pretrain.distill.plan import DistillPlan
 from geodino.pretrain.module import PhasedModule
+from geodino.pretrain.objective import Network, Objective
 from geodino.pretrain.optim import (
     OptimConfig,
     build_optimizer,
@@ -25,26 +27,11 @@ from geodino.pretrain.phases import Rates, rates
 from geodino.pretrain.plan import StepPlan
 from geodino.pretrain.teacher import EmaUpdate
 
+Student = Network | Imitator
+"""A network that learns: a backbone, and what is laid on top of it."""
 
-class Learner(Protocol):
-    """A network that learns: a backbone, and what is laid on top of it."""
-
-    backbone: Backbone
-
-    def parts(self) -> list[nn.Module]:
-        """The backbone and the modules on top of it, whose gradients are clipped on their own."""
-
-
-class Lesson(Protocol):
-    """What students are asked in a phase: targets of the teacher, and a student's losses on them."""
-
-    def targets(self, teacher: Any, views: Views, plan: StepPlan, *, teacher_temp: float) -> Any:
-        """Run the teacher, once for all students."""
-
-    def __call__(
-        self, student: Any, views: Views, plan: StepPlan, targets: Any, *, local_weight: float
-    ) -> dict[str, Tensor]:
-        """Return a student's losses, weighted under ``total``."""
+Lesson = Objective | FeatureObjective
+"""What students are asked in a phase: targets of the teacher, and a student's losses on them."""
 
 
 class DistillModule(PhasedModule):
@@ -74,9 +61,9 @@ class DistillModule(PhasedModule):
 
     def __init__(
         self,
-        teacher: nn.Module,
-        students: Mapping[str, nn.Module],
-        averages: Mapping[str, nn.Module],
+        teacher: Network | Headless,
+        students: Mapping[str, Student],
+        averages: Mapping[str, Student],
         *,
         scales: Mapping[str, float],
         course: Course,
@@ -87,6 +74,8 @@ class DistillModule(PhasedModule):
         super().__init__(course)
         # In a tuple, so that it is not registered: its weights belong to no checkpoint.
         self._held = (teacher.requires_grad_(requires_grad=False).eval(),)
+        self._learners = dict(students)
+        self._averages = dict(averages)
         self.students = nn.ModuleDict(students)
         self.averages = nn.ModuleDict(averages).requires_grad_(requires_grad=False).eval()
         self.averages.load_state_dict(self.students.state_dict())
@@ -94,7 +83,7 @@ class DistillModule(PhasedModule):
         self._lessons = list(lessons)
         self.optim = optim
         self._followers = {
-            name: Follower(student, self.averages[name]) for name, student in self.students.items()
+            name: Follower(student, averages[name]) for name, student in students.items()
         }
         self._by_scale: dict[float, list[str]] = {}
         for name in students:
@@ -103,13 +92,13 @@ class DistillModule(PhasedModule):
         self.register_buffer("skipped_in_a_row", torch.zeros(len(students)))
 
     @property
-    def teacher(self) -> nn.Module:
+    def teacher(self) -> Network | Headless:
         """The frozen teacher."""
         return self._held[0]
 
     def watched(self) -> dict[str, Backbone]:
         """The backbones of the moving averages, by the students' names."""
-        return {name: _learner(network).backbone for name, network in self.averages.items()}
+        return {name: network.backbone for name, network in self._averages.items()}
 
     def train(self, mode: bool = True) -> "DistillModule":
         """Set the students' mode; teacher and averages always stay in evaluation mode."""
@@ -127,8 +116,7 @@ class DistillModule(PhasedModule):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return fused AdamW for each student, in their order."""
         optimizers: list[torch.optim.Optimizer] = []
-        for network in self.students.values():
-            student = _learner(network)
+        for student in self._learners.values():
             backbone, *rest = student.parts()
             depth = student.backbone.depth or None
             parts = [(backbone, depth), *((part, None) for part in rest)]
@@ -167,7 +155,8 @@ class DistillModule(PhasedModule):
             same = views_of(
                 batch.pixels, batch.valid, shown.views, with_locals=1.0 in self._by_scale
             )
-        targets = lesson.targets(self.teacher, same, shown, teacher_temp=now.teacher_temp)
+        teacher: Any = self.teacher
+        targets = lesson.targets(teacher, same, shown, teacher_temp=now.teacher_temp)
         for scale, names in self._by_scale.items():
             views = same
             if scale != 1.0:
@@ -187,16 +176,18 @@ class DistillModule(PhasedModule):
         now: Rates,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """One student's step; return its losses and the gradient norms of its parts."""
-        student, follower = self.students[name], self._followers[name]
+        student, follower = self._learners[name], self._followers[name]
         number = list(self.students).index(name)
         optimizer = self._optimizer(number)
         inner = getattr(optimizer, "optimizer", optimizer)
         set_rates(inner, lr=now.lr, weight_decay=now.weight_decay, last_layer_lr=now.last_layer_lr)
         follower.remember()
-        losses = lesson(student, views, plan, targets, local_weight=now.local_weight)
+        losses: dict[str, Tensor] = lesson(
+            student, views, plan, targets, local_weight=now.local_weight
+        )
         self.manual_backward(losses["total"])
         average_over_ranks([p.grad for p in student.parameters() if p.grad is not None])
-        norms = clip_per_module(_learner(student).parts(), max_norm=self.optim.clip)
+        norms = clip_per_module(student.parts(), max_norm=self.optim.clip)
         # Lightning counts steps of its own wrappers: the last student's is the step of the run.
         last = number == len(self.students) - 1
         skipped = step_if_finite(optimizer if last else inner, inner, norms)
@@ -259,7 +250,3 @@ def average_over_ranks(tensors: list[Tensor]) -> None:
     parts = torch.split(flat, [tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
         tensor.copy_(part.view_as(tensor))
-
-
-def _learner(network: nn.Module) -> Learner:
-    return network  # type: ignore[return-value]

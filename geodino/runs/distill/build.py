@@ -1,14 +1,12 @@
 """From a prepared distillation to the networks that learn."""
 
-from torch import nn
-
 from geodino.data.views import MultiCrop
 from geodino.models.build import build_backbone
 from geodino.models.heads import ProjectionHead
 from geodino.models.sizes import RopeConfig
 from geodino.pretrain.course import Course, PhaseSteps
 from geodino.pretrain.distill.features import FeatureObjective, Headless, Imitator
-from geodino.pretrain.distill.module import DistillModule, Lesson
+from geodino.pretrain.distill.module import DistillModule, Lesson, Student
 from geodino.pretrain.distill.plan import DistillPlanner
 from geodino.pretrain.objective import Network, Objective
 from geodino.pretrain.phases import PhaseConfig
@@ -33,7 +31,7 @@ def build_distill_module(prepared: PreparedDistillation, course: Course) -> Dist
     )
 
 
-def build_teacher(prepared: PreparedDistillation) -> nn.Module:
+def build_teacher(prepared: PreparedDistillation) -> Network | Headless:
     """Return the teacher's networks: with its heads where they give the targets."""
     loaded = prepared.teacher.loaded
     if prepared.config.distill.targets == "features":
@@ -41,7 +39,7 @@ def build_teacher(prepared: PreparedDistillation) -> nn.Module:
     return Network(loaded.backbone, loaded.heads["dino"], loaded.heads.get("ibot"))
 
 
-def build_student(prepared: PreparedDistillation, name: str) -> Network | Imitator:
+def build_student(prepared: PreparedDistillation, name: str) -> Student:
     """Build a student with fresh weights; they depend on ``train.seed`` and its name alone."""
     config = prepared.config
     seed = config.train.seed
