@@ -23,7 +23,7 @@ from geodino.runs.pretrain import PretrainJob, pretrain
 
 UNREPEATABLE = {"time", "images_per_s", "data_wait", "memory_gib"}
 SMALL = ("phases.distill.steps=3", "phases.cooldown.steps=1", "checkpoint.every=1",
-         "checkpoint.keep=9", "health.every=2")  # fmt: skip
+         "checkpoint.keep=9", "health.every=2", "students.convnext_atto.patch_size=16")  # fmt: skip
 TINY = ("vit_nano",)
 
 
@@ -112,18 +112,17 @@ def test_metrics_name_the_students_and_the_phases_follow_each_other(two):
     health = [row for row in numbers(two) if "health/convnext_atto/patch_rank" in row]
     assert [row["step"] for row in health] == [0, 2, 4]
     page = (two / "report.html").read_text()
-    assert "as their teacher, vit_nano (patches of 8 px), convnext_atto (patches of 32 px)" in page
+    assert "as their teacher, vit_nano (patches of 8 px), convnext_atto (patches of 16 px)" in page
 
 
-@pytest.mark.parametrize("step", [1, 3])
-def test_a_resumed_run_ends_bit_for_bit_as_the_whole_one(two, tiles, teacher, tmp_path, step):
+def test_a_run_resumed_in_its_first_phase_ends_bit_for_bit_as_the_whole_one(two, tiles, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(two, out)
     for later in out.glob("checkpoints/step-*.ckpt"):
-        if int(later.stem[5:]) > step:
+        if int(later.stem[5:]) > 2:
             later.unlink()
     (out / "checkpoints" / "last.ckpt").unlink()
-    shutil.copy(out / "checkpoints" / f"step-{step:08d}.ckpt", out / "checkpoints" / "last.ckpt")
+    shutil.copy(out / "checkpoints" / "step-00000002.ckpt", out / "checkpoints" / "last.ckpt")
     shutil.rmtree(out / "students")
     run(tiles, None, out, resume=True)
     for name in ("vit_nano", "convnext_atto"):
@@ -185,7 +184,7 @@ def test_resume_refuses_another_teacher_other_students_and_another_command(
 ):
     out = tmp_path / "run"
     shutil.copytree(two, out)
-    with pytest.raises(RunError, match="started with --teacher .* whose weights are not"):
+    with pytest.raises(RunError, match=r"started with --teacher .* whose weights are not"):
         run(tiles, headless, out, resume=True)
     with pytest.raises(RunError, match="was started with --students vit_nano,convnext_atto"):
         run(tiles, teacher, out, resume=True, students=TINY)

@@ -39,9 +39,9 @@ def test_a_recipe_of_the_other_command_is_refused_with_its_command():
         load_recipe("debug-distill")
     with pytest.raises(RecipeError, match="use it with `geodino pretrain --recipe debug"):
         load_distill_recipe("debug")
+    settings = [f"model.{key}=null" for key in ("patch_size", "depth", "layer_scale")]
     with pytest.raises(RecipeError, match="resnet18 cannot be pretrained, only taught"):
-        load_recipe("debug", ["model={name: resnet18, patch_size: null, depth: null, "
-                              "layer_scale: null, drop_path: 0.0}"])  # fmt: skip
+        load_recipe("debug", ["model.name=resnet18", "model.drop_path=0.0", *settings])
 
 
 def test_overrides_are_read_as_yaml_and_laid_over_the_recipe():
