@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -223,8 +224,13 @@ def flops_per_image(
 
 def forward_flops(model: ModelConfig, contract: InputContract, size: int) -> float:
     """Return the floating-point operations of one image through a backbone."""
-    backbone = assemble(model, mean=contract.mean, std=contract.std).eval()
-    crop = torch.empty(1, len(contract.bands), size, size, device="meta")
+    return _forward_flops(model, len(contract.bands), size)
+
+
+@lru_cache(maxsize=256)
+def _forward_flops(model: ModelConfig, bands: int, size: int) -> float:
+    backbone = assemble(model, mean=(0.0,) * bands, std=(1.0,) * bands).eval()
+    crop = torch.empty(1, bands, size, size, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         backbone.trunk(crop)
     return float(counter.get_total_flops())
