@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from geodino.api.model import Model, open_any
+from geodino.runs.distill import DistillJob
+from geodino.runs.distill import distill as _distill
 from geodino.runs.embed import EmbedJob, Meeting, parse_accept
 from geodino.runs.embed import embed as _embed
 from geodino.runs.evaluate import EvaluateJob
@@ -13,7 +15,7 @@ from geodino.runs.evaluate import evaluate as _evaluate
 from geodino.runs.pretrain import PretrainJob
 from geodino.runs.pretrain import pretrain as _pretrain
 
-__all__ = ["Model", "embed", "evaluate", "load", "pretrain"]
+__all__ = ["Model", "distill", "embed", "evaluate", "load", "pretrain"]
 
 _Path = str | PathLike[str]
 
@@ -62,6 +64,64 @@ def pretrain(
             recipe=recipe,
             overrides=tuple(f"{key}={value}" for key, value in (overrides or {}).items()),
             init=None if init is None else fspath(init),
+            seed=seed,
+            device=device,
+            devices=devices,
+            resume=resume,
+            strict=strict,
+            dry_run=dry_run,
+            quiet=quiet,
+        )
+    )
+
+
+def distill(
+    tiles: _Path,
+    teacher: _Path | None,
+    students: Sequence[str] | None,
+    out: _Path,
+    *,
+    recipe: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    devices: int = 1,
+    resume: bool = False,
+    strict: bool = False,
+    dry_run: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Teach several small models what a large one knows; ``geodino distill`` as a function.
+
+    Args:
+        tiles: folder, glob, raster or tile index.
+        teacher: model that teaches; None with ``resume``.
+        students: names of the table or of timm; None takes those of the recipe.
+        out: run folder; student NAME lies in ``out/students/NAME``, the first in ``out/model`` too.
+        recipe: name or YAML file; None is ``distill-sat``.
+        overrides: ``{"train.batch": 32}``; what ``--set`` takes.
+        seed: of everything random.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        devices: devices on this machine; more than one needs a script, not a notebook.
+        resume: go on with the run in ``out``.
+        strict: an unreadable tile stops the run.
+        dry_run: validate, show the run card, stop.
+        quiet: say nothing.
+
+    Returns:
+        Run folder, model folders, steps done and last losses.
+
+    Raises:
+        geodino.errors.GeodinoError: a mistake the caller can mend.
+    """
+    return _distill(
+        DistillJob(
+            tiles=str(tiles),
+            teacher=None if teacher is None else fspath(teacher),
+            students=None if students is None else tuple(students),
+            out=Path(out),
+            recipe=recipe,
+            overrides=tuple(f"{key}={value}" for key, value in (overrides or {}).items()),
             seed=seed,
             device=device,
             devices=devices,

@@ -7,6 +7,22 @@ from typing import Annotated
 
 import typer
 
+from geodino.cli.distill import distill
+from geodino.cli.options import (
+    Aoi,
+    Device,
+    Json,
+    Model,
+    Overrides,
+    Quiet,
+    Recipe,
+    Seed,
+    When,
+    Where,
+    filters,
+    show,
+    words,
+)
 from geodino.errors import GeodinoError, SourceError
 
 app = typer.Typer(
@@ -19,31 +35,6 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(help="Recipes that travel with the package.", no_args_is_help=True)
 app.add_typer(recipes_app, name="recipes")
-
-Recipe = Annotated[
-    str | None,
-    typer.Option(help="Name or YAML file; left out, one is chosen from the data and the device."),
-]
-Model = Annotated[
-    str, typer.Option(help="Run or model folder, timm:NAME.TAG, hub:OWNER/NAME, weights file.")
-]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="key.path=value, repeatable.", metavar="KEY=VALUE")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
-Aoi = Annotated[str | None, typer.Option(help="Vector file: only tiles that touch it (data.aoi).")]
-When = Annotated[
-    str | None,
-    typer.Option(
-        "--datetime", help="START/END, .. for an open end (data.datetime).", metavar="A/B"
-    ),
-]
-Where = Annotated[
-    str | None, typer.Option(help="Condition on the tile index, e.g. 'gsd_x_m < 1' (data.where).")
-]
-Seed = Annotated[int | None, typer.Option(help="Seed of everything random (train.seed).")]
 
 
 @app.command()
@@ -83,7 +74,7 @@ def pretrain(
         tiles=tiles,
         out=out,
         recipe=recipe,
-        overrides=(*(overrides or ()), *_filters(aoi, when, where)),
+        overrides=(*(overrides or ()), *filters(aoi, when, where)),
         init=init,
         seed=seed,
         device=device,
@@ -95,7 +86,10 @@ def pretrain(
     )
     facts = pretrain(job)
     if as_json or not dry_run:  # a dry run has said everything in its card
-        _report(facts, as_json=as_json)
+        show(facts, as_json=as_json)
+
+
+app.command()(distill)
 
 
 @app.command()
@@ -159,9 +153,9 @@ def embed(
         pca=pca,
         pool=pool,
         how=Meeting(
-            bands=parse_bands(_words(bands)),
+            bands=parse_bands(words(bands)),
             scale=scale,
-            accept=parse_accept(_words(accept)),
+            accept=parse_accept(words(accept)),
             chip=chip,
             batch=batch,
         ),
@@ -176,7 +170,7 @@ def embed(
     )
     facts = embed(job)
     if as_json or not dry_run:  # a dry run has said everything
-        _report(facts, as_json=as_json)
+        show(facts, as_json=as_json)
 
 
 @app.command()
@@ -225,7 +219,7 @@ def inspect(
     )
     found = inspect(job)
     if as_json:
-        _report(found.facts, as_json=True)
+        show(found.facts, as_json=True)
     elif not quiet:
         print(found.text)
     if found.refusal is not None:
@@ -251,14 +245,14 @@ def evaluate(
         model=model,
         suite=suite,
         out=out,
-        probes=tuple(_words(probe)),
+        probes=tuple(words(probe)),
         seed=seed,
         device=device,
         quiet=quiet or as_json,
     )
     result = evaluate(job)
     # People read the table that was shown; programs take all of it.
-    _report(result if as_json else {"results": result["out"]}, as_json=as_json)
+    show(result if as_json else {"results": result["out"]}, as_json=as_json)
 
 
 @app.command()
@@ -272,7 +266,7 @@ def export(
     """Export the newest checkpoint of a run, or convert another model."""
     from geodino.runs.export import export_model
 
-    _report(export_model(run, to=to, out=out), as_json=as_json)
+    show(export_model(run, to=to, out=out), as_json=as_json)
 
 
 @app.command()
@@ -288,7 +282,7 @@ def report(
     """Write what a run learnt, from what and how well, as one self-contained HTML page."""
     from geodino.runs.report import report
 
-    _report(report(run, out=out, device=device), as_json=as_json)
+    show(report(run, out=out, device=device), as_json=as_json)
 
 
 @app.command()
@@ -303,7 +297,7 @@ def demo(
     from geodino.runs.demo import demo, next_steps
 
     done = demo(out=out, tiles=tiles, device=device, quiet=as_json)
-    _report(done if as_json else next_steps(done, own=tiles is not None), as_json=as_json)
+    show(done if as_json else next_steps(done, own=tiles is not None), as_json=as_json)
 
 
 @app.command()
@@ -311,15 +305,15 @@ def doctor(*, as_json: Json = False) -> None:
     """Look at this machine: versions, devices, GDAL drivers, permissions."""
     from geodino.runs.doctor import examine
 
-    _report(examine(), as_json=as_json)
+    show(examine(), as_json=as_json)
 
 
 @recipes_app.command("list")
 def list_recipes(*, as_json: Json = False) -> None:
     """List the recipes and what each is for."""
-    from geodino.runs.recipe import load_recipe, recipe_names
+    from geodino.runs.recipe import load_any_recipe, recipe_names
 
-    _report({name: load_recipe(name).description for name in recipe_names()}, as_json=as_json)
+    show({name: load_any_recipe(name).description for name in recipe_names()}, as_json=as_json)
 
 
 @recipes_app.command("show")
@@ -330,11 +324,11 @@ def show_recipe(
     as_json: Json = False,
 ) -> None:
     """Print a recipe, complete, with every default."""
-    from geodino.runs.recipe import dump, load_recipe
+    from geodino.runs.recipe import dump, load_any_recipe
 
-    config = load_recipe(name, overrides or ())
+    config = load_any_recipe(name, overrides or ())
     if as_json:
-        _report(config.model_dump(mode="json"), as_json=True)
+        show(config.model_dump(mode="json"), as_json=True)
     else:
         print(dump(config), end="")
 
@@ -350,37 +344,10 @@ def explain_recipe(
 
     rows = [row for row in explain() if key is None or key in row[0]]
     if as_json:
-        _report([{"key": k, "default": d, "meaning": m} for k, d, m in rows], as_json=True)
+        show([{"key": k, "default": d, "meaning": m} for k, d, m in rows], as_json=True)
         return
     for name, default, meaning in rows:
         print(f"{name} = {default}\n    {meaning}")
-
-
-def _filters(aoi: str | None, when: str | None, where: str | None) -> tuple[str, ...]:
-    """Write the filters as overrides, quoted so that YAML reads them as text."""
-    import json
-
-    given = {"aoi": aoi, "datetime": when, "where": where}
-    return tuple(f"data.{name}={json.dumps(v)}" for name, v in given.items() if v is not None)
-
-
-def _words(text: str | None) -> list[str]:
-    """Split at commas."""
-    return [word.strip() for word in (text or "").split(",") if word.strip()]
-
-
-def _report(result: object, *, as_json: bool) -> None:
-    """Print a job's result: as JSON, or as ``name: value`` lines."""
-    if as_json:
-        import json
-
-        print(json.dumps(result, indent=1, default=str))
-    elif isinstance(result, dict):
-        width = max((len(str(name)) for name in result), default=0)
-        for name, value in result.items():
-            print(f"{name!s:<{width}}  {value}")
-    elif result is not None:
-        print(result)
 
 
 def main() -> None:

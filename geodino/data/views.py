@@ -135,7 +135,12 @@ class MultiCrop(nn.Module):
         return text
 
     def forward(
-        self, pixels: Shaped[Tensor, "b c h w"], valid: Bool[Tensor, "b h w"], plan: ViewPlan
+        self,
+        pixels: Shaped[Tensor, "b c h w"],
+        valid: Bool[Tensor, "b h w"],
+        plan: ViewPlan,
+        *,
+        with_locals: bool = True,
     ) -> Views:
         """Make the crops that ``plan`` asks for, float32, normalised, 0 where invalid.
 
@@ -143,6 +148,7 @@ class MultiCrop(nn.Module):
             pixels: chips in their stored type; nothing under an invalid pixel is looked at.
             valid: where pixels may be used.
             plan: the draws, on the device of ``pixels``.
+            with_locals: make the local crops too; a teacher looks at none.
 
         Raises:
             ContractError: the chips do not have the contract's bands.
@@ -157,15 +163,16 @@ class MultiCrop(nn.Module):
         device, (b, bands) = pixels.device, pixels.shape[:2]
         both, others = slice(0, GLOBALS), slice(GLOBALS, None)
         kinds = [(both, GLOBALS, sizes.globals, False)]
-        kinds += [(others, self.config.local_count, sizes.locals, False)]
+        kinds += [(others, self.config.local_count * with_locals, sizes.locals, False)]
         kinds += [] if sizes.gram is None else [(both, GLOBALS, sizes.gram, True)]
         # Made outside inference mode, so that the network may learn from them.
         crops = [
             torch.empty(count * b, bands, size, size, device=device) for _, count, size, _ in kinds
         ]
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-            for (some, _, _, plain), out in zip(kinds, crops, strict=True):
-                self._make(pixels, valid, plan, some, out, plain=plain)
+            for (some, count, _, plain), out in zip(kinds, crops, strict=True):
+                if count:
+                    self._make(pixels, valid, plan, some, out, plain=plain)
         return Views(globals=crops[0], locals=crops[1], gram=crops[2] if len(crops) > 2 else None)
 
     def _make(
@@ -202,7 +209,8 @@ class MultiCrop(nn.Module):
         transposed = flat(plan.transposed) if config.turns else None
         if plain:
             return _Rows(complete=complete, transposed=transposed)
-        sigma = flat(plan.sigma)
+        sigma = flat(plan.sigma) * plan.sizes.blur
+        kernel = 2 * round(config.blur_kernel // 2 * plan.sizes.blur) + 1
         blurs, solarises = config.blur != "none", self.colours and config.solarise_p > 0
         return _Rows(
             complete=complete,
@@ -210,7 +218,7 @@ class MultiCrop(nn.Module):
             colours=Colours.of(flat(plan.mixes), flat(plan.hue)) if self.colours else None,
             solarised=switch(flat(plan.solarised)) if solarises else None,
             blurred=switch(sigma > 0) if blurs else None,
-            kernels=photometric.gaussian(sigma, config.blur_kernel) if blurs else None,
+            kernels=photometric.gaussian(sigma, kernel) if blurs else None,
             gain=None if plan.gain is None else flat(plan.gain),
             offset=None if plan.offset is None else flat(plan.offset),
         )

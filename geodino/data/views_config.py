@@ -36,6 +36,21 @@ class CropSizes:
     """Of the Gram teacher's crops: the same places as the global crops, without distortion; None
     makes none."""
 
+    blur: float = 1.0
+    """Factor on the blur, in pixels: crops that are made larger by it show the same picture."""
+
+    def scaled(self, by: float) -> "CropSizes":
+        """Return the sizes of crops of the same places whose sides are ``by`` times as long.
+
+        Everything drawn stays as it is, the blur on the ground included.
+        """
+        return CropSizes(
+            globals=round(self.globals * by),
+            locals=round(self.locals * by),
+            gram=self.gram,
+            blur=self.blur * by,
+        )
+
 
 class ViewsConfig(Config):
     """The crops of a sample and their distortions; the defaults are DINOv3's (arXiv 2508.10104).

@@ -34,6 +34,14 @@ _OURS = "geodino"
 """Key of our section in timm's ``config.json``; timm ignores it."""
 
 
+_NAMES: dict[str, tuple[str | None, str | None]] = {
+    "vit": ("patch_embed.proj", "head"),
+    "convnext": ("stem.0", "head.fc"),
+    "timm": (None, None),
+}
+"""What timm calls the first convolution and the classifier, by family."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedModel:
     """A model folder in memory."""
@@ -184,11 +192,12 @@ def _timm_config(
     # timm's loaders scale uint8 images to 0..1 before they normalise; other types stay as stored.
     scale = 255.0 if contract.dtype == "uint8" else 1.0
     vit = config.family == "vit"
+    names = _NAMES[config.family]
     return {
         "architecture": config.size.architecture,
         "num_classes": 0,
         "num_features": backbone.dim,
-        "global_pool": "token" if vit else "avg",
+        **({} if config.family == "timm" else {"global_pool": "token" if vit else "avg"}),
         "model_args": args,
         "pretrained_cfg": {
             "tag": "geodino",
@@ -202,8 +211,8 @@ def _timm_config(
             "std": [value / scale for value in contract.std],
             "num_classes": 0,
             "pool_size": None,
-            "first_conv": "patch_embed.proj" if vit else "stem.0",
-            "classifier": "head" if vit else "head.fc",
+            "first_conv": names[0],
+            "classifier": names[1],
             "license": card.effective_license,
         },
         _OURS: {

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from geodino.config import Config
 from geodino.errors import suggest
 
-Family = Literal["vit", "convnext"]
+Family = Literal["vit", "convnext", "timm"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +20,8 @@ class Size:
     """timm's name of the architecture; exported weights are opened under it."""
 
     family: Family
-    """``vit``: tokens and rotary positions; ``convnext``: a pyramid of stages."""
+    """``vit``: tokens and rotary positions; ``convnext``: a pyramid of stages; ``timm``: any other
+    network of timm, for students."""
 
     depth: int
     """Transformer blocks; 0 for a ConvNeXt."""
@@ -28,12 +29,15 @@ class Size:
     dim: int
     """Width of the output features."""
 
+    stride: int
+    """Pixels per patch along each axis."""
+
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Arguments that differ from timm's definition of the architecture."""
 
 
 def _vit(architecture: str, dim: int, depth: int) -> Size:
-    return Size(architecture=architecture, family="vit", depth=depth, dim=dim)
+    return Size(architecture=architecture, family="vit", depth=depth, dim=dim, stride=16)
 
 
 def _small(dim: int, depth: int, heads: int) -> Size:
@@ -43,12 +47,13 @@ def _small(dim: int, depth: int, heads: int) -> Size:
         family="vit",
         depth=depth,
         dim=dim,
+        stride=16,
         overrides={"embed_dim": dim, "depth": depth, "num_heads": heads},
     )
 
 
 def _convnext(name: str, dim: int) -> Size:
-    return Size(architecture=f"convnext_{name}", family="convnext", depth=0, dim=dim)
+    return Size(architecture=f"convnext_{name}", family="convnext", depth=0, dim=dim, stride=32)
 
 
 _DINOV3 = {
@@ -80,6 +85,53 @@ SIZES: dict[str, Size] = {
 """Every backbone by the name a recipe uses. Adding one is adding a row."""
 
 
+def size_of(name: str) -> Size:
+    """Return the row of a name; for other networks of timm, what building one tells.
+
+    Raises:
+        RecipeError: a network of timm that cannot be a backbone.
+    """
+    if name in SIZES:
+        return SIZES[name]
+    from geodino.models.timm_backbone import facts_of
+
+    facts = facts_of(name)
+    return Size(
+        architecture=name,
+        family="timm",
+        depth=0,
+        dim=facts.dim,
+        stride=facts.stride,
+        overrides=facts.arguments,
+    )
+
+
+def known_name(name: str) -> str:
+    """Return the name of a network that can be built: of the table, or of timm.
+
+    Raises:
+        ValueError: there is none, with the nearest names.
+    """
+    bare = name.removeprefix("timm:")
+    if bare in SIZES:
+        return bare
+    from geodino.models.timm_backbone import timm_names
+
+    names = timm_names()
+    if bare in names:
+        return bare
+    architecture, dot, tag = bare.partition(".")
+    if dot and architecture in names:
+        raise ValueError(
+            f"{name!r} names trained weights ({tag}), but this network begins with fresh ones: "
+            f"say {architecture!r}"
+        )
+    raise ValueError(
+        f"unknown model {name!r}.{suggest(bare, SIZES) or suggest(bare, names)} Known: "
+        f"{', '.join(SIZES)}, and every architecture of timm"
+    )
+
+
 class RopeConfig(Config):
     """Rotary positions of a ViT (method: DINOv3, section 3.2; ignored by ConvNeXts)."""
 
@@ -105,7 +157,8 @@ class ModelConfig(Config):
     """Which backbone is built. Its number of bands comes from the input contract."""
 
     name: str = "vit_small_patch16_dinov3"
-    """A timm DINOv3 ViT or ConvNeXt by name, or `vit_nano` or `vit_tiny`."""
+    """A timm DINOv3 ViT or ConvNeXt by name, or `vit_nano` or `vit_tiny`; for a student of
+    distillation, any architecture of timm."""
 
     patch_size: int | None = Field(default=None, ge=1)
     """Side of a patch in pixels; None is the architecture's own (16). A ConvNeXt's patch is its
@@ -147,21 +200,23 @@ class ModelConfig(Config):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in SIZES:
-            raise ValueError(
-                f"unknown model {name!r}.{suggest(name, SIZES)} Known: {', '.join(SIZES)}"
-            )
-        return name
+        return known_name(name)
 
     @model_validator(mode="after")
     def _fits_the_family(self) -> "ModelConfig":
-        if self.family == "convnext":
+        if self.family == "timm":
+            own = {"init": "paper", "activation_checkpointing": False, "patch_size": None,
+                   "layer_scale": None}  # fmt: skip
+            asked = [k for k, default in own.items() if getattr(self, k) != default]
+            if asked:
+                raise ValueError(f"{', '.join(asked)} cannot be set for {self.name} of timm")
+        if self.family != "vit":
             vit_only = ("dim", "depth", "heads")
             asked = [k for k in vit_only if getattr(self, k) is not None]
             asked += [k for k in ("drop_path", "local_cls_norm") if getattr(self, k)]
             if asked:
                 raise ValueError(f"{', '.join(asked)} cannot be set for {self.name}, only for ViTs")
-            if self.patch_size not in (None, 8, 16, 32):
+            if self.family == "convnext" and self.patch_size not in (None, 8, 16, 32):
                 raise ValueError(
                     f"patch_size {self.patch_size} of {self.name}: a ConvNeXt's is 32, 16 or 8"
                 )
@@ -169,12 +224,12 @@ class ModelConfig(Config):
 
     @property
     def size(self) -> Size:
-        """The named row of the table."""
-        return SIZES[self.name]
+        """The named row of the table, or what timm tells of the network."""
+        return size_of(self.name)
 
     @property
     def family(self) -> Family:
-        """``vit`` or ``convnext``."""
+        """``vit``, ``convnext``, or ``timm`` for its other networks."""
         return self.size.family
 
     @property
@@ -185,7 +240,7 @@ class ModelConfig(Config):
     @property
     def stride(self) -> int:
         """Pixels per patch along each axis."""
-        return self.patch_size or (16 if self.family == "vit" else 32)
+        return self.patch_size or self.size.stride
 
     @property
     def width(self) -> int:
@@ -196,7 +251,7 @@ class ModelConfig(Config):
     def initial_layer_scale(self) -> float | None:
         """What LayerScale starts from; None where there is none."""
         if self.layer_scale is None:
-            return 1e-5 if self.family == "vit" else 1e-6
+            return 1e-5 if self.family == "vit" else 1e-6 if self.family == "convnext" else None
         return self.layer_scale or None
 
     def timm_args(self, *, bands: int) -> dict[str, Any]:
@@ -206,6 +261,8 @@ class ModelConfig(Config):
         timm builds the same network.
         """
         args: dict[str, Any] = {"in_chans": bands, "num_classes": 0, **self.size.overrides}
+        if self.family == "timm":
+            return args
         if self.family == "convnext":
             args["ls_init_value"] = self.initial_layer_scale
             if self.patch_size not in (None, 32):

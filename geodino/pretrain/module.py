@@ -60,7 +60,48 @@ class Measurements:
         return rows
 
 
-class PretrainModule(L.LightningModule):
+class PhasedModule(L.LightningModule):
+    """What runs and their callbacks know of a module that trains through the phases of a course.
+
+    Optimisation is manual. A batch says which phase it belongs to.
+    """
+
+    course: Course
+    steps: PhaseSteps
+    """The phase training is in."""
+    measurements: Measurements
+
+    def __init__(self, course: Course) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.course = course
+        self.steps = course.phase(0)
+        self.measurements = Measurements()
+
+    def watched(self) -> dict[str, Backbone]:
+        """Return the backbones whose dense features are watched; ``""`` names the only one."""
+        raise NotImplementedError
+
+    def renew_gram_teacher(self) -> None:
+        """Let the Gram teacher, where there is one, be the teacher of this moment."""
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Copy pixels, validity and plan without waiting."""
+        return batch.to(device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep where the phases end."""
+        checkpoint["geodino_course"] = {"ends": list(self.course.ends), "phase": self.steps.number}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on in the phase that was interrupted."""
+        self.course.ends[:] = checkpoint["geodino_course"]["ends"]
+        self.steps = self.course.phase(checkpoint["geodino_course"]["phase"])
+
+
+class PretrainModule(PhasedModule):
     """Student, teachers, objectives and optimiser of a run, through all of its phases.
 
     Optimisation is manual: the gradient is clipped per module, a step whose gradient is not
@@ -96,8 +137,7 @@ class PretrainModule(L.LightningModule):
         optim: OptimConfig,
         gram_weights_given: bool = False,
     ) -> None:
-        super().__init__()
-        self.automatic_optimization = False
+        super().__init__(course)
         self.student = student
         self.teacher = teacher.requires_grad_(requires_grad=False).eval()
         self.gram_teacher = gram_teacher
@@ -107,13 +147,14 @@ class PretrainModule(L.LightningModule):
         self.begin()
         self.views = nn.ModuleList(views)
         self.objectives = list(objectives)
-        self.course = course
         self.optim = optim
-        self.measurements = Measurements()
         self.register_buffer("skipped_in_a_row", torch.zeros(()))
         self.register_buffer("skipped", torch.zeros(()))
         self._ema = EmaUpdate(self.student, self.teacher)
-        self.steps = course.phase(0)
+
+    def watched(self) -> dict[str, Backbone]:
+        """The teacher's backbone."""
+        return {"": self.teacher.backbone}
 
     def begin(self) -> None:
         """Let the teachers begin as the student is, but for a Gram teacher with its own weights."""
@@ -134,12 +175,6 @@ class PretrainModule(L.LightningModule):
         backbone, *heads = self.student.parts()
         depth = self.student.backbone.depth or None
         return build_optimizer(self.optim, [(backbone, depth), *((head, None) for head in heads)])
-
-    def transfer_batch_to_device(
-        self, batch: Batch, device: torch.device, dataloader_idx: int
-    ) -> Batch:
-        """Copy pixels, validity and plan without waiting."""
-        return batch.to(device)
 
     def losses(self, batch: Batch, now: Rates) -> dict[str, Tensor]:
         """Return the losses of a batch: crops, teachers, student."""
@@ -210,24 +245,15 @@ class PretrainModule(L.LightningModule):
         if self.gram_teacher is not None:
             copy_weights(self.teacher.backbone, self.gram_teacher)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep where the phases end."""
-        checkpoint["geodino_course"] = {"ends": list(self.course.ends), "phase": self.steps.number}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on in the phase that was interrupted."""
-        self.course.ends[:] = checkpoint["geodino_course"]["ends"]
-        self.steps = self.course.phase(checkpoint["geodino_course"]["phase"])
-
     def _gram_source(self) -> Backbone | None:
         gram = self.steps.config.gram
         return self.teacher.backbone if gram and gram.teacher == "ema" else self.gram_teacher
 
 
-def as_pretrain(module: L.LightningModule) -> PretrainModule:
+def as_phased(module: L.LightningModule) -> PhasedModule:
     """Return a module that is ours, for callbacks that Lightning hands any module."""
-    if not isinstance(module, PretrainModule):
-        raise TypeError(f"these callbacks serve PretrainModule, not {type(module).__name__}")
+    if not isinstance(module, PhasedModule):
+        raise TypeError(f"these callbacks serve PhasedModule, not {type(module).__name__}")
     return module
 
 

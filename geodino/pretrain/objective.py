@@ -57,12 +57,26 @@ class TeacherTargets:
 
 
 class Objective(nn.Module):
-    """The losses of one step, as a function of the networks, the crops and the plan."""
+    """The losses of one step, as a function of the networks, the crops and the plan.
+
+    Args:
+        config: weights, temperatures.
+        group: samples among which KoLeo looks for neighbours.
+        gram: Gram anchoring, or None.
+        masks_input: whether the student sees the mask token where patches are masked. In
+            distillation it sees everything, and masks only say which patches are compared.
+    """
 
     def __init__(
-        self, config: ObjectiveConfig, *, group: int, gram: GramConfig | None = None
+        self,
+        config: ObjectiveConfig,
+        *,
+        group: int,
+        gram: GramConfig | None = None,
+        masks_input: bool = True,
     ) -> None:
         super().__init__()
+        self.masks_input = masks_input
         self.config = config
         self.gram = gram
         self.group = group
@@ -116,10 +130,9 @@ class Objective(nn.Module):
             gram_weight: weight of Gram anchoring, where the targets have it.
         """
         config = self.config
+        hidden = plan.masks.masks if self.masks_input and plan.masks is not None else None
         tokens = student.backbone(
-            views.sets,
-            masks=[None if plan.masks is None else plan.masks.masks, None][: len(views.sets)],
-            draws=plan.encode,
+            views.sets, masks=[hidden, None][: len(views.sets)], draws=plan.encode
         )
         global_tokens = tokens[0]
         cls = torch.cat([of_set.cls for of_set in tokens])

@@ -126,37 +126,29 @@ _OWN = frozenset({"steps", "lr", "start", "begin", "sizes", "chip"})
 """What a phase never takes over from the phase before."""
 
 
-class PhasesConfig(Config):
-    """The phases in the order they run.
+class Phases(Config):
+    """Phases in the order they run, each a field.
 
     What a later phase leaves out is as in the one before it, except ``steps``, ``lr``, ``begin``,
     ``start``, ``sizes`` and ``chip``.
     """
 
-    pretrain: PhaseConfig
-    """DINO + iBOT + KoLeo from random weights or from a model."""
-
-    gram: GramPhaseConfig | None = None
-    """The same with Gram anchoring, which brings dense features back."""
-
-    highres: HighresPhaseConfig | None = None
-    """Adaptation to higher resolution, with crops of several sizes."""
-
     @model_validator(mode="before")
     @classmethod
     def _later_phases_inherit(cls, values: Any) -> Any:
-        """Fill what ``gram`` and ``highres`` leave out from the phase before."""
+        """Fill what a later phase leaves out from the phase before."""
         if not isinstance(values, Mapping):
             return values
-        out, before = dict(values), values.get("pretrain")
-        for name in ("gram", "highres"):
+        first, *later = cls.model_fields
+        out, before = dict(values), values.get(first)
+        for name in later:
             own = out.get(name)
             if isinstance(own, Mapping) and isinstance(before, Mapping):
                 out[name] = before = _inherited(before, own)
         return out
 
     @model_validator(mode="after")
-    def _something_runs(self) -> "PhasesConfig":
+    def _something_runs(self) -> "Phases":
         if not any(phase.steps for _, phase in self.all()):
             raise ValueError("no phase has a step to do")
         return self
@@ -181,6 +173,19 @@ class PhasesConfig(Config):
     def active(self) -> list[tuple[str, PhaseConfig]]:
         """Return the phases that have steps to do, in order."""
         return [(name, phase) for name, phase in self.all() if phase.steps]
+
+
+class PhasesConfig(Phases):
+    """The phases of pretraining in the order they run."""
+
+    pretrain: PhaseConfig
+    """DINO + iBOT + KoLeo from random weights or from a model."""
+
+    gram: GramPhaseConfig | None = None
+    """The same with Gram anchoring, which brings dense features back."""
+
+    highres: HighresPhaseConfig | None = None
+    """Adaptation to higher resolution, with crops of several sizes."""
 
 
 def _inherited(before: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

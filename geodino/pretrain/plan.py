@@ -51,7 +51,8 @@ class StepPlan:
     """Place of the step's phase among those of the run, from 0."""
     views: ViewPlan
     masks: MaskPlan | None
-    encode: EncodeDraws
+    encode: EncodeDraws | None
+    """None for a network that draws nothing."""
 
     def to(self, device: torch.device) -> "StepPlan":
         """Copy to ``device`` without waiting."""
@@ -59,7 +60,7 @@ class StepPlan:
             phase=self.phase,
             views=self.views.to(device),
             masks=None if self.masks is None else self.masks.to(device),
-            encode=self.encode.to(device, non_blocking=True),
+            encode=None if self.encode is None else self.encode.to(device, non_blocking=True),
         )
 
 

@@ -1,8 +1,10 @@
 """From a configuration to objects: the one place that knows everything."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
+from torch import nn
 
 from geodino import seeds
 from geodino.data.batch import Batch
@@ -19,6 +21,7 @@ from geodino.errors import RecipeError
 from geodino.geo.bands import rgb_indices
 from geodino.geo.contract import InputContract
 from geodino.io.raster import HandlePool
+from geodino.models.backbone import Backbone
 from geodino.models.build import build_backbone
 from geodino.models.heads import HeadConfig, ProjectionHead
 from geodino.pretrain.course import Course, PhaseSteps, choices_of, same_memory_batch
@@ -29,7 +32,7 @@ from geodino.pretrain.phases import PhaseConfig, SizesConfig
 from geodino.pretrain.plan import Planner
 from geodino.pretrain.watch import Watch
 from geodino.runs.gram_teacher import build_gram_teacher
-from geodino.runs.recipe import RunConfig
+from geodino.runs.recipe import RunConfig, TrainingConfig
 
 
 def build_network(config: RunConfig, contract: InputContract, *, device: str = "cpu") -> Network:
@@ -54,7 +57,7 @@ def build_network(config: RunConfig, contract: InputContract, *, device: str = "
     )
 
 
-def uses_ibot(config: RunConfig) -> bool:
+def uses_ibot(config: TrainingConfig) -> bool:
     """Whether any phase has an iBOT term, so that its head is built."""
     return any(phase.objective.ibot > 0 for _, phase in config.phases.active())
 
@@ -78,15 +81,15 @@ def build_module(config: RunConfig, contract: InputContract, course: Course) -> 
     )
 
 
-def compile_blocks(module: PretrainModule) -> None:
+def compile_blocks(module: nn.Module) -> None:
     """Compile each transformer block of all networks on its first call; names stay the same."""
-    backbones = [module.student.backbone, module.teacher.backbone, module.gram_teacher]
-    for backbone in backbones:
-        for block in getattr(getattr(backbone, "trunk", None), "blocks", ()):
-            block.compile(dynamic=False)
+    for backbone in module.modules():
+        if isinstance(backbone, Backbone):
+            for block in getattr(backbone.trunk, "blocks", ()):
+                block.compile(dynamic=False)
 
 
-def build_course(config: RunConfig, ends: Sequence[int] = ()) -> Course:
+def build_course(config: TrainingConfig, ends: Sequence[int] = ()) -> Course:
     """Build what says which phase, crop sizes and samples every step has.
 
     Args:
@@ -107,7 +110,7 @@ def build_course(config: RunConfig, ends: Sequence[int] = ()) -> Course:
     )
 
 
-def batches_of(config: RunConfig, phase: PhaseConfig, *, devices: int) -> list[int]:
+def batches_of(config: TrainingConfig, phase: PhaseConfig, *, devices: int) -> list[int]:
     """Return the samples of a global batch for each choice of crop sizes of a phase.
 
     What is left to us has as many pixels as a batch of the first phase, in groups for all devices.
@@ -136,14 +139,14 @@ def _same_crops(a: tuple[PhaseConfig, SizesConfig], b: tuple[PhaseConfig, SizesC
     return sides[0] == sides[1]
 
 
-def whole_batch(config: RunConfig) -> int:
+def whole_batch(config: TrainingConfig) -> int:
     """Return the resolved global batch."""
     if config.train.batch == "auto":
         raise RecipeError("train.batch: auto is resolved on a GPU only; give a number.")
     return config.train.batch
 
 
-def build_planner(config: RunConfig, contract: InputContract, steps: PhaseSteps) -> Planner:
+def build_planner(config: TrainingConfig, contract: InputContract, steps: PhaseSteps) -> Planner:
     """Build what draws each step's random numbers in a phase."""
     return Planner(
         seed=config.train.seed,
@@ -157,7 +160,7 @@ def build_planner(config: RunConfig, contract: InputContract, steps: PhaseSteps)
 
 
 def build_order(
-    config: RunConfig,
+    config: TrainingConfig,
     index: TileIndex,
     *,
     seed: int,
@@ -193,7 +196,7 @@ def build_order(
     )
 
 
-def resolved_chip(config: RunConfig, phase: PhaseConfig | None = None) -> int:
+def resolved_chip(config: TrainingConfig, phase: PhaseConfig | None = None) -> int:
     """Return the edge of a phase's chips in pixels, which a recorded recipe always holds.
 
     Args:
@@ -212,7 +215,7 @@ class Feed:
 
     def __init__(
         self,
-        config: RunConfig,
+        config: TrainingConfig,
         contract: InputContract,
         index: TileIndex,
         *,
@@ -220,7 +223,7 @@ class Feed:
         loader: LoaderConfig,
         rank: int = 0,
         world: int = 1,
-        plan_of: Planner | None = None,
+        plan_of: Callable[..., Any] | None = None,
         span: Callable[[int], tuple[int, int]] | None = None,
         companions: Companions | None = None,
         on_bad: Callable[[int, str], None] | None = None,
@@ -253,7 +256,7 @@ class Feed:
         self._pool.close()
 
 
-def build_companions(config: RunConfig, index: TileIndex) -> Companions | None:
+def build_companions(config: TrainingConfig, index: TileIndex) -> Companions | None:
     """Build what chooses the other dates of a sample; None where a sample has one date."""
     if config.data.dates == 1:
         return None
@@ -262,7 +265,7 @@ def build_companions(config: RunConfig, index: TileIndex) -> Companions | None:
 
 
 def loader_config(
-    config: RunConfig, *, far: bool = False, pin_memory: bool = False
+    config: TrainingConfig, *, far: bool = False, pin_memory: bool = False
 ) -> LoaderConfig:
     """Return how batches are made; ``far``: of tiles behind a network."""
     data = config.data
@@ -275,8 +278,21 @@ def loader_config(
     )
 
 
-def build_health(config: RunConfig, contract: InputContract, index: TileIndex) -> DenseHealth:
-    """Read the fixed probe chips and build what measures dense features on them."""
+def build_health(
+    config: TrainingConfig,
+    contract: InputContract,
+    index: TileIndex,
+    *,
+    sides: Mapping[str, int],
+) -> dict[str, DenseHealth]:
+    """Read the fixed probe chips and build what measures dense features on them.
+
+    Args:
+        config: how many chips.
+        contract: how they are normalised.
+        index: where they come from.
+        sides: for each backbone that is watched, the side of its crops, pixels.
+    """
     seed = seeds.integer(config.train.seed, "probe tiles") >> 1
     order = build_order(
         config, index, seed=seed, batch=config.health.tiles, chip=resolved_chip(config)
@@ -287,16 +303,15 @@ def build_health(config: RunConfig, contract: InputContract, index: TileIndex) -
         batch = next(feed.batches(0))
     finally:
         feed.close()
-    return DenseHealth.from_chips(
-        batch.pixels,
-        batch.valid,
-        mean=contract.mean,
-        std=contract.std,
-        size=config.phases.first.views.global_size,
-    )
+    return {
+        name: DenseHealth.from_chips(
+            batch.pixels, batch.valid, mean=contract.mean, std=contract.std, size=side
+        )
+        for name, side in sides.items()
+    }
 
 
-def build_watch(config: RunConfig) -> Watch:
+def build_watch(config: TrainingConfig) -> Watch:
     """Build what judges the health of dense features."""
     health = config.health
     return Watch(
@@ -307,7 +322,7 @@ def build_watch(config: RunConfig) -> Watch:
     )
 
 
-def check_sizes(config: RunConfig) -> None:
+def check_sizes(config: TrainingConfig) -> None:
     """Check what concerns two owners at once.
 
     Raises:

@@ -11,11 +11,11 @@ import lightning as L
 from geodino.errors import RunError
 from geodino.files import append_lines, writing
 from geodino.pretrain.health import DenseHealth
-from geodino.pretrain.module import PretrainModule, as_pretrain
+from geodino.pretrain.module import PhasedModule, as_phased
 from geodino.pretrain.phases import GramPhaseConfig
 from geodino.pretrain.watch import Watch
 from geodino.runs.device import peak_memory_gib
-from geodino.runs.recipe import RunConfig
+from geodino.runs.recipe import TrainingConfig
 from geodino.runs.record import RunFolder
 from geodino.runs.snapshots import Snapshots
 
@@ -54,7 +54,7 @@ class Recorder(L.Callback):
         config: how often, and how much is kept.
         pace: images per second and data wait, shared with the progress bar.
         identity: what a checkpoint must carry to be resumed here.
-        health: measures dense-feature health.
+        health: measures dense-feature health, for each backbone that is watched.
         watch: judges it: when it was best, and when it turned down.
         on_phase_end: told the module and the name of each phase that another one follows.
         on_turn: told the step at which health has turned down and a Gram phase begins, and why.
@@ -63,20 +63,20 @@ class Recorder(L.Callback):
     def __init__(
         self,
         folder: RunFolder,
-        config: RunConfig,
+        config: TrainingConfig,
         *,
         pace: Pace,
         identity: Mapping[str, str],
-        health: DenseHealth,
+        health: Mapping[str, DenseHealth],
         watch: Watch,
-        on_phase_end: Callable[[PretrainModule, str], None],
+        on_phase_end: Callable[[PhasedModule, str], None],
         on_turn: Callable[[int, str], None],
     ) -> None:
         self.folder = folder
         self.config = config
         self.pace = pace
         self.identity = dict(identity)
-        self.health = health
+        self.health = dict(health)
         self.watch = watch
         self._on_phase_end, self._on_turn = on_phase_end, on_turn
         self.snapshots = Snapshots(folder.probes, every=config.health.every)
@@ -98,7 +98,7 @@ class Recorder(L.Callback):
         batch_idx: int,
     ) -> None:
         """Flush, measure and save when it is time."""
-        module = as_pretrain(pl_module)
+        module = as_phased(pl_module)
         done = trainer.global_step
         self.pace.count(len(batch.pixels) * trainer.world_size)
         if done % self.config.log.flush == 0 or done % self.config.checkpoint.every == 0:
@@ -112,13 +112,13 @@ class Recorder(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write what is left: figures, and health and state where their turn has not come."""
-        self.flush(trainer, as_pretrain(pl_module))
+        self.flush(trainer, as_phased(pl_module))
         if trainer.global_step % self.config.health.every:
             self._measure_health(trainer, pl_module, step=trainer.global_step)
         if trainer.global_step % self.config.checkpoint.every:
             self.save(trainer)
 
-    def flush(self, trainer: L.Trainer, module: PretrainModule) -> None:
+    def flush(self, trainer: L.Trainer, module: PhasedModule) -> None:
         """Bring the waiting scalars to the host, write them, and stop a run that learns nothing.
 
         Raises:
@@ -191,7 +191,7 @@ class Recorder(L.Callback):
         """Write into the checkpoint which run it belongs to."""
         checkpoint["geodino"] = dict(self.identity)
         checkpoint["geodino_health"] = {
-            "reference": self.health.reference,
+            "reference": {name: health.reference for name, health in self.health.items()},
             "watch": self.watch.state(),
         }
 
@@ -199,32 +199,41 @@ class Recorder(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Take back the patches that the Gram distance is measured from, and the best health."""
-        self.health.reference = checkpoint["geodino_health"]["reference"]
+        for name, reference in checkpoint["geodino_health"]["reference"].items():
+            self.health[name].reference = reference
         self.watch.load_state(checkpoint["geodino_health"]["watch"])
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Close the phase before, where this batch is the first of another one."""
-        module = as_pretrain(pl_module)
+        module = as_phased(pl_module)
         if batch.plan.phase != module.steps.number:
             self._on_phase_end(module, module.steps.name)
 
     def _measure_health(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *, step: int
     ) -> None:
-        module = as_pretrain(pl_module)
+        module = as_phased(pl_module)
         # Every rank measures (a sharded model needs them all) and believes the first one.
-        figures = trainer.strategy.broadcast(self.health(module.teacher.backbone))
+        watched = module.watched()
+        figures = trainer.strategy.broadcast(
+            {name: health(watched[name]) for name, health in self.health.items()}
+        )
+        first = next(iter(self.health))
         if trainer.is_global_zero:
-            named = {f"health/{k}": v for k, v in figures.items()}
+            named = {
+                "/".join(filter(None, ("health", name, figure))): value
+                for name, of_one in figures.items()
+                for figure, value in of_one.items()
+            }
             row = {"step": step, "phase": module.steps.name, "time": time.time(), **named}
             self._write(trainer, [row])
-            self.snapshots.save(step, self.health)
-        self._judge(trainer, module, figures, step=step)
+            self.snapshots.save(step, self.health[first])
+        self._judge(trainer, module, figures[first], step=step)
 
     def _judge(
-        self, trainer: L.Trainer, module: PretrainModule, figures: dict[str, float], *, step: int
+        self, trainer: L.Trainer, module: PhasedModule, figures: dict[str, float], *, step: int
     ) -> None:
         """Keep the healthiest teacher for a Gram phase to come, and begin it once health turns."""
         number = module.steps.number

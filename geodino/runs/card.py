@@ -1,8 +1,9 @@
 """The run card: what will happen, how long it takes and what it needs, before it happens."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from geodino.data.views_config import CropSizes
 from geodino.geo.contract import InputContract
 from geodino.models.build import assemble
+from geodino.models.heads import HeadConfig
+from geodino.models.sizes import ModelConfig
 from geodino.pretrain.course import Course
-from geodino.pretrain.phases import PhaseConfig
+from geodino.pretrain.phases import GramPhaseConfig, PhaseConfig
 from geodino.runs.build import (
     build_course,
     build_order,
@@ -22,13 +25,13 @@ from geodino.runs.build import (
     whole_batch,
 )
 from geodino.runs.gram_teacher import needs_gram_teacher
-from geodino.runs.prepare import Prepared
-from geodino.runs.recipe import RunConfig
+from geodino.runs.prepare import Prepared, PreparedTraining
+from geodino.runs.recipe import TrainingConfig
 
 _EFFICIENCY = (0.25, 0.6)
 """Share of the measured matrix rate that a step reaches: small models and large ones."""
 
-_ACTIVATION_BYTES = {"float32": 68, "bfloat16": 34}
+ACTIVATION_BYTES = {"float32": 68, "bfloat16": 34}
 """Bytes per token, width and block that the backward pass keeps (Korthikanti et al. 2022,
 "Reducing activation recomputation", equation 2 without the attention scores)."""
 
@@ -42,20 +45,60 @@ class RunCard:
 
 
 def run_card(prepared: Prepared, *, device: torch.device, devices: int, out: Path) -> RunCard:
-    """Describe a run before it starts."""
+    """Describe a run of pretraining before it starts."""
+    config, contract = prepared.config, prepared.contract
+    course = build_course(config)
+    parameters = _parameters(config, contract)
+    name = f"{config.model.name}, patch {config.model.stride}"
+    return card_of(
+        prepared,
+        course,
+        learns={"model": f"{name}, {parameters / 1e6:.1f} M parameters with heads"},
+        flops_per_image=flops_per_image(config, contract, config.phases.first),
+        work=sum(phase_flops(config, contract, course, n) for n in range(len(course.names))),
+        memory_bytes=_memory_bytes(config, parameters, devices),
+        parameters=parameters,
+        device=device,
+        devices=devices,
+        out=out,
+    )
+
+
+def card_of(
+    prepared: PreparedTraining,
+    course: Course,
+    *,
+    learns: Mapping[str, str],
+    flops_per_image: float,
+    work: float,
+    memory_bytes: float,
+    parameters: int,
+    device: torch.device,
+    devices: int,
+    out: Path,
+) -> RunCard:
+    """Lay out the card of a run.
+
+    Args:
+        prepared: the run.
+        course: its phases.
+        learns: lines about the networks.
+        flops_per_image: floating-point operations of a step for one sample of the first phase.
+        work: those of the whole run.
+        memory_bytes: what a device must hold.
+        parameters: of all that learns.
+        device: where it computes.
+        devices: how many of them.
+        out: the run folder.
+    """
     config, index, contract = prepared.config, prepared.index, prepared.contract
     batch = whole_batch(config)
-    course = build_course(config)
     order = build_order(
         config, index, seed=config.train.seed, batch=batch, chip=resolved_chip(config)
     )
-    parameters = _parameters(config, contract)
-    flops = flops_per_image(config, contract, config.phases.first)
-    work = sum(phase_flops(config, contract, course, number) for number in range(len(course.names)))
     fast, slow = _duration_s(work / devices, device)
     share = contract.statistics.get("valid_all")
     gsd = "unknown GSD" if index.gsd_m is None else f"{_range(index.gsd_m)} m"
-    bands = ", ".join(band.name for band in index.bands)
     samples = sum(_samples(course, number) for number in range(len(course.names)))
     sides = _range([side for t in index.tiles for side in (t.height, t.width)])
     lines = {
@@ -64,15 +107,15 @@ def run_card(prepared: Prepared, *, device: torch.device, devices: int, out: Pat
         f"{len([crs for crs in index.crs if crs]) or 'no'} CRS"
         + (f"; {order.too_small} smaller than a chip left out" if order.too_small else "")
         + (f"; {len(index.bad)} UNUSABLE" if index.bad else ""),
-        "bands": bands,
+        "bands": ", ".join(band.name for band in index.bands),
         "valid": "all pixels" if share in (None, 1.0) else f"{100 * share:.1f} % of the pixels",
-        "model": f"{config.model.name}, patch {config.model.stride}, "
-        f"{parameters / 1e6:.1f} M parameters with heads",
+        **learns,
         **_phase_lines(config, course),
         "passes": f"{samples / order.samples_per_epoch:.1f} over {order.samples_per_epoch} chips",
         "device": f"{devices} x {device}" + ("" if device.type == "cuda" else _threads()),
-        "time": f"about {_to(_clock(fast), _clock(slow))} ({flops / 1e9:.1f} GFLOP an image)",
-        "memory": f"about {_memory_bytes(config, parameters, devices) / 2**30:.1f} GiB a device",
+        "time": f"about {_to(_clock(fast), _clock(slow))} "
+        f"({flops_per_image / 1e9:.1f} GFLOP an image)",
+        "memory": f"about {memory_bytes / 2**30:.1f} GiB a device",
         "out": str(out),
     }
     notes = [*index.rule.reasons, *index.notes]
@@ -91,7 +134,7 @@ def run_card(prepared: Prepared, *, device: torch.device, devices: int, out: Pat
     facts = {
         **{name: value for name, value in lines.items() if name != "recipe"},
         "parameters": parameters,
-        "flops_per_image": flops,
+        "flops_per_image": flops_per_image,
         "tiles_unusable": len(index.bad),
         "notes": notes,
         "recipe": config.model_dump(mode="json"),
@@ -99,7 +142,7 @@ def run_card(prepared: Prepared, *, device: torch.device, devices: int, out: Pat
     return RunCard(text, facts)
 
 
-def _phase_lines(config: RunConfig, course: Course) -> dict[str, str]:
+def _phase_lines(config: TrainingConfig, course: Course) -> dict[str, str]:
     """One line a phase: its steps, its crops and how many samples a step has."""
     lines = {}
     for (name, phase), choices in zip(course.phases, course.choices, strict=True):
@@ -117,9 +160,11 @@ def _phase_lines(config: RunConfig, course: Course) -> dict[str, str]:
     return lines
 
 
-def _may_end_early(config: RunConfig, name: str) -> bool:
-    gram = config.phases.gram
-    return name == "pretrain" and gram is not None and gram.steps > 0 and gram.start == "auto"
+def _may_end_early(config: TrainingConfig, name: str) -> bool:
+    phases = dict(config.phases.all())
+    gram = phases.get("gram")
+    waits = isinstance(gram, GramPhaseConfig) and gram.steps > 0 and gram.start == "auto"
+    return name == "pretrain" and waits
 
 
 def _samples(course: Course, number: int) -> float:
@@ -130,7 +175,9 @@ def _samples(course: Course, number: int) -> float:
     return mean * course.phases[number][1].steps
 
 
-def phase_flops(config: RunConfig, contract: InputContract, course: Course, number: int) -> float:
+def phase_flops(
+    config: TrainingConfig, contract: InputContract, course: Course, number: int
+) -> float:
     """Return the floating-point operations of a phase, on average over its crop sizes."""
     _, phase = course.phases[number]
     choices = course.choices[number]
@@ -143,7 +190,10 @@ def phase_flops(config: RunConfig, contract: InputContract, course: Course, numb
 
 
 def flops_per_image(
-    config: RunConfig, contract: InputContract, phase: PhaseConfig, sizes: CropSizes | None = None
+    config: TrainingConfig,
+    contract: InputContract,
+    phase: PhaseConfig,
+    sizes: CropSizes | None = None,
 ) -> float:
     """Return the floating-point operations of one step for one sample, counted on the meta device.
 
@@ -157,30 +207,37 @@ def flops_per_image(
         sizes: sides of the crops; None takes those of the phase's views.
     """
     sizes = sizes or phase.views.sizes
-    both = 2 * _forward_flops(config, contract, sizes.globals)
+    both = 2 * forward_flops(config.model, contract, sizes.globals)
     local = phase.views.local_count
-    local_flops = local * _forward_flops(config, contract, sizes.locals) if local else 0.0
+    local_flops = local * forward_flops(config.model, contract, sizes.locals) if local else 0.0
     student = 3 * (1 - config.model.drop_path) * (both + local_flops)
     masks = phase.objective.masks
     patches = (sizes.globals // config.model.stride) ** 2
     masked = 2 * patches * masks.probability * sum(masks.ratio) / 2
     width = config.model.width
     # Each CLS token passes the student's head (3x) once; those of global crops the teacher's too.
-    dino = (3 * (2 + phase.views.local_count) + 2) * _head_flops(config.heads.dino, width)
-    ibot = 4 * masked * _head_flops(config.heads.ibot, width) if phase.objective.ibot > 0 else 0.0
-    gram = 2 * _forward_flops(config, contract, sizes.gram) if sizes.gram else 0.0
+    dino = (3 * (2 + phase.views.local_count) + 2) * head_flops(config.heads.dino, width)
+    ibot = 4 * masked * head_flops(config.heads.ibot, width) if phase.objective.ibot > 0 else 0.0
+    gram = 2 * forward_flops(config.model, contract, sizes.gram) if sizes.gram else 0.0
     return student + both + dino + ibot + gram
 
 
-def _forward_flops(config: RunConfig, contract: InputContract, size: int) -> float:
-    backbone = assemble(config.model, mean=contract.mean, std=contract.std).eval()
-    crop = torch.empty(1, len(contract.bands), size, size, device="meta")
+def forward_flops(model: ModelConfig, contract: InputContract, size: int) -> float:
+    """Return the floating-point operations of one image through a backbone."""
+    return _forward_flops(model, len(contract.bands), size)
+
+
+@lru_cache(maxsize=256)
+def _forward_flops(model: ModelConfig, bands: int, size: int) -> float:
+    backbone = assemble(model, mean=(0.0,) * bands, std=(1.0,) * bands).eval()
+    crop = torch.empty(1, bands, size, size, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         backbone.trunk(crop)
     return float(counter.get_total_flops())
 
 
-def _head_flops(head: Any, width: int) -> float:
+def head_flops(head: HeadConfig, width: int) -> float:
+    """Return the floating-point operations of one token through a head."""
     inner = max(head.layers - 2, 0) * head.hidden**2
     return float(
         2
@@ -193,16 +250,21 @@ def _head_flops(head: Any, width: int) -> float:
     )
 
 
-def _parameters(config: RunConfig, contract: InputContract) -> int:
-    backbone = assemble(config.model, mean=contract.mean, std=contract.std)
+def _parameters(config: TrainingConfig, contract: InputContract) -> int:
+    return parameters_of(config, config.model, contract)
+
+
+def parameters_of(config: TrainingConfig, model: ModelConfig, contract: InputContract) -> int:
+    """Return the number of weights of a backbone with the heads of the recipe."""
+    backbone = assemble(model, mean=contract.mean, std=contract.std)
     heads = [config.heads.dino]
     if uses_ibot(config):
         heads.append(config.heads.ibot)
     trunk = sum(p.numel() for p in backbone.parameters())
-    return trunk + sum(round(_head_flops(head, backbone.dim) / 2) for head in heads)
+    return trunk + sum(round(head_flops(head, backbone.dim) / 2) for head in heads)
 
 
-def _memory_bytes(config: RunConfig, parameters: int, devices: int) -> float:
+def _memory_bytes(config: TrainingConfig, parameters: int, devices: int) -> float:
     """Weights, gradients, two moments, the teachers, and the activations of one step.
 
     The step is one of the first phase; those of later phases have as many patches.
@@ -215,7 +277,7 @@ def _memory_bytes(config: RunConfig, parameters: int, devices: int) -> float:
     )
     kind = "float32" if config.train.precision == "float32" else "bfloat16"
     blocks = 1 if config.model.activation_checkpointing else config.model.blocks
-    activations = tokens * config.model.width * blocks * _ACTIVATION_BYTES[kind]
+    activations = tokens * config.model.width * blocks * ACTIVATION_BYTES[kind]
     logits = 4.0 * samples * 2 * config.heads.dino.prototypes
     copies = 6.0 if needs_gram_teacher(config) else 5.0
     return 4.0 * copies * parameters + activations + logits

@@ -21,7 +21,7 @@ from geodino.pretrain.objective import Network
 from geodino.runs.build import build_network
 from geodino.runs.init import descent
 from geodino.runs.models import open_model
-from geodino.runs.recipe import RunConfig, load_recorded
+from geodino.runs.recipe import DistillConfig, RunConfig, load_recorded, load_recorded_any
 from geodino.runs.record import RunFolder
 
 FORMATS = ("timm", "hub", "onnx")
@@ -82,6 +82,13 @@ def export_run(run: Path, *, to: str = "timm", out: Path | None = None) -> dict[
     _check_format(to)
     folder = RunFolder(run)
     folder.require()
+    if isinstance(load_recorded_any(folder.recipe), DistillConfig):
+        # Imported here: what distils opens its teacher with `load` above.
+        from geodino.runs.distill.export import check_format, export_distillation
+        from geodino.runs.distill.job import read_distillation
+
+        check_format(to)
+        return export_distillation(read_distillation(folder), folder, out=out)
     config = load_recorded(folder.recipe)
     contract = InputContract.from_json(
         folder.contract.read_text(encoding="utf-8"), source=folder.contract

@@ -6,12 +6,12 @@ from geodino.models.backbone import Backbone
 from geodino.models.build import assemble, materialise
 from geodino.models.folder import LoadedModel
 from geodino.runs.models import open_model
-from geodino.runs.recipe import RunConfig
+from geodino.runs.recipe import TrainingConfig
 
 _OF_THE_RUN = ("best", "start", "ema")
 
 
-def gram_model(config: RunConfig) -> str | None:
+def gram_model(config: TrainingConfig) -> str | None:
     """Return the model that the recipe names as Gram teacher; None where it is one of the run's own.
 
     Raises:
@@ -30,7 +30,7 @@ def gram_model(config: RunConfig) -> str | None:
     return named.pop() if named else None
 
 
-def needs_gram_teacher(config: RunConfig) -> bool:
+def needs_gram_teacher(config: TrainingConfig) -> bool:
     """Whether a phase keeps the similarities of a teacher other than the moving one."""
     return any(
         phase.gram is not None and phase.gram.teacher != "ema"
@@ -39,7 +39,7 @@ def needs_gram_teacher(config: RunConfig) -> bool:
 
 
 def build_gram_teacher(
-    config: RunConfig, contract: InputContract, *, device: str = "cpu"
+    config: TrainingConfig, contract: InputContract, *, device: str = "cpu"
 ) -> tuple[Backbone | None, bool]:
     """Return the Gram teacher, and whether it has weights of its own.
 
@@ -58,7 +58,9 @@ def build_gram_teacher(
     return backbone, False
 
 
-def checked_gram_teacher(config: RunConfig, contract: InputContract, named: str) -> LoadedModel:
+def checked_gram_teacher(
+    config: TrainingConfig, contract: InputContract, named: str
+) -> LoadedModel:
     """Open the model that is named as Gram teacher.
 
     Raises:

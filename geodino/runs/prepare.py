@@ -23,14 +23,14 @@ from geodino.runs.batch_size import largest_batch
 from geodino.runs.build import batches_of, check_sizes, resolved_chip
 from geodino.runs.gram_teacher import checked_gram_teacher, gram_model
 from geodino.runs.init import Start, adopt_statistics, apply_init, as_begun
-from geodino.runs.recipe import RunConfig, load_recipe
+from geodino.runs.recipe import R, RunConfig, TrainingConfig, load_recipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Prepared:
-    """Everything a run is, before it runs."""
+class PreparedTraining:
+    """Everything a training run is, before it runs."""
 
-    config: RunConfig
+    config: TrainingConfig
     """Complete, with every ``auto`` that depends on the source resolved."""
 
     index: TileIndex
@@ -44,9 +44,6 @@ class Prepared:
 
     derived: dict[str, Any]
     """Values that were chosen, each with its reason."""
-
-    start: Start | None = None
-    """The model the run begins with; None for random weights, and for a run that was recorded."""
 
     def data_facts(self) -> dict[str, Any]:
         """What run.json says about the data."""
@@ -62,6 +59,16 @@ class Prepared:
             "gsd_m": index.gsd_m,
             "decisions": [*index.rule.reasons, *index.notes],
         }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared(PreparedTraining):
+    """Everything a pretraining run is, before it runs."""
+
+    config: RunConfig
+
+    start: Start | None = None
+    """The model the run begins with; None for random weights, and for a run that was recorded."""
 
 
 def prepare(
@@ -100,22 +107,18 @@ def prepare(
     config, start, from_parent = apply_init(config, overrides)
     derived |= from_parent
     check_sizes(config)
-    if config.data.dates > 1:
-        _, note = companions(index, config.data.dates, config.train.seed)
-        index = replace(index, notes=(*index.notes, note))
-    threads = thread_count(config.data.threads, far=index.is_far)
-    index, contract = measure_source(index, config.data, threads=threads)
+    index, contract = look_at_tiles(config, index)
     if start is not None and config.init is not None:
         contract, from_parent = adopt_statistics(config.init, start, contract)
         derived |= from_parent
-    config = _with_chips(config, index, derived)
+    config = with_chips(config, index, derived)
     shown = enlarged(index.tiles, resolved_chip(config))
     index = replace(index, notes=(*index.notes, *shown))
     if config.train.batch == "auto":
         batch, reason = largest_batch(config, contract, device=device, devices=devices)
         derived["train.batch"] = {"value": batch, "reason": reason}
         config = config.with_values({"train": {"batch": batch}})
-    config = _with_batches(config, devices, derived)
+    config = with_batches(config, devices, derived)
     check_groups(config, devices)
     if (named := gram_model(config)) is not None:
         checked_gram_teacher(config, contract, named)
@@ -124,10 +127,28 @@ def prepare(
         index=index,
         contract=contract,
         source=absolute(tiles),
-        fingerprint=index.fingerprint(threads=threads),
+        fingerprint=fingerprint_of(config, index),
         derived=derived,
         start=start,
     )
+
+
+def look_at_tiles(config: TrainingConfig, index: TileIndex) -> tuple[TileIndex, InputContract]:
+    """Measure the tiles; return those that can be used, and what a model of them would demand.
+
+    Raises:
+        GeodinoError: whatever is wrong with the tiles.
+    """
+    if config.data.dates > 1:
+        _, note = companions(index, config.data.dates, config.train.seed)
+        index = replace(index, notes=(*index.notes, note))
+    threads = thread_count(config.data.threads, far=index.is_far)
+    return measure_source(index, config.data, threads=threads)
+
+
+def fingerprint_of(config: TrainingConfig, index: TileIndex) -> str:
+    """Return the hash of the tiles' contents."""
+    return index.fingerprint(threads=thread_count(config.data.threads, far=index.is_far))
 
 
 def choose_recipe(index: TileIndex, device: torch.device) -> tuple[str, str]:
@@ -149,7 +170,13 @@ def _as_recorded(
     """What a resumed run is asked to be, with the values that were derived when it began."""
     if asked is None:
         return recorded.with_values(parse_overrides(overrides))
-    values = as_begun(asked, recorded, overrides)
+    begun = asked.with_values(as_begun(asked, recorded, overrides))
+    return with_recorded_sizes(begun, recorded)
+
+
+def with_recorded_sizes(asked: R, recorded: R) -> R:
+    """Return what is asked, with chips and batches as they were derived in a recorded run."""
+    values: dict[str, Any] = {}
     if asked.data.chip == "auto":
         values["data"] = {"chip": recorded.data.chip}
     if asked.train.batch == "auto":
@@ -180,21 +207,28 @@ def _data_config(overrides: Sequence[str]) -> DataConfig:
     return DataConfig.parse(parse_overrides(overrides).get("data", {}), source="--set data")
 
 
-def _with_chips(config: RunConfig, index: TileIndex, derived: dict[str, Any]) -> RunConfig:
+def with_chips(config: R, index: TileIndex, derived: dict[str, Any], *, scale: float = 1.0) -> R:
     """Write down the chip of each phase: what its crops ask for, as far as the tiles allow.
+
+    Args:
+        config: the recipe.
+        index: the tiles.
+        derived: takes what was chosen, and why.
+        scale: sides of the largest crops that are made, as a multiple of the recipe's.
 
     Raises:
         RecipeError: crops larger than the tiles.
     """
     values: dict[str, Any] = {"phases": {}}
     for number, (name, phase) in enumerate(config.phases.active()):
-        wanted = 2 * phase.largest_global
+        largest = round(scale * phase.largest_global)
+        wanted = max(2 * phase.largest_global, largest)
         declared = config.data.chip if phase.chip == "auto" else phase.chip
         data = config.data.model_copy(update={"chip": declared})
         chip = resolve_chip(data, index, wanted)
-        if chip < phase.largest_global and not phase.views.enlarge:
+        if chip < largest and not phase.views.enlarge:
             raise RecipeError(
-                f"phases.{name}: global crops of {phase.largest_global} px are larger than the "
+                f"phases.{name}: global crops of {largest} px are larger than the "
                 f"{chip} px chips that the tiles give, so pixels would only be enlarged. Lower "
                 f"phases.{name}.views.global_size (or sizes), use larger tiles, or allow it with "
                 f"phases.{name}.views.enlarge=true."
@@ -208,7 +242,7 @@ def _with_chips(config: RunConfig, index: TileIndex, derived: dict[str, Any]) ->
     return config.with_values(values)
 
 
-def _with_batches(config: RunConfig, devices: int, derived: dict[str, Any]) -> RunConfig:
+def with_batches(config: R, devices: int, derived: dict[str, Any]) -> R:
     """Write down how many samples a step has of each choice of crop sizes that is left to us."""
     values: dict[str, Any] = {}
     for name, phase in config.phases.active():
@@ -226,7 +260,7 @@ def _with_batches(config: RunConfig, devices: int, derived: dict[str, Any]) -> R
     return config.with_values({"phases": values}) if values else config
 
 
-def check_groups(config: RunConfig, devices: int) -> None:
+def check_groups(config: TrainingConfig, devices: int) -> None:
     """Check that every device can hold whole groups of each batch.
 
     Raises:

@@ -7,32 +7,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from geodino.data.index import load_index, save_index
 from geodino.data.parallel import thread_count
 from geodino.data.sources.find import absolute
 from geodino.errors import RunError
 from geodino.files import write_text
 from geodino.geo.contract import InputContract
-from geodino.runs.card import run_card
+from geodino.runs.card import RunCard, run_card
 from geodino.runs.device import choose_device
 from geodino.runs.init import model_name, record_start
-from geodino.runs.prepare import Prepared, prepare
-from geodino.runs.recipe import RunConfig, differences, dump, load_recorded
+from geodino.runs.prepare import Prepared, PreparedTraining, prepare
+from geodino.runs.recipe import differences, dump, load_recorded
 from geodino.runs.record import RunFolder, RunLog, environment
-from geodino.runs.train import Training
+from geodino.runs.train import Pretraining, Training
 
 _WAIT_FOR_RANK_ZERO_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PretrainJob:
-    """What ``geodino pretrain`` was asked."""
+class TrainingJob:
+    """What a command that trains was asked, and how it goes about it."""
 
     tiles: str
     out: Path
     recipe: str | None = None
     overrides: tuple[str, ...] = ()
-    init: str | None = None
     seed: int | None = None
     device: str = "auto"
     devices: int = 1
@@ -46,8 +47,92 @@ class PretrainJob:
         """All overrides, those of own options included."""
         seed = () if self.seed is None else (f"train.seed={self.seed}",)
         strict = ("data.strict=true",) if self.strict else ()
-        init = () if self.init is None else (f"init.model={json.dumps(model_name(self.init))}",)
-        return (*self.overrides, *init, *seed, *strict)
+        return (*self.overrides, *self.own_settings(), *seed, *strict)
+
+    def own_settings(self) -> tuple[str, ...]:
+        """Return the overrides that options of the one command stand for."""
+        return ()
+
+    def prepare(
+        self, device: torch.device | None, *, like: PreparedTraining | None = None
+    ) -> PreparedTraining:
+        """Settle everything; ``like`` a recorded run, only the recipe is read anew."""
+        raise NotImplementedError
+
+    def read(self, folder: RunFolder) -> PreparedTraining:
+        """Read what a run folder says the run is."""
+        raise NotImplementedError
+
+    def begin(self, folder: RunFolder, prepared: PreparedTraining) -> dict[str, Any]:
+        """Write what else a new run begins with; return what run.json says of it."""
+        return {}
+
+    def card(self, prepared: PreparedTraining, device: torch.device) -> RunCard:
+        """Describe the run before it starts."""
+        raise NotImplementedError
+
+    def training(self, folder: RunFolder, prepared: PreparedTraining, log: RunLog) -> Training:
+        """Return this process's part."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainJob(TrainingJob):
+    """What ``geodino pretrain`` was asked."""
+
+    init: str | None = None
+    """MODEL whose weights the run begins with."""
+
+    def own_settings(self) -> tuple[str, ...]:
+        """The override that ``init`` stands for."""
+        return () if self.init is None else (f"init.model={json.dumps(model_name(self.init))}",)
+
+    def prepare(
+        self, device: torch.device | None, *, like: PreparedTraining | None = None
+    ) -> Prepared:
+        """Look at the tiles and settle the recipe."""
+        return prepare(
+            self.tiles,
+            self.recipe,
+            self.settings,
+            device=device,
+            devices=self.devices,
+            like=None if like is None else _of_pretraining(like),
+        )
+
+    def read(self, folder: RunFolder) -> Prepared:
+        """Read recipe, tiles and contract."""
+        config = load_recorded(folder.recipe)
+        return Prepared(config=config, **recorded(folder))
+
+    def begin(self, folder: RunFolder, prepared: PreparedTraining) -> dict[str, Any]:
+        """Write the initial weights, if not random ones."""
+        start = _of_pretraining(prepared)
+        return record_start(folder, start.config, start.contract, start.start)
+
+    def card(self, prepared: PreparedTraining, device: torch.device) -> RunCard:
+        """Say what will be pretrained."""
+        return run_card(
+            _of_pretraining(prepared), device=device, devices=self.devices, out=self.out
+        )
+
+    def training(self, folder: RunFolder, prepared: PreparedTraining, log: RunLog) -> Pretraining:
+        """Return this process's part."""
+        return Pretraining(
+            folder=folder,
+            prepared=_of_pretraining(prepared),
+            device=choose_device(self.device),
+            devices=self.devices,
+            rank=rank(),
+            log=log,
+            quiet=self.quiet,
+        )
+
+
+def _of_pretraining(prepared: PreparedTraining) -> Prepared:
+    if not isinstance(prepared, Prepared):
+        raise TypeError(f"not prepared for pretraining: {type(prepared).__name__}")
+    return prepared
 
 
 def pretrain(job: PretrainJob) -> dict[str, Any]:
@@ -59,39 +144,49 @@ def pretrain(job: PretrainJob) -> dict[str, Any]:
     Raises:
         GeodinoError: any mistake the user can mend; nothing that was there before is lost.
     """
+    return carry_out(job)
+
+
+def carry_out(job: TrainingJob) -> dict[str, Any]:
+    """Prepare or take up a run, announce it, train it.
+
+    Raises:
+        GeodinoError: any mistake the user can mend; nothing that was there before is lost.
+    """
     device = choose_device(job.device)
     folder = RunFolder(job.out)
-    if _rank() > 0:
-        prepared = _taken_over(folder)
-        return _training(job, folder, prepared, RunLog(None, quiet=True)).run(resume=job.resume)
+    if rank() > 0:
+        _wait_for(folder)
+        log = RunLog(None, quiet=True)
+        return job.training(folder, job.read(folder), log).run(resume=job.resume)
     if job.resume:
         folder.require()
         prepared = _resumed(job, folder)
     else:
         if folder.is_used():
             folder.claim()  # says why not
-        prepared = prepare(job.tiles, job.recipe, job.settings, device=device, devices=job.devices)
-    card = run_card(prepared, device=device, devices=job.devices, out=job.out)
+        prepared = job.prepare(device)
+    card = job.card(prepared, device)
     if job.dry_run:
         RunLog(None, quiet=job.quiet).say(card.text)
         return card.facts
     if not job.resume:
-        _record(folder, prepared)
+        _record(job, folder, prepared)
     log = RunLog(folder.log, quiet=job.quiet)
     try:
         log.say(card.text)
-        return _training(job, folder, prepared, log).run(resume=job.resume)
+        return job.training(folder, prepared, log).run(resume=job.resume)
     finally:
         log.close()
 
 
-def _record(folder: RunFolder, prepared: Prepared) -> None:
+def _record(job: TrainingJob, folder: RunFolder, prepared: PreparedTraining) -> None:
     """Write what the run is, before its first step; run.json last, as the mark that all is there."""
     folder.claim()
     folder.write_recipe(dump(prepared.config))
     save_index(prepared.index, folder.tiles)
     write_text(folder.contract, prepared.contract.to_json() + "\n")
-    begun = record_start(folder, prepared.config, prepared.contract, prepared.start)
+    begun = job.begin(folder, prepared)
     folder.write_facts(
         {
             **begun,
@@ -104,18 +199,17 @@ def _record(folder: RunFolder, prepared: Prepared) -> None:
     )
 
 
-def _resumed(job: PretrainJob, folder: RunFolder) -> Prepared:
+def _resumed(job: TrainingJob, folder: RunFolder) -> PreparedTraining:
     """Read what the run is, and refuse to go on as something else."""
-    config = load_recorded(folder.recipe)
-    prepared = _from_folder(folder, config)
+    prepared = job.read(folder)
     if absolute(job.tiles) != prepared.source:
         raise RunError(
             f"{folder.root} was started with --tiles {prepared.source}, not {job.tiles}: resume it "
             "with the tiles it began with, or start a new run in another --out."
         )
     if job.recipe is not None or job.settings:
-        asked = prepare(job.tiles, job.recipe, job.settings, like=prepared)
-        changed = differences(config, asked.config)
+        asked = job.prepare(None, like=prepared)
+        changed = differences(prepared.config, asked.config)
         if changed:
             raise RunError(
                 f"{folder.root} was started with another recipe; --resume goes on exactly as it "
@@ -131,47 +225,32 @@ def _resumed(job: PretrainJob, folder: RunFolder) -> Prepared:
     return prepared
 
 
-def _from_folder(folder: RunFolder, config: RunConfig) -> Prepared:
-    index = load_index(folder.tiles)
-    contract = InputContract.from_json(
-        folder.contract.read_text(encoding="utf-8"), source=folder.contract
-    )
+def recorded(folder: RunFolder) -> dict[str, Any]:
+    """Return what a run folder says beside its recipe, by the fields of what is prepared."""
     facts = folder.read_facts()
-    return Prepared(
-        config=config,
-        index=index,
-        contract=contract,
-        source=facts["source"],
-        fingerprint=facts["data"]["fingerprint"],
-        derived=facts["derived"],
-    )
+    return {
+        "index": load_index(folder.tiles),
+        "contract": InputContract.from_json(
+            folder.contract.read_text(encoding="utf-8"), source=folder.contract
+        ),
+        "source": facts["source"],
+        "fingerprint": facts["data"]["fingerprint"],
+        "derived": facts["derived"],
+    }
 
 
-def _taken_over(folder: RunFolder) -> Prepared:
-    """What rank zero prepared, once it is there."""
+def _wait_for(folder: RunFolder) -> None:
+    """Wait until rank zero has prepared the run."""
     until = time.monotonic() + _WAIT_FOR_RANK_ZERO_S
     while not folder.facts.is_file():
         if time.monotonic() > until:
             raise RunError(f"{folder.facts} did not appear: the first process has not prepared it.")
         time.sleep(0.2)
-    return _from_folder(folder, load_recorded(folder.recipe))
 
 
-def _rank() -> int:
-    """This process's number before the process group exists; 0 in a single process."""
+def rank() -> int:
+    """Return this process's number before the process group exists; 0 in a single process."""
     for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
         if os.environ.get(name, "").isdigit():
             return int(os.environ[name])
     return 0
-
-
-def _training(job: PretrainJob, folder: RunFolder, prepared: Prepared, log: RunLog) -> Training:
-    return Training(
-        folder=folder,
-        prepared=prepared,
-        device=choose_device(job.device),
-        devices=job.devices,
-        rank=_rank(),
-        log=log,
-        quiet=job.quiet,
-    )

@@ -15,7 +15,7 @@ from rich.progress import (
 )
 
 from geodino.pretrain.course import Course
-from geodino.pretrain.module import as_pretrain
+from geodino.pretrain.module import as_phased
 from geodino.runs.callbacks import Recorder
 from geodino.runs.record import RunLog
 
@@ -50,7 +50,7 @@ class ProgressLine(L.Callback):
             console=Console(stderr=True),
         )
         self._task = self._bar.add_task(
-            as_pretrain(pl_module).steps.name,
+            as_phased(pl_module).steps.name,
             total=self._course.steps,
             completed=trainer.global_step,
             figures="",
@@ -71,14 +71,14 @@ class ProgressLine(L.Callback):
         if self._bar is not None:
             self._bar.update(
                 self._task,
-                description=as_pretrain(pl_module).steps.name,
+                description=as_phased(pl_module).steps.name,
                 total=self._course.steps,
                 completed=trainer.global_step,
                 figures=self._figures(),
             )
         elif time.perf_counter() - self._said > _PLAIN_LINE_EVERY_S:
             self._said = time.perf_counter()
-            self._log.say(self._line(trainer.global_step, as_pretrain(pl_module).steps.name))
+            self._log.say(self._line(trainer.global_step, as_phased(pl_module).steps.name))
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Stop the bar."""

@@ -6,19 +6,20 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from geodino.config import Config, fields, merged, number, parse_overrides
 from geodino.data.config import DataConfig
 from geodino.errors import RecipeError, suggest
 from geodino.models.adapt import InitConfig
-from geodino.models.sizes import ModelConfig
+from geodino.models.sizes import SIZES, ModelConfig
+from geodino.pretrain.distill.config import DistillPhasesConfig, TargetsConfig
 from geodino.pretrain.objective_config import HeadsConfig
 from geodino.pretrain.optim import OptimConfig
-from geodino.pretrain.phases import PhasesConfig
+from geodino.pretrain.phases import Phases, PhasesConfig
 from geodino.pretrain.watch import Figure
 
 
@@ -97,17 +98,18 @@ class HealthConfig(Config):
     """Measurements in a row that must be worse."""
 
 
-class RunConfig(Config):
-    """A complete pretraining recipe."""
+R = TypeVar("R", bound="TrainingConfig")
+"""A kind of recipe. Not ``Self``: the shape checker of the tests decorates methods one by one."""
+
+
+class TrainingConfig(Config):
+    """What every recipe of a training run holds."""
 
     description: str
     """What the recipe is for, in one sentence."""
 
     model: ModelConfig
     """The backbone."""
-
-    init: InitConfig | None = None
-    """Weights of another model to begin with; left out, the run begins with random ones."""
 
     heads: HeadsConfig = HeadsConfig()
     """Projection heads of the objective."""
@@ -121,7 +123,7 @@ class RunConfig(Config):
     optim: OptimConfig = OptimConfig()
     """Optimiser."""
 
-    phases: PhasesConfig
+    phases: Phases
     """What is learnt, in order."""
 
     health: HealthConfig = HealthConfig()
@@ -133,9 +135,9 @@ class RunConfig(Config):
     log: LogConfig = LogConfig()
     """Metrics."""
 
-    def with_values(self, values: Mapping[str, Any]) -> "RunConfig":
+    def with_values(self: R, values: Mapping[str, Any]) -> R:
         """Return the configuration with nested values laid on top, validated again."""
-        return RunConfig.parse(merged(self.model_dump(), values), source="The recipe")
+        return type(self).parse(merged(self.model_dump(), values), source="The recipe")
 
     def digest(self) -> str:
         """Return a hash of everything that decides what a step computes.
@@ -147,6 +149,62 @@ class RunConfig(Config):
             mode="json", exclude={"description", "log", "checkpoint"}, exclude_defaults=True
         )
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+class RunConfig(TrainingConfig):
+    """A complete pretraining recipe."""
+
+    init: InitConfig | None = None
+    """Weights of another model to begin with; left out, the run begins with random ones."""
+
+    phases: PhasesConfig
+    """What is learnt, in order."""
+
+    @field_validator("model")
+    @classmethod
+    def _can_be_pretrained(cls, model: ModelConfig) -> ModelConfig:
+        if model.name not in SIZES:
+            raise ValueError(
+                f"{model.name} cannot be pretrained, only taught (`geodino distill`): it has no "
+                f"mask token. Known: {', '.join(SIZES)}"
+            )
+        return model
+
+
+class TeacherConfig(Config):
+    """Which weights teach; written when a run is prepared."""
+
+    model: str
+    """The MODEL that --teacher named; a path is absolute."""
+
+    name: str
+    """What the lineage of the students calls it."""
+
+    sha256: str
+    """Hash of its weights."""
+
+
+class DistillConfig(TrainingConfig):
+    """A complete recipe of distillation."""
+
+    model: ModelConfig = ModelConfig()
+    """The teacher's backbone; written when a run is prepared, never by hand."""
+
+    heads: HeadsConfig = HeadsConfig()
+    """Heads of teacher and students; written when a run is prepared, never by hand."""
+
+    teacher: TeacherConfig | None = None
+    """Which weights teach; written when a run is prepared."""
+
+    distill: TargetsConfig
+    """What the teacher asks; the section that makes a recipe one of distillation."""
+
+    students: dict[str, ModelConfig] = Field(default_factory=dict)
+    """The students by name, each with the keys of ``model``. --students chooses among them, or
+    names others of the table or of timm."""
+
+    phases: DistillPhasesConfig
+    """What is learnt, in order."""
 
 
 def recipe_folder() -> Path:
@@ -180,12 +238,48 @@ def recipe_path(name: str) -> Path:
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a recipe, apply ``key.path=value`` overrides, validate; every mistake in one message.
+    """Read a recipe of pretraining, apply ``key.path=value`` overrides, validate.
 
     Raises:
         RecipeError: unknown recipe, unreadable YAML, unknown key (with the nearest known one), or
-            a value out of range.
+            a value out of range, every mistake in one message; or a recipe of distillation.
     """
+    path, values = _values(name, overrides)
+    if "distill" in values:
+        raise RecipeError(
+            f"{path.name} is a recipe of distillation: use it with `geodino distill --recipe "
+            f"{name}`, or choose another one here."
+        )
+    return RunConfig.parse(values, source=path.name)
+
+
+def load_distill_recipe(name: str, overrides: Sequence[str] = ()) -> DistillConfig:
+    """Read a recipe of distillation, apply ``key.path=value`` overrides, validate.
+
+    Raises:
+        RecipeError: as ``load_recipe``; or a recipe of pretraining.
+    """
+    path, values = _values(name, overrides)
+    if "distill" not in values:
+        raise RecipeError(
+            f"{path.name} is a recipe of pretraining: use it with `geodino pretrain --recipe "
+            f"{name}`. Recipes of distillation have a section `distill`."
+        )
+    return DistillConfig.parse(values, source=path.name)
+
+
+def load_any_recipe(name: str, overrides: Sequence[str] = ()) -> TrainingConfig:
+    """Read a recipe of either kind.
+
+    Raises:
+        RecipeError: as ``load_recipe``.
+    """
+    path, values = _values(name, overrides)
+    return _kind(values).parse(values, source=path.name)
+
+
+def _values(name: str, overrides: Sequence[str]) -> tuple[Path, dict[str, Any]]:
+    """The file of a recipe, and what it and the overrides say."""
     path = recipe_path(name)
     values = _read(path)
     if (base := values.pop("extends", None)) is not None:
@@ -194,27 +288,60 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> RunConfig:
         if "extends" in base_values:
             raise RecipeError(f"{path.name} extends {base}, which itself extends: one level only.")
         values = merged(base_values, values)
-    values = merged(values, parse_overrides(overrides))
-    return RunConfig.parse(values, source=path.name)
+    return path, merged(values, parse_overrides(overrides))
+
+
+def _kind(values: Mapping[str, Any]) -> type[RunConfig] | type[DistillConfig]:
+    return DistillConfig if "distill" in values else RunConfig
 
 
 def load_recorded(path: Path) -> RunConfig:
-    """Read the complete configuration a run folder holds.
+    """Read the complete configuration that a run folder of pretraining holds.
 
     Raises:
         RecipeError: it is not one, or was written by a version with other keys.
     """
-    return RunConfig.parse(_read(path), source=str(path))
+    return RunConfig.parse(_recorded(path, DistillConfig), source=str(path))
 
 
-def dump(config: RunConfig) -> str:
+def load_recorded_distill(path: Path) -> DistillConfig:
+    """Read the complete configuration that a run folder of distillation holds.
+
+    Raises:
+        RecipeError: as ``load_recorded``.
+    """
+    return DistillConfig.parse(_recorded(path, RunConfig), source=str(path))
+
+
+def load_recorded_any(path: Path) -> TrainingConfig:
+    """Read the complete configuration that a run folder of either kind holds.
+
+    Raises:
+        RecipeError: as ``load_recorded``.
+    """
+    values = _read(path)
+    return _kind(values).parse(values, source=str(path))
+
+
+def _recorded(path: Path, other: type[TrainingConfig]) -> dict[str, Any]:
+    values = _read(path)
+    if _kind(values) is other:
+        command = "distill" if other is DistillConfig else "pretrain"
+        raise RecipeError(
+            f"{path.parent} is a run of `geodino {command}`: go on with that command, or choose "
+            "another --out."
+        )
+    return values
+
+
+def dump(config: TrainingConfig) -> str:
     """Return the complete configuration as YAML, defaults included."""
     stream = io.StringIO()
     yaml.safe_dump(config.model_dump(mode="json"), stream, sort_keys=False, width=100)
     return stream.getvalue()
 
 
-def differences(a: RunConfig, b: RunConfig) -> list[str]:
+def differences(a: TrainingConfig, b: TrainingConfig) -> list[str]:
     """Return ``key: a -> b`` for every leaf in which two configurations differ."""
     left, right = dict(_leaves(a.model_dump(mode="json"))), dict(_leaves(b.model_dump(mode="json")))
     keys = [*left, *(k for k in right if k not in left)]
@@ -225,11 +352,13 @@ def differences(a: RunConfig, b: RunConfig) -> list[str]:
 
 def explain() -> list[tuple[str, str, str]]:
     """Return (key, default, meaning) of every key a recipe may hold."""
-    rows = []
-    for key, field in fields(RunConfig):
-        default = "required" if field.is_required() else repr(field.get_default())
-        rows.append((key, default, " ".join((field.description or "").split())))
-    return rows
+    rows: dict[str, tuple[str, str, str]] = {}
+    for kind in (RunConfig, DistillConfig):
+        for key, field in fields(kind):
+            default = "required" if field.is_required() else repr(field.get_default())
+            text = " ".join((field.description or "").split())
+            rows.setdefault(key, (key, default, text))
+    return list(rows.values())
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

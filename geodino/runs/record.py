@@ -74,6 +74,11 @@ class RunFolder:
         return self.root / "init"
 
     @property
+    def students(self) -> Path:
+        """The exported students of a distillation, a model folder each."""
+        return self.root / "students"
+
+    @property
     def probes(self) -> Path:
         """Patch tokens of the probe tiles at some steps."""
         return self.root / "probes"

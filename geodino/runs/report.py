@@ -21,7 +21,7 @@ from geodino.report.page import render
 from geodino.report.words import count, duration, first_of, interval, moment, number
 from geodino.runs.build import whole_batch
 from geodino.runs.device import choose_device
-from geodino.runs.recipe import RunConfig, load_recorded
+from geodino.runs.recipe import DistillConfig, TrainingConfig, load_recorded_any
 from geodino.runs.record import REPLACED, RunFolder
 from geodino.runs.report_data import collect_data
 from geodino.runs.report_features import collect_features
@@ -32,7 +32,7 @@ class Recorded:
     """A run folder, read."""
 
     folder: RunFolder
-    config: RunConfig
+    config: TrainingConfig
     index: TileIndex
     contract: InputContract
     facts: dict[str, Any]
@@ -103,7 +103,7 @@ def read_run(folder: RunFolder) -> Recorded:
         )
     return Recorded(
         folder=folder,
-        config=load_recorded(folder.recipe),
+        config=load_recorded_any(folder.recipe),
         index=load_index(folder.tiles),
         contract=InputContract.from_json(
             folder.contract.read_text(encoding="utf-8"), source=folder.contract
@@ -135,8 +135,7 @@ def _head(run: Recorded, training: Training, evaluations: tuple[Evaluation, ...]
     times = [row["time"] for row in run.rows]
     gsd = "" if index.gsd_m is None else f" at {_gsd(index.gsd_m)}"
     what = (
-        f"{config.model.name} with patches of {config.model.stride} px "
-        f"({number(parameters / 1e6)} M parameters) learnt without labels from "
+        f"{_learners(config)} ({number(parameters / 1e6)} M parameters) learnt without labels from "
         f"{count(len(index.tiles), 'tile')} of {count(len(index.bands), 'band')}, "
         f"{index.dtype}{gsd}. Recipe: {config.description}"
     )
@@ -208,8 +207,17 @@ def _replaced(log: Path) -> list[str]:
 
 
 def _parameters(run: Recorded) -> int:
-    backbone = assemble(run.config.model, mean=run.contract.mean, std=run.contract.std)
-    return sum(p.numel() for p in backbone.trunk.parameters())
+    config = run.config
+    models = config.students.values() if isinstance(config, DistillConfig) else [config.model]
+    backbones = [assemble(m, mean=run.contract.mean, std=run.contract.std) for m in models]
+    return sum(p.numel() for backbone in backbones for p in backbone.trunk.parameters())
+
+
+def _learners(config: TrainingConfig) -> str:
+    if not isinstance(config, DistillConfig) or config.teacher is None:
+        return f"{config.model.name} with patches of {config.model.stride} px"
+    names = [f"{name} (patches of {m.stride} px)" for name, m in config.students.items()]
+    return f"With {config.teacher.name} as their teacher, {', '.join(names)}"
 
 
 def _best_score(evaluations: tuple[Evaluation, ...]) -> str:
@@ -301,8 +309,8 @@ def _repeat(run: Recorded) -> Repeat:
         commands=(
             f"{facts['command']}    # as it was run",
             _command(
-                "pretrain", "--tiles", facts["source"], "--recipe", str(root / "recipe.yaml"),
-                "--out", "NEW_RUN",
+                *_job(run.config), "--tiles", facts["source"], "--recipe",
+                str(root / "recipe.yaml"), "--out", "NEW_RUN",
             )
             + "    # the same, from the record",
         ),
@@ -315,6 +323,13 @@ def _repeat(run: Recorded) -> Repeat:
         recipe=run.folder.recipe.read_text(encoding="utf-8"),
         license=_license(run.folder.model / "config.json"),
     )  # fmt: skip
+
+
+def _job(config: TrainingConfig) -> list[str]:
+    """The command that a recorded recipe belongs to, with whom it names."""
+    if not isinstance(config, DistillConfig) or config.teacher is None:
+        return ["pretrain"]
+    return ["distill", "--teacher", config.teacher.model, "--students", ",".join(config.students)]
 
 
 def _license(path: Path) -> str:

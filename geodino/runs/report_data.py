@@ -34,7 +34,7 @@ from geodino.runs.build import (
     whole_batch,
 )
 from geodino.runs.display import Display
-from geodino.runs.recipe import RunConfig
+from geodino.runs.recipe import TrainingConfig
 from geodino.runs.record import RunFolder
 
 _MOST_FOOTPRINTS = 20_000
@@ -53,7 +53,7 @@ _LOCALS = 4
 
 def collect_data(
     folder: RunFolder,
-    config: RunConfig,
+    config: TrainingConfig,
     index: TileIndex,
     contract: InputContract,
     facts: dict[str, Any],
@@ -194,7 +194,7 @@ def _meaning(band: Band) -> str:
 
 
 def _histograms(
-    config: RunConfig, index: TileIndex, contract: InputContract
+    config: TrainingConfig, index: TileIndex, contract: InputContract
 ) -> tuple[tuple[Histogram, ...], str]:
     """Count values in a seeded choice of windows, over pixels that are valid in all bands."""
     edges = [_edges(index.dtype, low, high) for low, high in _limits(contract)]
@@ -254,7 +254,7 @@ def _edges(dtype: str, low: float, high: float) -> Float[np.ndarray, " n1"]:
     return np.linspace(low - margin, high + margin, _BINS + 1)
 
 
-def _chosen_windows(config: RunConfig, index: TileIndex) -> list[tuple[int, Window]]:
+def _chosen_windows(config: TrainingConfig, index: TileIndex) -> list[tuple[int, Window]]:
     tiles = len(index.tiles)
     key = (config.train.seed, "report", "histograms")
     chosen = np.arange(tiles)
@@ -271,7 +271,7 @@ def _chosen_windows(config: RunConfig, index: TileIndex) -> list[tuple[int, Wind
 
 
 def _samples(
-    config: RunConfig, index: TileIndex, contract: InputContract
+    config: TrainingConfig, index: TileIndex, contract: InputContract
 ) -> tuple[tuple[Sample, ...], str]:
     """Make the first crops of the first step again, exactly as training made them."""
     batch = whole_batch(config)

@@ -21,7 +21,7 @@ from geodino.report.content import Features, Neighbours, Picture, Probes
 from geodino.report.words import count
 from geodino.runs.build import Feed, build_order, loader_config, resolved_chip
 from geodino.runs.display import Display
-from geodino.runs.recipe import RunConfig
+from geodino.runs.recipe import TrainingConfig
 from geodino.runs.record import RunFolder
 from geodino.runs.snapshots import Snapshots
 
@@ -37,7 +37,7 @@ _FLOPS = {"cpu": 2e12, "cuda": 1e15}
 
 def collect_features(
     folder: RunFolder,
-    config: RunConfig,
+    config: TrainingConfig,
     index: TileIndex,
     contract: InputContract,
     *,
@@ -89,13 +89,15 @@ def _probes(snapshots: Snapshots, display: Display) -> Probes | None:
 
 def _neighbours(
     backbone: Backbone,
-    config: RunConfig,
+    config: TrainingConfig,
     index: TileIndex,
     contract: InputContract,
     display: Display,
     device: torch.device,
 ) -> tuple[tuple[Neighbours, ...], str]:
-    size = config.phases.first.views.global_size
+    # A student's crops are as many patches wide as its teacher's.
+    patches = config.phases.first.views.global_size // config.model.stride
+    size = patches * backbone.patch_size
     chips = _affordable(backbone, size=size, device=device)
     if chips < _FEWEST:
         return (), (
@@ -170,7 +172,7 @@ def _affordable(backbone: Backbone, *, size: int, device: torch.device) -> int:
 
 
 def _chips(
-    config: RunConfig, index: TileIndex, contract: InputContract, *, chips: int, size: int
+    config: TrainingConfig, index: TileIndex, contract: InputContract, *, chips: int, size: int
 ) -> tuple[Float[Tensor, "n c s s"], Bool[Tensor, "n s s"], list[tuple[int, Window]]]:
     """Draw chips from places as different as the source allows; return their normalised middles."""
     chip = resolved_chip(config)

@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from geodino.pretrain.module import PretrainModule, as_pretrain
+from geodino.pretrain.module import PhasedModule, as_phased
 from geodino.runs.callbacks import Recorder
 from geodino.runs.record import RunLog
 
@@ -39,7 +39,7 @@ class Signals(L.Callback):
     ) -> None:
         """Save and stop, on all ranks at the same step."""
         if trainer.world_size == 1 or trainer.global_step % self._recorder.config.log.flush == 0:
-            self._stop_if_asked(trainer, as_pretrain(pl_module))
+            self._stop_if_asked(trainer, as_phased(pl_module))
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give the signals back."""
@@ -52,7 +52,7 @@ class Signals(L.Callback):
             raise KeyboardInterrupt  # asked twice: leave at once
         self._asked = signal.Signals(number).name
 
-    def _stop_if_asked(self, trainer: L.Trainer, module: PretrainModule) -> None:
+    def _stop_if_asked(self, trainer: L.Trainer, module: PhasedModule) -> None:
         asked = self._asked is not None
         if trainer.world_size > 1:
             flag = torch.tensor(float(asked), device=module.device)

@@ -1,6 +1,6 @@
 """Training a prepared run to its end, or until a signal: what ``pretrain`` does once it is set up."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 
 from geodino.errors import CheckpointError, GeodinoError
 from geodino.pretrain.course import Course, PhaseSteps
-from geodino.pretrain.module import PretrainData, PretrainModule
+from geodino.pretrain.module import PhasedModule, PretrainData, PretrainModule
 from geodino.runs.build import (
     Feed,
     build_companions,
@@ -29,7 +29,7 @@ from geodino.runs.callbacks import Pace, Recorder
 from geodino.runs.device import keep_freed_memory
 from geodino.runs.export import export_run, read_checkpoint, save_network
 from geodino.runs.init import load_start
-from geodino.runs.prepare import Prepared
+from geodino.runs.prepare import Prepared, PreparedTraining
 from geodino.runs.progress_line import ProgressLine
 from geodino.runs.record import REPLACED, RunFolder, RunLog
 from geodino.runs.signals import Signals, StopAsked
@@ -39,10 +39,10 @@ from geodino.runs.trainer import build_trainer, quiet_lightning
 
 @dataclass(kw_only=True, slots=True)
 class Training:
-    """One process's part in training a run."""
+    """One process's part in training a run, whatever it learns."""
 
     folder: RunFolder
-    prepared: Prepared
+    prepared: PreparedTraining
     device: torch.device
     devices: int
     rank: int
@@ -69,18 +69,37 @@ class Training:
             Snapshots(folder.probes, every=config.health.every).forget_after(done)
         if self.device.type == "cpu":
             keep_freed_memory()
-        module = build_module(config, self.prepared.contract, course)
-        if checkpoint is None:
-            load_start(config, module.student, folder)
-            module.begin()
+        module = self._module(course, is_begun=checkpoint is not None)
         wanted = config.train.compile
         if wanted == "on" or (wanted == "auto" and self.device.type == "cuda"):
             compile_blocks(module)
         return self._fit(module, course, checkpoint)
 
-    def _fit(
-        self, module: PretrainModule, course: Course, checkpoint: Path | None
-    ) -> dict[str, Any]:
+    def _module(self, course: Course, *, is_begun: bool) -> PhasedModule:
+        """Build what learns; ``is_begun``: a checkpoint will be loaded into it."""
+        raise NotImplementedError
+
+    def _export(self, module: PhasedModule) -> None:
+        """Write what was learnt."""
+        raise NotImplementedError
+
+    def _export_again(self) -> dict[str, Any]:
+        """Write what the last checkpoint holds; return what to tell of it."""
+        raise NotImplementedError
+
+    def _sides(self) -> dict[str, int]:
+        """Return the side of the probe crops, pixels, for each backbone that is watched."""
+        return {"": self.prepared.config.phases.first.views.global_size}
+
+    def _plans(self, steps: PhaseSteps) -> Callable[..., Any]:
+        """Return what draws the random numbers of each step of a phase."""
+        return build_planner(self.prepared.config, self.prepared.contract, steps)
+
+    def _strategy(self) -> Any:
+        """Return how several devices train together; None leaves it to the trainer."""
+        return None
+
+    def _fit(self, module: PhasedModule, course: Course, checkpoint: Path | None) -> dict[str, Any]:
         recorder = self._recorder()
         progress = ProgressLine(recorder, self.log, course=course, quiet=self.quiet)
         callbacks: list[L.Callback] = [recorder, progress, Signals(recorder, self.log)]
@@ -91,6 +110,7 @@ class Training:
                 self.devices,
                 steps=course.steps,
                 callbacks=callbacks,
+                strategy=self._strategy(),
             )
         data = PretrainData(course, lambda steps: self._feed(steps, trainer))
         try:
@@ -112,7 +132,7 @@ class Training:
         return self._finish(module, trainer, recorder) if trainer.is_global_zero else {}
 
     def _finish(
-        self, module: PretrainModule, trainer: L.Trainer, recorder: Recorder
+        self, module: PhasedModule, trainer: L.Trainer, recorder: Recorder
     ) -> dict[str, Any]:
         """Export the teacher, write the results and the report."""
         folder = self.folder
@@ -132,20 +152,11 @@ class Training:
         self.log.say(f"All {done} steps are done already; the model is exported again.")
         if self.rank > 0:
             return {}
-        exported = export_run(self.folder.root)
+        exported = self._export_again()
         facts = self.folder.read_facts()
         if "results" not in facts:  # it died after its last step, before it could say so
             self.folder.write_facts({**facts, "results": exported})
         return {**exported, **self._report()}
-
-    def _export(self, module: PretrainModule) -> None:
-        save_network(
-            module.teacher,
-            self.folder.model,
-            config=self.prepared.config,
-            contract=self.prepared.contract,
-            folder=self.folder,
-        )
 
     def _report(self) -> dict[str, str]:
         """Write the report; the run is finished and saved whether it can be written or not."""
@@ -169,13 +180,13 @@ class Training:
             config,
             pace=Pace(wait_s=lambda: sum(feed.wait_s() for feed in self._feeds)),
             identity=self._identity(),
-            health=build_health(config, prepared.contract, prepared.index),
+            health=build_health(config, prepared.contract, prepared.index, sides=self._sides()),
             watch=build_watch(config),
             on_phase_end=self._end_phase,
             on_turn=self._note_turn,
         )
 
-    def _end_phase(self, module: PretrainModule, name: str) -> None:
+    def _end_phase(self, module: PhasedModule, name: str) -> None:
         """Refresh the exported model at the end of a phase that another one follows."""
         if self.rank == 0:
             self._export(module)
@@ -232,10 +243,42 @@ class Training:
             loader=loader_config(config, far=index.is_far, pin_memory=self.device.type == "cuda"),
             rank=trainer.global_rank,
             world=trainer.world_size,
-            plan_of=build_planner(config, prepared.contract, steps),
+            plan_of=self._plans(steps),
             span=steps.span,
             companions=build_companions(config, index),
             on_bad=on_bad,
         )
         self._feeds.append(feed)
         return feed
+
+
+@dataclass(kw_only=True, slots=True)
+class Pretraining(Training):
+    """One process's part in pretraining."""
+
+    prepared: Prepared
+
+    def _module(self, course: Course, *, is_begun: bool) -> PretrainModule:
+        """Build student, teachers and objectives."""
+        config = self.prepared.config
+        module = build_module(config, self.prepared.contract, course)
+        if not is_begun:
+            load_start(config, module.student, self.folder)
+            module.begin()
+        return module
+
+    def _export(self, module: PhasedModule) -> None:
+        """Write the teacher as the run's model."""
+        if not isinstance(module, PretrainModule):
+            raise TypeError(f"not a module of pretraining: {type(module).__name__}")
+        save_network(
+            module.teacher,
+            self.folder.model,
+            config=self.prepared.config,
+            contract=self.prepared.contract,
+            folder=self.folder,
+        )
+
+    def _export_again(self) -> dict[str, Any]:
+        """Write the teacher of the last checkpoint."""
+        return export_run(self.folder.root)

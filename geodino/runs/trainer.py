@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from geodino.runs.recipe import RunConfig
+from geodino.runs.recipe import TrainingConfig
 
 _NOT_FOR_USERS = (
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # lightning 2.6 with torch 2.13
@@ -20,18 +20,29 @@ _NOT_FOR_USERS = (
 
 
 def build_trainer(
-    config: RunConfig,
+    config: TrainingConfig,
     device: torch.device,
     devices: int,
     *,
     steps: int,
     callbacks: list[L.Callback],
+    strategy: Any = None,
 ) -> L.Trainer:
-    """Return a trainer of ``steps`` steps on ``devices`` devices of the kind of ``device``."""
+    """Return a trainer of ``steps`` steps on ``devices`` devices of the kind of ``device``.
+
+    Args:
+        config: precision.
+        device: the kind of device.
+        devices: how many.
+        steps: steps of the run.
+        callbacks: what happens around the steps.
+        strategy: how several devices train together; None wraps the module in DDP.
+    """
     cuda = device.type == "cuda"
     bf16 = config.train.precision == "bfloat16" or (config.train.precision == "auto" and cuda)
-    strategy: Any = "auto"
-    if devices > 1:
+    if devices == 1:
+        strategy = "auto"
+    elif strategy is None:
         from lightning.pytorch.strategies import DDPStrategy
 
         # Buffers are constants here: broadcasting them every step would only cost time.

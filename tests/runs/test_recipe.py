@@ -7,8 +7,10 @@ from geodino.runs.recipe import (
     differences,
     dump,
     explain,
+    load_any_recipe,
+    load_distill_recipe,
     load_recipe,
-    load_recorded,
+    load_recorded_any,
     merged,
     parse_overrides,
     recipe_names,
@@ -17,7 +19,7 @@ from geodino.runs.recipe import (
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_valid_and_its_crops_divide_into_patches(name):
-    check_sizes(load_recipe(name))
+    check_sizes(load_any_recipe(name))
 
 
 def test_the_recipes_that_are_promised_are_there():
@@ -27,9 +29,19 @@ def test_the_recipes_that_are_promised_are_there():
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_recorded_recipe_reads_back_as_the_same_configuration(name, tmp_path):
-    config = load_recipe(name)
+    config = load_any_recipe(name)
     (tmp_path / "recipe.yaml").write_text(dump(config))
-    assert load_recorded(tmp_path / "recipe.yaml") == config
+    assert load_recorded_any(tmp_path / "recipe.yaml") == config
+
+
+def test_a_recipe_of_the_other_command_is_refused_with_its_command():
+    with pytest.raises(RecipeError, match="use it with `geodino distill --recipe debug-distill"):
+        load_recipe("debug-distill")
+    with pytest.raises(RecipeError, match="use it with `geodino pretrain --recipe debug"):
+        load_distill_recipe("debug")
+    settings = [f"model.{key}=null" for key in ("patch_size", "depth", "layer_scale")]
+    with pytest.raises(RecipeError, match="resnet18 cannot be pretrained, only taught"):
+        load_recipe("debug", ["model.name=resnet18", "model.drop_path=0.0", *settings])
 
 
 def test_overrides_are_read_as_yaml_and_laid_over_the_recipe():

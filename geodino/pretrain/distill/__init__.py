@@ -1,0 +1,1 @@
+"""Distillation: one frozen teacher, several students, one pass of the teacher a step."""
