@@ -22,6 +22,7 @@ from geodino.pretrain.optim import (
 )
 from geodino.pretrain.phases import Rates, rates
 from geodino.pretrain.plan import StepPlan
+from geodino.pretrain.sharding import Sharding
 from geodino.pretrain.teacher import EmaUpdate, copy_weights
 
 Row = dict[str, float | int | str]
@@ -79,6 +80,8 @@ class PretrainModule(L.LightningModule):
         objectives: per phase, the losses.
         optim: AdamW and clipping.
         gram_weights_given: the Gram teacher comes with weights of its own.
+        sharding: the networks are on the meta device; this spreads them over the processes and
+            gives the student its weights. None: they are whole, on the CPU, with their weights.
     """
 
     skipped: Tensor
@@ -95,6 +98,7 @@ class PretrainModule(L.LightningModule):
         objectives: Sequence[Objective],
         optim: OptimConfig,
         gram_weights_given: bool = False,
+        sharding: Sharding | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -104,7 +108,9 @@ class PretrainModule(L.LightningModule):
         self._gram_weights_given = gram_weights_given
         if gram_teacher is not None:
             gram_teacher.requires_grad_(requires_grad=False).eval()
-        self.begin()
+        self._sharding = sharding
+        if sharding is None:
+            self.begin()
         self.views = nn.ModuleList(views)
         self.objectives = list(objectives)
         self.course = course
@@ -128,6 +134,16 @@ class PretrainModule(L.LightningModule):
         if self.gram_teacher is not None:
             self.gram_teacher.eval()
         return self
+
+    def configure_model(self) -> None:
+        """Spread the networks over the processes, once, where that was asked."""
+        if self._sharding is None or self.device_mesh is None:
+            return
+        mesh = self.device_mesh["data_parallel"]
+        self._sharding(self.student, self.teacher, self.gram_teacher, mesh)
+        self._sharding = None
+        self.begin()
+        self._ema = EmaUpdate(self.student, self.teacher)  # the parameters are others now
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return fused AdamW over the student's parameter groups."""

@@ -19,39 +19,55 @@ from geodino.errors import RecipeError
 from geodino.geo.bands import rgb_indices
 from geodino.geo.contract import InputContract
 from geodino.io.raster import HandlePool
-from geodino.models.build import build_backbone
-from geodino.models.heads import HeadConfig, ProjectionHead
+from geodino.models.backbone import Backbone
+from geodino.models.build import assemble
+from geodino.models.heads import ProjectionHead
+from geodino.models.init import initialise
+from geodino.models.shards import fill
 from geodino.pretrain.course import Course, PhaseSteps, choices_of, same_memory_batch
 from geodino.pretrain.health import DenseHealth
 from geodino.pretrain.module import PretrainModule
 from geodino.pretrain.objective import Network, Objective
 from geodino.pretrain.phases import PhaseConfig, SizesConfig
 from geodino.pretrain.plan import Planner
+from geodino.pretrain.sharding import Sharding
 from geodino.pretrain.watch import Watch
-from geodino.runs.gram_teacher import build_gram_teacher
+from geodino.runs.gram_teacher import (
+    assemble_gram_teacher,
+    build_gram_teacher,
+    checked_gram_teacher,
+    gram_model,
+)
 from geodino.runs.recipe import RunConfig
 
 
 def build_network(config: RunConfig, contract: InputContract, *, device: str = "cpu") -> Network:
     """Build backbone and heads with fresh weights; they depend on ``train.seed`` alone."""
-    seed = config.train.seed
-    backbone = build_backbone(
-        config.model, contract, generator=seeded_generator(seed, "backbone"), device=device
-    )
+    network = assemble_network(config, contract).to_empty(device=device)
+    initialise_network(network, config)
+    return network
 
-    def head(name: str, settings: HeadConfig) -> ProjectionHead:
-        built = ProjectionHead(backbone.dim, settings)
-        built.init_weights(seeded_generator(seed, name))
-        return built.to(device)
 
+def assemble_network(config: RunConfig, contract: InputContract) -> Network:
+    """Build backbone and heads on the meta device: names and shapes, no memory."""
+    backbone = assemble(config.model, mean=contract.mean, std=contract.std)
     ibot = uses_ibot(config)
     if not ibot and backbone.mask_token is not None:
         backbone.mask_token.requires_grad_(False)
     return Network(
         backbone,
-        head("dino_head", config.heads.dino),
-        head("ibot_head", config.heads.ibot) if ibot else None,
+        ProjectionHead(backbone.dim, config.heads.dino, device="meta"),
+        ProjectionHead(backbone.dim, config.heads.ibot, device="meta") if ibot else None,
     )
+
+
+def initialise_network(network: Network, config: RunConfig) -> None:
+    """Give a network the weights of ``train.seed``, however many processes it is spread over."""
+    seed = config.train.seed
+    initialise(network.backbone, generator=seeded_generator(seed, "backbone"))
+    network.dino_head.init_weights(seeded_generator(seed, "dino_head"))
+    if network.ibot_head is not None:
+        network.ibot_head.init_weights(seeded_generator(seed, "ibot_head"))
 
 
 def uses_ibot(config: RunConfig) -> bool:
@@ -59,13 +75,32 @@ def uses_ibot(config: RunConfig) -> bool:
     return any(phase.objective.ibot > 0 for _, phase in config.phases.active())
 
 
-def build_module(config: RunConfig, contract: InputContract, course: Course) -> PretrainModule:
-    """Build everything a step needs, on the CPU."""
+def build_module(
+    config: RunConfig,
+    contract: InputContract,
+    course: Course,
+    *,
+    shard_on: torch.device | None = None,
+) -> PretrainModule:
+    """Build everything a step needs.
+
+    Args:
+        config: of the run.
+        contract: bands and statistics.
+        course: the phases.
+        shard_on: kind of device whose processes share the networks, which take no memory until
+            Lightning has started them; None builds them whole, on the CPU.
+    """
     phases = [phase for _, phase in config.phases.active()]
-    gram_teacher, given = build_gram_teacher(config, contract)
+    if shard_on is not None:
+        student, teacher = (assemble_network(config, contract) for _ in range(2))
+        gram_teacher, given = assemble_gram_teacher(config, contract)
+    else:
+        student, teacher = (build_network(config, contract) for _ in range(2))
+        gram_teacher, given = build_gram_teacher(config, contract)
     return PretrainModule(
-        build_network(config, contract),
-        build_network(config, contract),
+        student,
+        teacher,
         gram_teacher,
         course=course,
         views=[MultiCrop(phase.views, contract) for phase in phases],
@@ -75,7 +110,22 @@ def build_module(config: RunConfig, contract: InputContract, course: Course) -> 
         ],
         optim=config.optim,
         gram_weights_given=given,
+        sharding=None if shard_on is None else _sharding(config, contract, shard_on),
     )
+
+
+def _sharding(config: RunConfig, contract: InputContract, device: torch.device) -> Sharding:
+    """How the networks are spread over processes and get their weights."""
+
+    def first_values(student: Network, gram_teacher: Backbone | None) -> None:
+        initialise_network(student, config)
+        named = gram_model(config)
+        if gram_teacher is not None and named is not None:
+            given = checked_gram_teacher(config, contract, named).backbone.state_dict()
+            for name, parameter in gram_teacher.named_parameters():
+                fill(parameter, given[name])
+
+    return Sharding(bfloat16=computes_in_bfloat16(config, device), initialise=first_values)
 
 
 def compile_blocks(module: PretrainModule) -> None:
@@ -84,6 +134,12 @@ def compile_blocks(module: PretrainModule) -> None:
     for backbone in backbones:
         for block in getattr(getattr(backbone, "trunk", None), "blocks", ()):
             block.compile(dynamic=False)
+
+
+def computes_in_bfloat16(config: RunConfig, device: torch.device) -> bool:
+    """Whether matrices are multiplied in bfloat16 on ``device``."""
+    wanted = config.train.precision
+    return wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda")
 
 
 def build_course(config: RunConfig, ends: Sequence[int] = ()) -> Course:
