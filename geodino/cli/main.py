@@ -64,7 +64,12 @@ def pretrain(
     where: Where = None,
     seed: Seed = None,
     device: Device = "auto",
-    devices: Annotated[int, typer.Option(help="Devices on this machine.", min=1)] = 1,
+    devices: Annotated[int, typer.Option(help="Devices on each machine.", min=1)] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines (torchrun, SLURM).", min=1)] = 1,
+    strategy: Annotated[
+        str,
+        typer.Option(help="auto, ddp (each device holds all) or fsdp (each holds a part)."),
+    ] = "auto",
     *,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     strict: Annotated[
@@ -88,6 +93,8 @@ def pretrain(
         seed=seed,
         device=device,
         devices=devices,
+        nodes=nodes,
+        strategy=strategy,
         resume=resume,
         strict=strict,
         dry_run=dry_run,

@@ -90,9 +90,7 @@ class ProjectionHead(nn.Module):
         return logits
 
 
-def _unset_linear(
-    before: int, after: int, *, bias: bool, device: torch.device | str
-) -> nn.Linear:
+def _unset_linear(before: int, after: int, *, bias: bool, device: torch.device | str) -> nn.Linear:
     layer: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
         nn.Linear, before, after, bias=bias, device=device
     )

@@ -3,8 +3,10 @@
 A parameter that is not spread is its own part, so that callers need not ask.
 """
 
+from collections.abc import Mapping
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
@@ -38,3 +40,16 @@ def fill(parameter: Tensor, values: Tensor) -> None:
         parameter.to_local().copy_(spread.to_local())
     else:
         parameter.copy_(values)
+
+
+def take(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give a module, spread or not, the values of one that is whole.
+
+    Raises:
+        ValueError: they differ in their tensors.
+    """
+    mine = module.state_dict()
+    if mine.keys() != state.keys():
+        raise ValueError(f"tensors differ: {sorted(mine.keys() ^ state.keys())[:3]}")
+    for name, tensor in mine.items():
+        fill(tensor, state[name])

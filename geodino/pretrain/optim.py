@@ -77,7 +77,9 @@ def clip_per_module(modules: Sequence[nn.Module], *, max_norm: float) -> Float[T
 @torch.no_grad()
 def _clip_spread(modules: Sequence[nn.Module], *, max_norm: float) -> Float[Tensor, " m"]:
     """The same for parameters of which each process holds a part: one sum over the processes."""
-    parts = [[part(p.grad) for p in module.parameters() if p.grad is not None] for module in modules]
+    parts = [
+        [part(p.grad) for p in module.parameters() if p.grad is not None] for module in modules
+    ]
     squares = torch.stack([nn.utils.get_total_norm(grads).square() for grads in parts])
     dist.all_reduce(squares)
     norms = squares.sqrt()

@@ -56,7 +56,9 @@ class Sharding:
         self.initialise(student, gram_teacher)
 
 
-def spread(module: nn.Module, mesh: DeviceMesh, policy: MixedPrecisionPolicy, *, learns: bool) -> None:
+def spread(
+    module: nn.Module, mesh: DeviceMesh, policy: MixedPrecisionPolicy, *, learns: bool
+) -> None:
     """Spread each block of a module, then the rest of it.
 
     Args:

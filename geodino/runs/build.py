@@ -23,7 +23,7 @@ from geodino.models.backbone import Backbone
 from geodino.models.build import assemble
 from geodino.models.heads import ProjectionHead
 from geodino.models.init import initialise
-from geodino.models.shards import fill
+from geodino.models.shards import take
 from geodino.pretrain.course import Course, PhaseSteps, choices_of, same_memory_batch
 from geodino.pretrain.health import DenseHealth
 from geodino.pretrain.module import PretrainModule
@@ -81,6 +81,7 @@ def build_module(
     course: Course,
     *,
     shard_on: torch.device | None = None,
+    begin: Callable[[Network], None] | None = None,
 ) -> PretrainModule:
     """Build everything a step needs.
 
@@ -90,6 +91,7 @@ def build_module(
         course: the phases.
         shard_on: kind of device whose processes share the networks, which take no memory until
             Lightning has started them; None builds them whole, on the CPU.
+        begin: gives the student other weights than those of ``train.seed``; the teachers follow.
     """
     phases = [phase for _, phase in config.phases.active()]
     if shard_on is not None:
@@ -97,6 +99,8 @@ def build_module(
         gram_teacher, given = assemble_gram_teacher(config, contract)
     else:
         student, teacher = (build_network(config, contract) for _ in range(2))
+        if begin is not None:
+            begin(student)
         gram_teacher, given = build_gram_teacher(config, contract)
     return PretrainModule(
         student,
@@ -110,20 +114,25 @@ def build_module(
         ],
         optim=config.optim,
         gram_weights_given=given,
-        sharding=None if shard_on is None else _sharding(config, contract, shard_on),
+        sharding=None if shard_on is None else _sharding(config, contract, shard_on, begin),
     )
 
 
-def _sharding(config: RunConfig, contract: InputContract, device: torch.device) -> Sharding:
+def _sharding(
+    config: RunConfig,
+    contract: InputContract,
+    device: torch.device,
+    begin: Callable[[Network], None] | None,
+) -> Sharding:
     """How the networks are spread over processes and get their weights."""
 
     def first_values(student: Network, gram_teacher: Backbone | None) -> None:
         initialise_network(student, config)
+        if begin is not None:
+            begin(student)
         named = gram_model(config)
         if gram_teacher is not None and named is not None:
-            given = checked_gram_teacher(config, contract, named).backbone.state_dict()
-            for name, parameter in gram_teacher.named_parameters():
-                fill(parameter, given[name])
+            take(gram_teacher, checked_gram_teacher(config, contract, named).backbone.state_dict())
 
     return Sharding(bfloat16=computes_in_bfloat16(config, device), initialise=first_values)
 

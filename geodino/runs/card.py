@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from geodino.data.views_config import CropSizes
 from geodino.geo.contract import InputContract
 from geodino.models.build import assemble
+from geodino.models.sizes import ModelConfig
 from geodino.pretrain.course import Course
 from geodino.pretrain.phases import PhaseConfig
 from geodino.runs.build import (
@@ -21,16 +23,13 @@ from geodino.runs.build import (
     uses_ibot,
     whole_batch,
 )
-from geodino.runs.gram_teacher import needs_gram_teacher
+from geodino.runs.memory import memory_plan
 from geodino.runs.prepare import Prepared
+from geodino.runs.processes import Processes
 from geodino.runs.recipe import RunConfig
 
 _EFFICIENCY = (0.25, 0.6)
 """Share of the measured matrix rate that a step reaches: small models and large ones."""
-
-_ACTIVATION_BYTES = {"float32": 68, "bfloat16": 34}
-"""Bytes per token, width and block that the backward pass keeps (Korthikanti et al. 2022,
-"Reducing activation recomputation", equation 2 without the attention scores)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +40,9 @@ class RunCard:
     facts: dict[str, Any]
 
 
-def run_card(prepared: Prepared, *, device: torch.device, devices: int, out: Path) -> RunCard:
+def run_card(prepared: Prepared, *, processes: Processes, out: Path) -> RunCard:
     """Describe a run before it starts."""
+    device, devices = processes.device, processes.world
     config, index, contract = prepared.config, prepared.index, prepared.contract
     batch = whole_batch(config)
     course = build_course(config)
@@ -50,6 +50,15 @@ def run_card(prepared: Prepared, *, device: torch.device, devices: int, out: Pat
         config, index, seed=config.train.seed, batch=batch, chip=resolved_chip(config)
     )
     parameters = _parameters(config, contract)
+    strategy, why = processes.strategy(config, contract)
+    memory = memory_plan(
+        config,
+        contract,
+        course,
+        world=devices,
+        strategy=strategy,
+        bfloat16=config.train.precision != "float32",  # what runs of this size compute in
+    )
     flops = flops_per_image(config, contract, config.phases.first)
     work = sum(phase_flops(config, contract, course, number) for number in range(len(course.names)))
     fast, slow = _duration_s(work / devices, device)
@@ -70,9 +79,10 @@ def run_card(prepared: Prepared, *, device: torch.device, devices: int, out: Pat
         f"{parameters / 1e6:.1f} M parameters with heads",
         **_phase_lines(config, course),
         "passes": f"{samples / order.samples_per_epoch:.1f} over {order.samples_per_epoch} chips",
-        "device": f"{devices} x {device}" + ("" if device.type == "cuda" else _threads()),
+        "device": _devices(processes),
+        **({} if strategy == "single" else {"strategy": f"{strategy}: {why}"}),
         "time": f"about {_to(_clock(fast), _clock(slow))} ({flops / 1e9:.1f} GFLOP an image)",
-        "memory": f"about {_memory_bytes(config, parameters, devices) / 2**30:.1f} GiB a device",
+        **memory.lines(),
         "out": str(out),
     }
     notes = [*index.rule.reasons, *index.notes]
@@ -92,6 +102,7 @@ def run_card(prepared: Prepared, *, device: torch.device, devices: int, out: Pat
         **{name: value for name, value in lines.items() if name != "recipe"},
         "parameters": parameters,
         "flops_per_image": flops,
+        "memory_bytes": memory.facts(),
         "tiles_unusable": len(index.bad),
         "notes": notes,
         "recipe": config.model_dump(mode="json"),
@@ -157,9 +168,11 @@ def flops_per_image(
         sizes: sides of the crops; None takes those of the phase's views.
     """
     sizes = sizes or phase.views.sizes
-    both = 2 * _forward_flops(config, contract, sizes.globals)
+    both = 2 * _forward_flops(config.model, len(contract.bands), sizes.globals)
     local = phase.views.local_count
-    local_flops = local * _forward_flops(config, contract, sizes.locals) if local else 0.0
+    local_flops = (
+        local * _forward_flops(config.model, len(contract.bands), sizes.locals) if local else 0.0
+    )
     student = 3 * (1 - config.model.drop_path) * (both + local_flops)
     masks = phase.objective.masks
     patches = (sizes.globals // config.model.stride) ** 2
@@ -168,13 +181,14 @@ def flops_per_image(
     # Each CLS token passes the student's head (3x) once; those of global crops the teacher's too.
     dino = (3 * (2 + phase.views.local_count) + 2) * _head_flops(config.heads.dino, width)
     ibot = 4 * masked * _head_flops(config.heads.ibot, width) if phase.objective.ibot > 0 else 0.0
-    gram = 2 * _forward_flops(config, contract, sizes.gram) if sizes.gram else 0.0
+    gram = 2 * _forward_flops(config.model, len(contract.bands), sizes.gram) if sizes.gram else 0.0
     return student + both + dino + ibot + gram
 
 
-def _forward_flops(config: RunConfig, contract: InputContract, size: int) -> float:
-    backbone = assemble(config.model, mean=contract.mean, std=contract.std).eval()
-    crop = torch.empty(1, len(contract.bands), size, size, device="meta")
+@lru_cache(maxsize=64)
+def _forward_flops(model: ModelConfig, bands: int, size: int) -> float:
+    backbone = assemble(model, mean=[0.0] * bands, std=[1.0] * bands).eval()
+    crop = torch.empty(1, bands, size, size, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         backbone.trunk(crop)
     return float(counter.get_total_flops())
@@ -200,25 +214,6 @@ def _parameters(config: RunConfig, contract: InputContract) -> int:
         heads.append(config.heads.ibot)
     trunk = sum(p.numel() for p in backbone.parameters())
     return trunk + sum(round(_head_flops(head, backbone.dim) / 2) for head in heads)
-
-
-def _memory_bytes(config: RunConfig, parameters: int, devices: int) -> float:
-    """Weights, gradients, two moments, the teachers, and the activations of one step.
-
-    The step is one of the first phase; those of later phases have as many patches.
-    """
-    views = config.phases.first.views
-    samples = whole_batch(config) // devices
-    tokens = samples * sum(
-        count * ((size // config.model.stride) ** 2 + 5)
-        for count, size in ((2, views.global_size), (views.local_count, views.local_size))
-    )
-    kind = "float32" if config.train.precision == "float32" else "bfloat16"
-    blocks = 1 if config.model.activation_checkpointing else config.model.blocks
-    activations = tokens * config.model.width * blocks * _ACTIVATION_BYTES[kind]
-    logits = 4.0 * samples * 2 * config.heads.dino.prototypes
-    copies = 6.0 if needs_gram_teacher(config) else 5.0
-    return 4.0 * copies * parameters + activations + logits
 
 
 def _duration_s(flops: float, device: torch.device) -> tuple[float, float]:
@@ -261,5 +256,8 @@ def _to(low: str, high: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _threads() -> str:
-    return f", {torch.get_num_threads()} threads"
+def _devices(processes: Processes) -> str:
+    device = processes.device
+    threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} threads"
+    machines = f" on each of {processes.nodes} machines" if processes.nodes > 1 else ""
+    return f"{processes.devices} x {device}{machines}{threads}"

@@ -1,7 +1,6 @@
 """``geodino pretrain``: prepare or take up a run, train it, export its model."""
 
 import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from geodino.geo.contract import InputContract
 from geodino.runs.card import run_card
 from geodino.runs.device import choose_device
 from geodino.runs.init import model_name, record_start
-from geodino.runs.prepare import Prepared, prepare
+from geodino.runs.prepare import Prepared, check_groups, prepare
+from geodino.runs.processes import Processes, parse_wanted, this_rank
 from geodino.runs.recipe import RunConfig, differences, dump, load_recorded
 from geodino.runs.record import RunFolder, RunLog, environment
 from geodino.runs.train import Training
@@ -36,6 +36,8 @@ class PretrainJob:
     seed: int | None = None
     device: str = "auto"
     devices: int = 1
+    nodes: int = 1
+    strategy: str = "auto"
     resume: bool = False
     strict: bool = False
     dry_run: bool = False
@@ -59,19 +61,24 @@ def pretrain(job: PretrainJob) -> dict[str, Any]:
     Raises:
         GeodinoError: any mistake the user can mend; nothing that was there before is lost.
     """
-    device = choose_device(job.device)
+    processes = _processes(job)
     folder = RunFolder(job.out)
-    if _rank() > 0:
+    if this_rank(job.devices) > 0:
+        if job.dry_run:
+            return {}  # the first process says it
         prepared = _taken_over(folder)
+        if job.resume:
+            check_groups(prepared.config, processes.world, fixed=True)
         return _training(job, folder, prepared, RunLog(None, quiet=True)).run(resume=job.resume)
     if job.resume:
         folder.require()
         prepared = _resumed(job, folder)
+        check_groups(prepared.config, processes.world, fixed=True)
     else:
         if folder.is_used():
             folder.claim()  # says why not
-        prepared = prepare(job.tiles, job.recipe, job.settings, device=device, devices=job.devices)
-    card = run_card(prepared, device=device, devices=job.devices, out=job.out)
+        prepared = prepare(job.tiles, job.recipe, job.settings, processes=processes)
+    card = run_card(prepared, processes=processes, out=job.out)
     if job.dry_run:
         RunLog(None, quiet=job.quiet).say(card.text)
         return card.facts
@@ -157,21 +164,21 @@ def _taken_over(folder: RunFolder) -> Prepared:
     return _from_folder(folder, load_recorded(folder.recipe))
 
 
-def _rank() -> int:
-    """This process's number before the process group exists; 0 in a single process."""
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return 0
+def _processes(job: PretrainJob) -> Processes:
+    return Processes(
+        device=choose_device(job.device),
+        devices=job.devices,
+        nodes=job.nodes,
+        wanted=parse_wanted(job.strategy),
+    )
 
 
 def _training(job: PretrainJob, folder: RunFolder, prepared: Prepared, log: RunLog) -> Training:
     return Training(
         folder=folder,
         prepared=prepared,
-        device=choose_device(job.device),
-        devices=job.devices,
-        rank=_rank(),
+        processes=_processes(job),
+        rank=this_rank(job.devices),
         log=log,
         quiet=job.quiet,
     )

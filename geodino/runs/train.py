@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 
 from geodino.errors import CheckpointError, GeodinoError
 from geodino.pretrain.course import Course, PhaseSteps
@@ -26,10 +25,12 @@ from geodino.runs.build import (
     whole_batch,
 )
 from geodino.runs.callbacks import Pace, Recorder
+from geodino.runs.checkpoints import read_rest
 from geodino.runs.device import keep_freed_memory
-from geodino.runs.export import export_run, read_checkpoint, save_network
+from geodino.runs.export import export_run, save_network, whole_network
 from geodino.runs.init import load_start
 from geodino.runs.prepare import Prepared
+from geodino.runs.processes import Processes, Strategy
 from geodino.runs.progress_line import ProgressLine
 from geodino.runs.record import REPLACED, RunFolder, RunLog
 from geodino.runs.signals import Signals, StopAsked
@@ -43,8 +44,7 @@ class Training:
 
     folder: RunFolder
     prepared: Prepared
-    device: torch.device
-    devices: int
+    processes: Processes
     rank: int
     log: RunLog
     quiet: bool
@@ -65,18 +65,29 @@ class Training:
         if done:
             self.log.say(f"Going on from step {done} of {course.steps} ({checkpoint}).")
         if self.rank == 0:
+            folder.forget_leftovers()
             folder.keep_metrics_before(done)
             Snapshots(folder.probes, every=config.health.every).forget_after(done)
-        if self.device.type == "cpu":
+        device, contract = self.processes.device, self.prepared.contract
+        if device.type == "cpu":
             keep_freed_memory()
-        module = build_module(config, self.prepared.contract, course)
-        if checkpoint is None:
-            load_start(config, module.student, folder)
-            module.begin()
+        shard_on = device if self._strategy == "fsdp" else None
+        fresh = checkpoint is None
+        module = build_module(
+            config,
+            contract,
+            course,
+            shard_on=shard_on,
+            begin=(lambda student: load_start(config, student, folder)) if fresh else None,
+        )
         wanted = config.train.compile
-        if wanted == "on" or (wanted == "auto" and self.device.type == "cuda"):
+        if wanted == "on" or (wanted == "auto" and device.type == "cuda"):
             compile_blocks(module)
         return self._fit(module, course, checkpoint)
+
+    @property
+    def _strategy(self) -> Strategy:
+        return self.processes.strategy(self.prepared.config, self.prepared.contract)[0]
 
     def _fit(
         self, module: PretrainModule, course: Course, checkpoint: Path | None
@@ -87,8 +98,8 @@ class Training:
         with quiet_lightning():
             trainer = build_trainer(
                 self.prepared.config,
-                self.device,
-                self.devices,
+                self.processes,
+                self._strategy,
                 steps=course.steps,
                 callbacks=callbacks,
             )
@@ -109,7 +120,7 @@ class Training:
         finally:
             for feed in self._feeds:
                 feed.close()
-        return self._finish(module, trainer, recorder) if trainer.is_global_zero else {}
+        return self._finish(module, trainer, recorder)
 
     def _finish(
         self, module: PretrainModule, trainer: L.Trainer, recorder: Recorder
@@ -117,6 +128,8 @@ class Training:
         """Export the teacher, write the results and the report."""
         folder = self.folder
         self._export(module)
+        if not trainer.is_global_zero:
+            return {}
         results = {
             "run": str(folder.root),
             "model": str(folder.model),
@@ -139,8 +152,12 @@ class Training:
         return {**exported, **self._report()}
 
     def _export(self, module: PretrainModule) -> None:
+        """Write the teacher's model folder; all processes come here, the first one writes."""
+        teacher = whole_network(module.teacher, self.prepared.config, self.prepared.contract)
+        if self.rank > 0:
+            return
         save_network(
-            module.teacher,
+            teacher,
             self.folder.model,
             config=self.prepared.config,
             contract=self.prepared.contract,
@@ -152,7 +169,7 @@ class Training:
         from geodino.runs.report import write_report  # plots are loaded when there is one to draw
 
         try:
-            path = write_report(self.folder, device=self.device)
+            path = write_report(self.folder, device=self.processes.device)
         except GeodinoError as error:
             self.log.say(
                 f"The model is saved, but the report could not be written: {error} "
@@ -177,8 +194,7 @@ class Training:
 
     def _end_phase(self, module: PretrainModule, name: str) -> None:
         """Refresh the exported model at the end of a phase that another one follows."""
-        if self.rank == 0:
-            self._export(module)
+        self._export(module)
         self.log.say(f"The {name} phase is done; its model is in {self.folder.model}.")
 
     def _note_turn(self, step: int, reason: str) -> None:
@@ -199,7 +215,7 @@ class Training:
         Raises:
             CheckpointError: it is damaged, or belongs to another recipe or other tiles.
         """
-        state = read_checkpoint(path)
+        state = read_rest(path)
         for name, expected in self._identity().items():
             if state["geodino"].get(name) != expected:
                 raise CheckpointError(
@@ -229,7 +245,9 @@ class Training:
             prepared.contract,
             index,
             order=order,
-            loader=loader_config(config, far=index.is_far, pin_memory=self.device.type == "cuda"),
+            loader=loader_config(
+                config, far=index.is_far, pin_memory=self.processes.device.type == "cuda"
+            ),
             rank=trainer.global_rank,
             world=trainer.world_size,
             plan_of=build_planner(config, prepared.contract, steps),
