@@ -68,14 +68,15 @@ def _planned_bytes(
     from geodino.runs.memory import memory_plan
 
     config = config.with_values({"train": {"batch": samples * processes.world}})
-    return memory_plan(
+    plan = memory_plan(
         config,
         contract,
         build_course(config),
         world=processes.world,
         strategy="fsdp",
         bfloat16=computes_in_bfloat16(config, processes.device),
-    ).total
+    )
+    return float(plan.total)
 
 
 def _peak_bytes(

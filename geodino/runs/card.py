@@ -187,6 +187,12 @@ def flops_per_image(
 
 @lru_cache(maxsize=64)
 def _forward_flops(model: ModelConfig, bands: int, size: int) -> float:
+    if model.family == "vit" and model.blocks > 2:
+        # All blocks of a ViT cost the same: two are counted, however many there are.
+        one, two = (
+            _forward_flops(model.model_copy(update={"depth": n}), bands, size) for n in (1, 2)
+        )
+        return one + (model.blocks - 1) * (two - one)
     backbone = assemble(model, mean=[0.0] * bands, std=[1.0] * bands).eval()
     crop = torch.empty(1, bands, size, size, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
