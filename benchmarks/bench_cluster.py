@@ -91,9 +91,7 @@ def sharing(tiles: Path, folder: Path, rounds: int, small: bool) -> tuple[str, d
             each[case].append((long["cpu_s"] - start) / (batch * (steps - 1)))
             losses[case] = long["losses"]
     first = torch.tensor(losses["1 process"])
-    worst = max(
-        float(((torch.tensor(of) - first) / first).abs().max()) for of in losses.values()
-    )
+    worst = max(float(((torch.tensor(of) - first) / first).abs().max()) for of in losses.values())
     assert worst < 1e-3, f"the cases learn different things: {worst}"
     median = {case: sorted(values)[len(values) // 2] for case, values in each.items()}
     lines = [f"CPU-seconds a sample ({settings[0]}); losses agree to {worst:.0e}"]
@@ -163,9 +161,11 @@ def waiting(tiles: Path, folder: Path) -> tuple[str, dict[str, object]]:
         )  # fmt: skip
     finally:
         PretrainModule.training_step, teacher.move_on_the_host = plain, on_host
-    assert sum(steps) == 0, f"steps wait for their device: {steps}"
-    text = f"Reads back to the host inside a step: {sum(steps)} in {len(steps)} steps"
-    return text, {"reads_per_step": sum(steps) / len(steps)}
+    # The first one pairs the views, on the host, once for all steps.
+    assert steps[0] <= 1, steps
+    assert sum(steps[1:]) == 0, f"steps wait for their device: {steps}"
+    text = f"Reads back to the host inside a step, after the first: {sum(steps[1:])}"
+    return text, {"reads_per_step": sum(steps[1:]) / len(steps[1:])}
 
 
 def run(rounds: int, small: bool) -> dict[str, object]:

@@ -11,6 +11,7 @@ NAME is the parameter's; ``rest.pt`` holds everything that is no tensor of these
 
 import io
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -130,7 +131,10 @@ def load_tensors(path: Path, tensors: dict[str, Any], *, together: bool, group: 
         CheckpointError: a part is missing or damaged.
     """
     try:
-        load(tensors, storage_reader=Reader(path), no_dist=not together, process_group=group)
+        with warnings.catch_warnings():
+            if not together:  # one process reads what many wrote, which torch wonders about
+                warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+            load(tensors, storage_reader=Reader(path), no_dist=not together, process_group=group)
     except CheckpointException as error:
         first = next(iter(error.failures.values()))
         raise _damaged(path, _words(first[0])) from error

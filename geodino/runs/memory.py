@@ -70,7 +70,7 @@ class MemoryPlan:
         return ", ".join(f"{name.replace('_', ' ')} {in_words(n)}" for name, n in parts if n)
 
 
-def in_words(count: int | float) -> str:
+def in_words(count: int) -> str:
     """Return bytes with three digits and a unit."""
     unit, size = ("GiB", 2**30) if count >= 2**30 / 10 else ("MiB", 2**20)
     value = count / size

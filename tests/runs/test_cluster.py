@@ -150,6 +150,7 @@ def test_one_process_resumes_what_two_shared(one, shared, tiles, tmp_path):
     assert (out / "checkpoints" / "last.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_two_processes_share_what_one_began_and_four_go_on(one, tiles, tmp_path):
     out = as_it_was(one, tmp_path / "run", 3)
     process = started(tiles, out, 2, "--strategy", "fsdp", "--resume")
