@@ -67,8 +67,7 @@ def pretrain(
     devices: Annotated[int, typer.Option(help="Devices on each machine.", min=1)] = 1,
     nodes: Annotated[int, typer.Option(help="Machines (torchrun, SLURM).", min=1)] = 1,
     strategy: Annotated[
-        str,
-        typer.Option(help="auto, ddp (each device holds all) or fsdp (each holds a part)."),
+        str, typer.Option(help="auto, ddp (each holds all), fsdp (a part).")
     ] = "auto",
     *,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,

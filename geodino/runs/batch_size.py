@@ -64,8 +64,9 @@ def _planned_bytes(
     config: RunConfig, contract: InputContract, processes: Processes, samples: int
 ) -> float:
     """Bytes that the plan gives a device with ``samples`` samples of networks that are spread."""
-    from geodino.runs.build import build_course, computes_in_bfloat16
+    from geodino.runs.build import build_course
     from geodino.runs.memory import memory_plan
+    from geodino.runs.networks import computes_in_bfloat16
 
     config = config.with_values({"train": {"batch": samples * processes.world}})
     plan = memory_plan(

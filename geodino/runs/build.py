@@ -19,60 +19,16 @@ from geodino.errors import RecipeError
 from geodino.geo.bands import rgb_indices
 from geodino.geo.contract import InputContract
 from geodino.io.raster import HandlePool
-from geodino.models.backbone import Backbone
-from geodino.models.build import assemble
-from geodino.models.heads import ProjectionHead
-from geodino.models.init import initialise
-from geodino.models.shards import take
 from geodino.pretrain.course import Course, PhaseSteps, choices_of, same_memory_batch
 from geodino.pretrain.health import DenseHealth
 from geodino.pretrain.module import PretrainModule
 from geodino.pretrain.objective import Network, Objective
 from geodino.pretrain.phases import PhaseConfig, SizesConfig
 from geodino.pretrain.plan import Planner
-from geodino.pretrain.sharding import Sharding
 from geodino.pretrain.watch import Watch
-from geodino.runs.gram_teacher import (
-    assemble_gram_teacher,
-    build_gram_teacher,
-    checked_gram_teacher,
-    gram_model,
-)
+from geodino.runs.gram_teacher import assemble_gram_teacher, build_gram_teacher
+from geodino.runs.networks import assemble_network, build_network, sharding_of
 from geodino.runs.recipe import RunConfig
-
-
-def build_network(config: RunConfig, contract: InputContract, *, device: str = "cpu") -> Network:
-    """Build backbone and heads with fresh weights; they depend on ``train.seed`` alone."""
-    network = assemble_network(config, contract).to_empty(device=device)
-    initialise_network(network, config)
-    return network
-
-
-def assemble_network(config: RunConfig, contract: InputContract) -> Network:
-    """Build backbone and heads on the meta device: names and shapes, no memory."""
-    backbone = assemble(config.model, mean=contract.mean, std=contract.std)
-    ibot = uses_ibot(config)
-    if not ibot and backbone.mask_token is not None:
-        backbone.mask_token.requires_grad_(False)
-    return Network(
-        backbone,
-        ProjectionHead(backbone.dim, config.heads.dino, device="meta"),
-        ProjectionHead(backbone.dim, config.heads.ibot, device="meta") if ibot else None,
-    )
-
-
-def initialise_network(network: Network, config: RunConfig) -> None:
-    """Give a network the weights of ``train.seed``, however many processes it is spread over."""
-    seed = config.train.seed
-    initialise(network.backbone, generator=seeded_generator(seed, "backbone"))
-    network.dino_head.init_weights(seeded_generator(seed, "dino_head"))
-    if network.ibot_head is not None:
-        network.ibot_head.init_weights(seeded_generator(seed, "ibot_head"))
-
-
-def uses_ibot(config: RunConfig) -> bool:
-    """Whether any phase has an iBOT term, so that its head is built."""
-    return any(phase.objective.ibot > 0 for _, phase in config.phases.active())
 
 
 def build_module(
@@ -114,27 +70,8 @@ def build_module(
         ],
         optim=config.optim,
         gram_weights_given=given,
-        sharding=None if shard_on is None else _sharding(config, contract, shard_on, begin),
+        sharding=None if shard_on is None else sharding_of(config, contract, shard_on, begin),
     )
-
-
-def _sharding(
-    config: RunConfig,
-    contract: InputContract,
-    device: torch.device,
-    begin: Callable[[Network], None] | None,
-) -> Sharding:
-    """How the networks are spread over processes and get their weights."""
-
-    def first_values(student: Network, gram_teacher: Backbone | None) -> None:
-        initialise_network(student, config)
-        if begin is not None:
-            begin(student)
-        named = gram_model(config)
-        if gram_teacher is not None and named is not None:
-            take(gram_teacher, checked_gram_teacher(config, contract, named).backbone.state_dict())
-
-    return Sharding(bfloat16=computes_in_bfloat16(config, device), initialise=first_values)
 
 
 def compile_blocks(module: PretrainModule) -> None:
@@ -143,12 +80,6 @@ def compile_blocks(module: PretrainModule) -> None:
     for backbone in backbones:
         for block in getattr(getattr(backbone, "trunk", None), "blocks", ()):
             block.compile(dynamic=False)
-
-
-def computes_in_bfloat16(config: RunConfig, device: torch.device) -> bool:
-    """Whether matrices are multiplied in bfloat16 on ``device``."""
-    wanted = config.train.precision
-    return wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda")
 
 
 def build_course(config: RunConfig, ends: Sequence[int] = ()) -> Course:
@@ -396,8 +327,3 @@ def check_sizes(config: RunConfig) -> None:
                 f"phases.{phase_name}.gram.patches: nothing is masked while objective.ibot is 0; "
                 "set it to all, or give iBOT a weight."
             )
-
-
-def seeded_generator(seed: int, name: str) -> torch.Generator:
-    """Return a generator for initial weights that belongs to the key (seed, name)."""
-    return torch.Generator().manual_seed(seeds.integer(seed, name) >> 1)

@@ -20,10 +20,10 @@ from geodino.runs.build import (
     build_course,
     build_order,
     resolved_chip,
-    uses_ibot,
     whole_batch,
 )
 from geodino.runs.memory import memory_plan
+from geodino.runs.networks import uses_ibot
 from geodino.runs.prepare import Prepared
 from geodino.runs.processes import Processes
 from geodino.runs.recipe import RunConfig

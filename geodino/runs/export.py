@@ -20,10 +20,10 @@ from geodino.models.init import restore_buffers
 from geodino.models.shards import is_spread, whole
 from geodino.models.sizes import ModelConfig
 from geodino.pretrain.objective import Network
-from geodino.runs.build import assemble_network
 from geodino.runs.checkpoints import read_checkpoint
 from geodino.runs.init import descent
 from geodino.runs.models import open_model
+from geodino.runs.networks import assemble_network
 from geodino.runs.recipe import RunConfig, load_recorded
 from geodino.runs.record import RunFolder
 

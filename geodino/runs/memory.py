@@ -11,8 +11,8 @@ from geodino.geo.contract import InputContract
 from geodino.pretrain.course import Course
 from geodino.pretrain.phases import PhaseConfig
 from geodino.pretrain.sharding import blocks_of
-from geodino.runs.build import assemble_network
 from geodino.runs.gram_teacher import needs_gram_teacher
+from geodino.runs.networks import assemble_network
 from geodino.runs.processes import Strategy
 from geodino.runs.recipe import RunConfig
 

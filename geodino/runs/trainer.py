@@ -12,8 +12,8 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from geodino.errors import RunError
-from geodino.runs.build import computes_in_bfloat16
 from geodino.runs.checkpoints import FileOrFolder
+from geodino.runs.networks import computes_in_bfloat16
 from geodino.runs.processes import Processes, Strategy
 from geodino.runs.recipe import RunConfig
 from geodino.runs.sharded import ShardedStrategy

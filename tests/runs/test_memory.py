@@ -17,8 +17,9 @@ from geodino.geo.contract import InputContract
 from geodino.pretrain import teacher
 from geodino.pretrain.module import PretrainModule
 from geodino.pretrain.sharding import spread
-from geodino.runs.build import assemble_network, build_course
+from geodino.runs.build import build_course
 from geodino.runs.memory import in_words, memory_plan
+from geodino.runs.networks import assemble_network
 from geodino.runs.pretrain import PretrainJob, pretrain
 from geodino.runs.processes import Processes, parse_wanted, this_rank
 from geodino.runs.recipe import load_recipe
