@@ -66,9 +66,7 @@ def pretrain(
     device: Device = "auto",
     devices: Annotated[int, typer.Option(help="Devices on each machine.", min=1)] = 1,
     nodes: Annotated[int, typer.Option(help="Machines (torchrun, SLURM).", min=1)] = 1,
-    strategy: Annotated[
-        str, typer.Option(help="auto, ddp (each holds all), fsdp (a part).")
-    ] = "auto",
+    strategy: Annotated[str, typer.Option(help="auto, ddp (all) or fsdp (parts).")] = "auto",
     *,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     strict: Annotated[
