@@ -30,6 +30,8 @@ def pretrain(
     seed: int | None = None,
     device: str = "auto",
     devices: int = 1,
+    nodes: int = 1,
+    strategy: str = "auto",
     resume: bool = False,
     strict: bool = False,
     dry_run: bool = False,
@@ -45,7 +47,9 @@ def pretrain(
         init: model whose weights the run begins with (see `load`); None begins with random ones.
         seed: of everything random.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        devices: devices on this machine; more than one needs a script, not a notebook.
+        devices: devices on each machine; more than one needs a script, not a notebook.
+        nodes: machines; the others are started by torchrun or SLURM.
+        strategy: ``ddp`` (each device holds everything), ``fsdp`` (each holds a part), or ``auto``.
         resume: go on with the run in ``out``.
         strict: an unreadable tile stops the run.
         dry_run: validate, show the run card, stop.
@@ -67,6 +71,8 @@ def pretrain(
             seed=seed,
             device=device,
             devices=devices,
+            nodes=nodes,
+            strategy=strategy,
             resume=resume,
             strict=strict,
             dry_run=dry_run,

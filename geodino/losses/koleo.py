@@ -111,7 +111,7 @@ class _Gather(torch.autograd.Function):
     ) -> Tensor:
         ctx.group, ctx.rows = group, slice(rank * len(local), (rank + 1) * len(local))
         gathered = local.new_empty(world * len(local), *local.shape[1:])
-        dist.all_gather_into_tensor(gathered, local.contiguous(), group=group)
+        dist.all_gather_single(gathered, local.contiguous(), group=group)
         return gathered
 
     @staticmethod

@@ -1,5 +1,6 @@
 """Projection heads: features to a normalised bottleneck to prototype scores."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
 
@@ -10,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from geodino.config import Config
+from geodino.models.shards import fill
 
 
 class HeadConfig(Config):
@@ -39,23 +41,29 @@ class ProjectionHead(nn.Module):
     sets them; construction draws no random numbers.
     """
 
-    def __init__(self, in_dim: int, config: HeadConfig) -> None:
+    def __init__(
+        self, in_dim: int, config: HeadConfig, *, device: torch.device | str = "cpu"
+    ) -> None:
         super().__init__()
         self.init = config.init
         widths = [in_dim, *[config.hidden] * (config.layers - 1), config.bottleneck]
         steps: list[nn.Module] = []
         for before, after in pairwise(widths):
-            steps += [_unset_linear(before, after, bias=True), nn.GELU()]
+            steps += [_unset_linear(before, after, bias=True, device=device), nn.GELU()]
         steps.pop()
         self.mlp = steps[0] if config.layers == 1 else nn.Sequential(*steps)
-        self.last_layer = _unset_linear(config.bottleneck, config.prototypes, bias=False)
+        self.last_layer = _unset_linear(
+            config.bottleneck, config.prototypes, bias=False, device=device
+        )
 
     def init_weights(self, generator: torch.Generator) -> None:
         """Draw weights from a normal, cut at ±2, as the config's ``init`` says; set biases to 0."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 std = 0.02 if self.init == "paper" else module.in_features**-0.5
-                nn.init.trunc_normal_(module.weight, std=std, generator=generator)
+                # Drawn whole on the CPU: the same weights on any device and number of processes.
+                drawn = torch.empty(module.weight.shape, dtype=torch.float32)
+                fill(module.weight, nn.init.trunc_normal_(drawn, std=std, generator=generator))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
@@ -66,12 +74,24 @@ class ProjectionHead(nn.Module):
         eps = 1e-6 if out.dtype == torch.float16 else 1e-12
         return F.normalize(out.to(torch.promote_types(out.dtype, torch.float32)), dim=-1, eps=eps)
 
-    def forward(self, x: Float[Tensor, "n c"]) -> Float[Tensor, "n k"]:
-        """Return the prototype scores (logits before any temperature)."""
+    def forward(
+        self, x: Float[Tensor, "n c"], loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    ) -> Float[Tensor, "..."]:
+        """Return the prototype scores ``[n k]`` (logits before any temperature), or a loss.
+
+        Args:
+            x: features.
+            loss: computes the last layer itself: takes the bottleneck and the weight of the last
+                layer. A head that is spread over processes has its weight only inside this call.
+        """
+        if loss is not None:
+            return loss(self.bottleneck(x), self.last_layer.weight)
         logits: Tensor = self.last_layer(self.bottleneck(x).to(self.last_layer.weight.dtype))
         return logits
 
 
-def _unset_linear(before: int, after: int, *, bias: bool) -> nn.Linear:
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, before, after, bias=bias)  # type: ignore[no-untyped-call]
+def _unset_linear(before: int, after: int, *, bias: bool, device: torch.device | str) -> nn.Linear:
+    layer: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+        nn.Linear, before, after, bias=bias, device=device
+    )
     return layer

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from geodino import seeds
 from geodino.models.backbone import Backbone
 from geodino.models.convnext import ConvNextBackbone
+from geodino.models.shards import fill
 
 STD = 0.02
 
@@ -21,7 +22,8 @@ def initialise(backbone: Backbone, *, generator: torch.Generator) -> None:
     """Fill every parameter and every buffer of ``backbone`` in place, on whatever device it is.
 
     The generator gives one number; parameter ``name`` is drawn on the CPU from that number and the
-    name, so the result does not depend on the device or on the order of the parameters.
+    name, so the result does not depend on the device, on the order of the parameters, or on how
+    many processes they are spread over.
 
     Args:
         backbone: a backbone with storage (not on the meta device).
@@ -70,7 +72,7 @@ def _fill_tokens(backbone: Backbone, seed: int) -> None:
     for name, parameter in backbone.named_parameters():
         last = name.rpartition(".")[2]
         if last in ("cls_token", "reg_token"):
-            parameter.copy_(_empty(parameter).normal_(0.0, STD, generator=_from(seed, name)))
+            fill(parameter, _empty(parameter).normal_(0.0, STD, generator=_from(seed, name)))
         elif last in ("mask_token", "q_bias", "v_bias"):
             parameter.zero_()
 
@@ -84,12 +86,11 @@ def _fill_layer_scale(backbone: Backbone) -> None:
 
 
 def _trunc_normal(parameter: Tensor, std: float, seed: int, name: str) -> None:
-    drawn = nn.init.trunc_normal_(_empty(parameter), std=std, generator=_from(seed, name))
-    parameter.copy_(drawn)
+    fill(parameter, nn.init.trunc_normal_(_empty(parameter), std=std, generator=_from(seed, name)))
 
 
 def _uniform(parameter: Tensor, bound: float, seed: int, name: str) -> None:
-    parameter.copy_(_empty(parameter).uniform_(-bound, bound, generator=_from(seed, name)))
+    fill(parameter, _empty(parameter).uniform_(-bound, bound, generator=_from(seed, name)))
 
 
 def _empty(parameter: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from geodino.pretrain.optim import (
 )
 from geodino.pretrain.phases import Rates, rates
 from geodino.pretrain.plan import StepPlan
+from geodino.pretrain.sharding import Sharding
 from geodino.pretrain.teacher import EmaUpdate, copy_weights
 
 Row = dict[str, float | int | str]
@@ -120,6 +121,8 @@ class PretrainModule(PhasedModule):
         objectives: per phase, the losses.
         optim: AdamW and clipping.
         gram_weights_given: the Gram teacher comes with weights of its own.
+        sharding: the networks are on the meta device; this spreads them over the processes and
+            gives the student its weights. None: they are whole, on the CPU, with their weights.
     """
 
     skipped: Tensor
@@ -136,6 +139,7 @@ class PretrainModule(PhasedModule):
         objectives: Sequence[Objective],
         optim: OptimConfig,
         gram_weights_given: bool = False,
+        sharding: Sharding | None = None,
     ) -> None:
         super().__init__(course)
         self.student = student
@@ -144,7 +148,9 @@ class PretrainModule(PhasedModule):
         self._gram_weights_given = gram_weights_given
         if gram_teacher is not None:
             gram_teacher.requires_grad_(requires_grad=False).eval()
-        self.begin()
+        self._sharding = sharding
+        if sharding is None:
+            self.begin()
         self.views = nn.ModuleList(views)
         self.objectives = list(objectives)
         self.optim = optim
@@ -169,6 +175,16 @@ class PretrainModule(PhasedModule):
         if self.gram_teacher is not None:
             self.gram_teacher.eval()
         return self
+
+    def configure_model(self) -> None:
+        """Spread the networks over the processes, once, where that was asked."""
+        if self._sharding is None or self.device_mesh is None:
+            return
+        mesh = self.device_mesh["data_parallel"]
+        self._sharding(self.student, self.teacher, self.gram_teacher, mesh)
+        self._sharding = None
+        self.begin()
+        self._ema = EmaUpdate(self.student, self.teacher)  # the parameters are others now
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return fused AdamW over the student's parameter groups."""

@@ -5,6 +5,7 @@ DINOv3 2508.10104, section 3; Gram anchoring of the patches: DINOv3, section 4.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -136,25 +137,28 @@ class Objective(nn.Module):
         )
         global_tokens = tokens[0]
         cls = torch.cat([of_set.cls for of_set in tokens])
-        head = student.dino_head
-        dino = dino_loss(
-            head.bottleneck(cls),
-            head.last_layer.weight,
-            targets.cls,
-            self._dino_rows(len(global_tokens.cls) // GLOBALS, len(cls), cls.device),
-            student_temp=config.student_temp,
-            local_weight=local_weight,
+        dino = student.dino_head(
+            cls,
+            loss=partial(
+                dino_loss,
+                targets=targets.cls,
+                rows=self._dino_rows(len(global_tokens.cls) // GLOBALS, len(cls), cls.device),
+                student_temp=config.student_temp,
+                local_weight=local_weight,
+            ),
         )
         losses = {"dino": dino}
         total = config.dino * dino
         ibot_head = student.ibot_head
         if ibot_head is not None and plan.masks is not None and targets.patches is not None:
-            losses["ibot"] = ibot_loss(
-                ibot_head.bottleneck(_masked(global_tokens, plan.masks.index)),
-                ibot_head.last_layer.weight,
-                targets.patches,
-                masked=plan.masks.counts,
-                student_temp=config.student_temp,
+            losses["ibot"] = ibot_head(
+                _masked(global_tokens, plan.masks.index),
+                loss=partial(
+                    ibot_loss,
+                    targets=targets.patches,
+                    masked=plan.masks.counts,
+                    student_temp=config.student_temp,
+                ),
             )
             total = total + config.ibot * losses["ibot"]
         if config.koleo > 0:

@@ -4,11 +4,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from geodino.config import Config
+from geodino.models.shards import is_spread, part
 from geodino.pretrain.param_groups import param_groups
 
 
@@ -58,8 +60,11 @@ def clip_per_module(modules: Sequence[nn.Module], *, max_norm: float) -> Float[T
     """Scale each module's gradients to a norm of at most ``max_norm``; return the norms before.
 
     The norms stay on the device. A norm that is not finite leaves gradients that are not finite:
-    :func:`step_if_finite` then skips the step.
+    :func:`step_if_finite` then skips the step. Gradients that are spread over processes have the
+    norm of the whole: all processes call this together.
     """
+    if any(is_spread(p) for module in modules for p in module.parameters()):
+        return _clip_spread(modules, max_norm=max_norm)
     norms = []
     for module in modules:
         with_grad = [p for p in module.parameters() if p.grad is not None]
@@ -67,6 +72,20 @@ def clip_per_module(modules: Sequence[nn.Module], *, max_norm: float) -> Float[T
         nn.utils.clip_grads_with_norm_(with_grad, max_norm, norm)
         norms.append(norm)
     return torch.stack(norms)
+
+
+@torch.no_grad()
+def _clip_spread(modules: Sequence[nn.Module], *, max_norm: float) -> Float[Tensor, " m"]:
+    """The same for parameters of which each process holds a part: one sum over the processes."""
+    parts = [
+        [part(p.grad) for p in module.parameters() if p.grad is not None] for module in modules
+    ]
+    squares = torch.stack([nn.utils.get_total_norm(grads).square() for grads in parts])
+    dist.all_reduce(squares)
+    norms = squares.sqrt()
+    for grads, norm in zip(parts, norms, strict=True):
+        torch._foreach_mul_(grads, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    return norms
 
 
 def step_if_finite(

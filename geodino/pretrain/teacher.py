@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from geodino.models.shards import part
+
 
 class EmaUpdate:
     """``teacher <- m teacher + (1 - m) student`` over flat lists, in a few kernels.
@@ -33,8 +35,9 @@ class EmaUpdate:
             momentum: m, the share of the teacher that stays.
             skipped: 1.0 where the optimiser skipped its step; then the teacher stays put.
         """
-        target: list[Any] = [p.data for p in self._target]
-        source: list[Any] = [p.data for p in self._source]
+        # On the parts that this process holds: student and teacher are spread alike.
+        target: list[Any] = [part(p) for p in self._target]
+        source: list[Any] = [part(p) for p in self._source]
         share = (1.0 - momentum) * (1.0 - skipped)
         move = move_on_the_host if share.device.type == "cpu" else move_on_a_device
         move(target, source, share)
@@ -42,9 +45,9 @@ class EmaUpdate:
 
 @torch.no_grad()
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
-    """Give ``target`` the parameters of ``source``, in place and on its device."""
-    into: list[Any] = [p.data for p in target.parameters()]
-    torch._foreach_copy_(into, [p.data for p in source.parameters()])
+    """Give ``target`` the parameters of ``source``, in place; both are spread alike, if at all."""
+    into: list[Any] = [part(p) for p in target.parameters()]
+    torch._foreach_copy_(into, [part(p) for p in source.parameters()])
 
 
 def move_on_the_host(target: list[Any], source: list[Any], share: Float[Tensor, ""]) -> None:

@@ -1,6 +1,7 @@
 """The largest batch that fits a GPU: tried, not guessed."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from geodino.data.batch import Batch
 from geodino.errors import RunError
 from geodino.geo.contract import InputContract
 from geodino.pretrain.phases import rates
+from geodino.runs.processes import Processes
 from geodino.runs.recipe import RunConfig
 
 _WITHOUT_GPU = 64
@@ -19,23 +21,27 @@ _MOST = 1024
 
 
 def largest_batch(
-    config: RunConfig, contract: InputContract, *, device: torch.device | None, devices: int
+    config: RunConfig, contract: InputContract, processes: Processes
 ) -> tuple[int, str]:
     """Return the global batch to use and why.
 
-    On a GPU whole steps are computed with made-up pixels, doubling the batch while it fits.
+    On a GPU whole steps are computed with made-up pixels, doubling the batch while it fits. Where
+    the networks are spread over several, one GPU cannot try: their memory is planned.
 
     Raises:
         RunError: not even one group fits.
     """
-    group = config.train.group
-    if device is None or device.type != "cuda":
+    group, device, devices = config.train.group, processes.device, processes.world
+    if device.type != "cuda":
         batch = max(_WITHOUT_GPU // (group * devices), 1) * group * devices
         return batch, "there is no GPU to fill"
     total = torch.cuda.get_device_properties(device).total_memory
-    each = largest_that_fits(
-        lambda samples: _peak_bytes(config, contract, samples, device) <= _SHARE * total, group
-    )
+    strategy, _ = processes.strategy(config, contract)
+    if strategy == "fsdp":
+        needed: Callable[[int], float] = partial(_planned_bytes, config, contract, processes)
+    else:
+        needed = partial(_peak_bytes, config, contract, device)
+    each = largest_that_fits(lambda samples: needed(samples) <= _SHARE * total, group)
     if each == 0:
         raise RunError(
             f"Not even one group of {group} samples fits {total / 2**30:.0f} GiB. Lower "
@@ -54,8 +60,28 @@ def largest_that_fits(fits: Callable[[int], bool], unit: int) -> int:
     return largest
 
 
+def _planned_bytes(
+    config: RunConfig, contract: InputContract, processes: Processes, samples: int
+) -> float:
+    """Bytes that the plan gives a device with ``samples`` samples of networks that are spread."""
+    from geodino.runs.build import build_course
+    from geodino.runs.memory import memory_plan
+    from geodino.runs.networks import computes_in_bfloat16
+
+    config = config.with_values({"train": {"batch": samples * processes.world}})
+    plan = memory_plan(
+        config,
+        contract,
+        build_course(config),
+        world=processes.world,
+        strategy="fsdp",
+        bfloat16=computes_in_bfloat16(config, processes.device),
+    )
+    return float(plan.total)
+
+
 def _peak_bytes(
-    config: RunConfig, contract: InputContract, samples: int, device: torch.device
+    config: RunConfig, contract: InputContract, device: torch.device, samples: int
 ) -> float:
     """Bytes that one step of ``samples`` takes with optimiser state; infinity if it did not fit."""
     from geodino.runs.build import build_course, build_module, build_planner, resolved_chip

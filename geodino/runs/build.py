@@ -22,8 +22,6 @@ from geodino.geo.bands import rgb_indices
 from geodino.geo.contract import InputContract
 from geodino.io.raster import HandlePool
 from geodino.models.backbone import Backbone
-from geodino.models.build import build_backbone
-from geodino.models.heads import HeadConfig, ProjectionHead
 from geodino.pretrain.course import Course, PhaseSteps, choices_of, same_memory_batch
 from geodino.pretrain.health import DenseHealth
 from geodino.pretrain.module import PretrainModule
@@ -31,44 +29,41 @@ from geodino.pretrain.objective import Network, Objective
 from geodino.pretrain.phases import PhaseConfig, SizesConfig
 from geodino.pretrain.plan import Planner
 from geodino.pretrain.watch import Watch
-from geodino.runs.gram_teacher import build_gram_teacher
+from geodino.runs.gram_teacher import assemble_gram_teacher, build_gram_teacher
+from geodino.runs.networks import assemble_network, build_network, sharding_of
 from geodino.runs.recipe import RunConfig, TrainingConfig
 
 
-def build_network(config: RunConfig, contract: InputContract, *, device: str = "cpu") -> Network:
-    """Build backbone and heads with fresh weights; they depend on ``train.seed`` alone."""
-    seed = config.train.seed
-    backbone = build_backbone(
-        config.model, contract, generator=seeded_generator(seed, "backbone"), device=device
-    )
+def build_module(
+    config: RunConfig,
+    contract: InputContract,
+    course: Course,
+    *,
+    shard_on: torch.device | None = None,
+    begin: Callable[[Network], None] | None = None,
+) -> PretrainModule:
+    """Build everything a step needs.
 
-    def head(name: str, settings: HeadConfig) -> ProjectionHead:
-        built = ProjectionHead(backbone.dim, settings)
-        built.init_weights(seeded_generator(seed, name))
-        return built.to(device)
-
-    ibot = uses_ibot(config)
-    if not ibot and backbone.mask_token is not None:
-        backbone.mask_token.requires_grad_(False)
-    return Network(
-        backbone,
-        head("dino_head", config.heads.dino),
-        head("ibot_head", config.heads.ibot) if ibot else None,
-    )
-
-
-def uses_ibot(config: TrainingConfig) -> bool:
-    """Whether any phase has an iBOT term, so that its head is built."""
-    return any(phase.objective.ibot > 0 for _, phase in config.phases.active())
-
-
-def build_module(config: RunConfig, contract: InputContract, course: Course) -> PretrainModule:
-    """Build everything a step needs, on the CPU."""
+    Args:
+        config: of the run.
+        contract: bands and statistics.
+        course: the phases.
+        shard_on: kind of device whose processes share the networks, which take no memory until
+            Lightning has started them; None builds them whole, on the CPU.
+        begin: gives the student other weights than those of ``train.seed``; the teachers follow.
+    """
     phases = [phase for _, phase in config.phases.active()]
-    gram_teacher, given = build_gram_teacher(config, contract)
+    if shard_on is not None:
+        student, teacher = (assemble_network(config, contract) for _ in range(2))
+        gram_teacher, given = assemble_gram_teacher(config, contract)
+    else:
+        student, teacher = (build_network(config, contract) for _ in range(2))
+        if begin is not None:
+            begin(student)
+        gram_teacher, given = build_gram_teacher(config, contract)
     return PretrainModule(
-        build_network(config, contract),
-        build_network(config, contract),
+        student,
+        teacher,
         gram_teacher,
         course=course,
         views=[MultiCrop(phase.views, contract) for phase in phases],
@@ -78,6 +73,7 @@ def build_module(config: RunConfig, contract: InputContract, course: Course) -> 
         ],
         optim=config.optim,
         gram_weights_given=given,
+        sharding=None if shard_on is None else sharding_of(config, contract, shard_on, begin),
     )
 
 
@@ -346,8 +342,3 @@ def check_sizes(config: TrainingConfig) -> None:
                 f"phases.{phase_name}.gram.patches: nothing is masked while objective.ibot is 0; "
                 "set it to all, or give iBOT a weight."
             )
-
-
-def seeded_generator(seed: int, name: str) -> torch.Generator:
-    """Return a generator for initial weights that belongs to the key (seed, name)."""
-    return torch.Generator().manual_seed(seeds.integer(seed, name) >> 1)

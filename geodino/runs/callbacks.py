@@ -1,6 +1,5 @@
 """What happens around the steps: metrics, checkpoints, health."""
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import lightning as L
 
 from geodino.errors import RunError
-from geodino.files import append_lines, writing
+from geodino.files import append_lines
 from geodino.pretrain.health import DenseHealth
 from geodino.pretrain.module import PhasedModule, as_phased
 from geodino.pretrain.phases import GramPhaseConfig
@@ -17,6 +16,7 @@ from geodino.pretrain.watch import Watch
 from geodino.runs.device import peak_memory_gib
 from geodino.runs.recipe import TrainingConfig
 from geodino.runs.record import RunFolder
+from geodino.runs.saving import Saver
 from geodino.runs.snapshots import Snapshots
 
 
@@ -80,6 +80,7 @@ class Recorder(L.Callback):
         self.watch = watch
         self._on_phase_end, self._on_turn = on_phase_end, on_turn
         self.snapshots = Snapshots(folder.probes, every=config.health.every)
+        self._saver = Saver(folder.checkpoints, keep=config.checkpoint.keep)
         self.latest: dict[str, Any] = {}
         self._writer = _event_writer(folder.root) if config.log.tensorboard else None
 
@@ -117,6 +118,7 @@ class Recorder(L.Callback):
             self._measure_health(trainer, pl_module, step=trainer.global_step)
         if trainer.global_step % self.config.checkpoint.every:
             self.save(trainer)
+        self.finish_saving(trainer)
 
     def flush(self, trainer: L.Trainer, module: PhasedModule) -> None:
         """Bring the waiting scalars to the host, write them, and stop a run that learns nothing.
@@ -161,29 +163,11 @@ class Recorder(L.Callback):
 
     def save(self, trainer: L.Trainer) -> None:
         """Save the resumable state under its step and as the last one, whole or not at all."""
-        step = trainer.global_step
-        path = self.folder.checkpoints / f"step-{step:08d}.ckpt"
-        temporary = path.with_suffix(".tmp")
-        last = self.folder.checkpoints / "last.ckpt"
-        try:
-            with writing(path):
-                trainer.save_checkpoint(temporary, weights_only=False)
-                if not trainer.is_global_zero:
-                    return
-                with temporary.open("rb") as handle:
-                    os.fsync(handle.fileno())
-                temporary.replace(path)
-                link = last.with_suffix(".link")
-                link.unlink(missing_ok=True)
-                os.link(path, link)
-                link.replace(last)
-        finally:
-            if trainer.is_global_zero:
-                temporary.unlink(missing_ok=True)
-        for old in sorted(self.folder.checkpoints.glob("step-*.ckpt"))[
-            : -self.config.checkpoint.keep
-        ]:
-            old.unlink()
+        self._saver.save(trainer)
+
+    def finish_saving(self, trainer: L.Trainer) -> None:
+        """Wait until what is being saved in the background is on disk."""
+        self._saver.wait(trainer)
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]

@@ -21,19 +21,16 @@ from geodino.runs.build import (
     build_course,
     build_order,
     resolved_chip,
-    uses_ibot,
     whole_batch,
 )
-from geodino.runs.gram_teacher import needs_gram_teacher
+from geodino.runs.memory import memory_plan
+from geodino.runs.networks import uses_ibot
 from geodino.runs.prepare import Prepared, PreparedTraining
+from geodino.runs.processes import Processes
 from geodino.runs.recipe import TrainingConfig
 
 _EFFICIENCY = (0.25, 0.6)
 """Share of the measured matrix rate that a step reaches: small models and large ones."""
-
-ACTIVATION_BYTES = {"float32": 68, "bfloat16": 34}
-"""Bytes per token, width and block that the backward pass keeps (Korthikanti et al. 2022,
-"Reducing activation recomputation", equation 2 without the attention scores)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +41,31 @@ class RunCard:
     facts: dict[str, Any]
 
 
-def run_card(prepared: Prepared, *, device: torch.device, devices: int, out: Path) -> RunCard:
+def run_card(prepared: Prepared, *, processes: Processes, out: Path) -> RunCard:
     """Describe a run of pretraining before it starts."""
     config, contract = prepared.config, prepared.contract
     course = build_course(config)
-    parameters = _parameters(config, contract)
+    parameters = parameters_of(config, config.model, contract)
+    strategy, why = processes.strategy(config, contract)
+    memory = memory_plan(
+        config,
+        contract,
+        course,
+        world=processes.world,
+        strategy=strategy,
+        bfloat16=config.train.precision != "float32",  # what runs of this size compute in
+    )
     name = f"{config.model.name}, patch {config.model.stride}"
     return card_of(
         prepared,
         course,
         learns={"model": f"{name}, {parameters / 1e6:.1f} M parameters with heads"},
+        shared={} if strategy == "single" else {"strategy": f"{strategy}: {why}"},
         flops_per_image=flops_per_image(config, contract, config.phases.first),
         work=sum(phase_flops(config, contract, course, n) for n in range(len(course.names))),
-        memory_bytes=_memory_bytes(config, parameters, devices),
-        parameters=parameters,
-        device=device,
-        devices=devices,
+        memory=memory.lines(),
+        facts={"parameters": parameters, "memory_bytes": memory.facts()},
+        processes=processes,
         out=out,
     )
 
@@ -69,12 +75,12 @@ def card_of(
     course: Course,
     *,
     learns: Mapping[str, str],
+    shared: Mapping[str, str],
     flops_per_image: float,
     work: float,
-    memory_bytes: float,
-    parameters: int,
-    device: torch.device,
-    devices: int,
+    memory: Mapping[str, str],
+    facts: Mapping[str, Any],
+    processes: Processes,
     out: Path,
 ) -> RunCard:
     """Lay out the card of a run.
@@ -83,14 +89,15 @@ def card_of(
         prepared: the run.
         course: its phases.
         learns: lines about the networks.
+        shared: lines about how processes share them.
         flops_per_image: floating-point operations of a step for one sample of the first phase.
         work: those of the whole run.
-        memory_bytes: what a device must hold.
-        parameters: of all that learns.
-        device: where it computes.
-        devices: how many of them.
+        memory: lines about what a device must hold.
+        facts: what else programs are told.
+        processes: where it computes.
         out: the run folder.
     """
+    device, devices = processes.device, processes.world
     config, index, contract = prepared.config, prepared.index, prepared.contract
     batch = whole_batch(config)
     order = build_order(
@@ -112,10 +119,11 @@ def card_of(
         **learns,
         **_phase_lines(config, course),
         "passes": f"{samples / order.samples_per_epoch:.1f} over {order.samples_per_epoch} chips",
-        "device": f"{devices} x {device}" + ("" if device.type == "cuda" else _threads()),
+        "device": _devices(processes),
+        **shared,
         "time": f"about {_to(_clock(fast), _clock(slow))} "
         f"({flops_per_image / 1e9:.1f} GFLOP an image)",
-        "memory": f"about {memory_bytes / 2**30:.1f} GiB a device",
+        **memory,
         "out": str(out),
     }
     notes = [*index.rule.reasons, *index.notes]
@@ -133,8 +141,8 @@ def card_of(
     )
     facts = {
         **{name: value for name, value in lines.items() if name != "recipe"},
-        "parameters": parameters,
         "flops_per_image": flops_per_image,
+        **facts,
         "tiles_unusable": len(index.bad),
         "notes": notes,
         "recipe": config.model_dump(mode="json"),
@@ -229,6 +237,12 @@ def forward_flops(model: ModelConfig, contract: InputContract, size: int) -> flo
 
 @lru_cache(maxsize=256)
 def _forward_flops(model: ModelConfig, bands: int, size: int) -> float:
+    if model.family == "vit" and model.blocks > 2:
+        # All blocks of a ViT cost the same: two are counted, however many there are.
+        one, two = (
+            _forward_flops(model.model_copy(update={"depth": n}), bands, size) for n in (1, 2)
+        )
+        return one + (model.blocks - 1) * (two - one)
     backbone = assemble(model, mean=(0.0,) * bands, std=(1.0,) * bands).eval()
     crop = torch.empty(1, bands, size, size, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -250,10 +264,6 @@ def head_flops(head: HeadConfig, width: int) -> float:
     )
 
 
-def _parameters(config: TrainingConfig, contract: InputContract) -> int:
-    return parameters_of(config, config.model, contract)
-
-
 def parameters_of(config: TrainingConfig, model: ModelConfig, contract: InputContract) -> int:
     """Return the number of weights of a backbone with the heads of the recipe."""
     backbone = assemble(model, mean=contract.mean, std=contract.std)
@@ -262,25 +272,6 @@ def parameters_of(config: TrainingConfig, model: ModelConfig, contract: InputCon
         heads.append(config.heads.ibot)
     trunk = sum(p.numel() for p in backbone.parameters())
     return trunk + sum(round(head_flops(head, backbone.dim) / 2) for head in heads)
-
-
-def _memory_bytes(config: TrainingConfig, parameters: int, devices: int) -> float:
-    """Weights, gradients, two moments, the teachers, and the activations of one step.
-
-    The step is one of the first phase; those of later phases have as many patches.
-    """
-    views = config.phases.first.views
-    samples = whole_batch(config) // devices
-    tokens = samples * sum(
-        count * ((size // config.model.stride) ** 2 + 5)
-        for count, size in ((2, views.global_size), (views.local_count, views.local_size))
-    )
-    kind = "float32" if config.train.precision == "float32" else "bfloat16"
-    blocks = 1 if config.model.activation_checkpointing else config.model.blocks
-    activations = tokens * config.model.width * blocks * ACTIVATION_BYTES[kind]
-    logits = 4.0 * samples * 2 * config.heads.dino.prototypes
-    copies = 6.0 if needs_gram_teacher(config) else 5.0
-    return 4.0 * copies * parameters + activations + logits
 
 
 def _duration_s(flops: float, device: torch.device) -> tuple[float, float]:
@@ -323,5 +314,8 @@ def _to(low: str, high: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _threads() -> str:
-    return f", {torch.get_num_threads()} threads"
+def _devices(processes: Processes) -> str:
+    device = processes.device
+    threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} threads"
+    machines = f" on each of {processes.nodes} machines" if processes.nodes > 1 else ""
+    return f"{processes.devices} x {device}{machines}{threads}"

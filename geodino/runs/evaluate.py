@@ -6,9 +6,9 @@ from typing import Any
 
 from geodino.evals.suite import evaluate_folder
 from geodino.models.build import build_backbone
-from geodino.runs.build import seeded_generator
 from geodino.runs.device import choose_device
 from geodino.runs.models import open_model
+from geodino.runs.networks import seeded_generator
 from geodino.runs.record import RunLog
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
-from geodino.errors import CheckpointError, RecipeError, RunError, suggest
+from geodino.errors import RecipeError, RunError, suggest
 from geodino.geo.contract import InputContract
 from geodino.models.backbone import Backbone
 from geodino.models.card import ModelCard
@@ -16,11 +16,14 @@ from geodino.models.folder import LoadedModel, save_model
 from geodino.models.foreign.to_onnx import save_onnx
 from geodino.models.foreign.to_transformers import save_transformers
 from geodino.models.heads import HeadConfig
+from geodino.models.init import restore_buffers
+from geodino.models.shards import is_spread, whole
 from geodino.models.sizes import ModelConfig
 from geodino.pretrain.objective import Network
-from geodino.runs.build import build_network
+from geodino.runs.checkpoints import read_checkpoint
 from geodino.runs.init import descent
 from geodino.runs.models import open_model
+from geodino.runs.networks import assemble_network
 from geodino.runs.recipe import DistillConfig, RunConfig, load_recorded, load_recorded_any
 from geodino.runs.record import RunFolder
 
@@ -96,10 +99,10 @@ def export_run(run: Path, *, to: str = "timm", out: Path | None = None) -> dict[
     last = folder.last_checkpoint()
     if last is None:
         raise RunError(f"{run} has no checkpoint yet: there is nothing to export.")
-    checkpoint = read_checkpoint(last)
-    network = build_network(config, contract)
-    state = checkpoint["state_dict"]
     prefix = "teacher."
+    checkpoint = read_checkpoint(last, only=prefix)
+    network = _empty_network(config, contract)
+    state = checkpoint["state_dict"]
     network.load_state_dict(
         {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     )
@@ -114,24 +117,29 @@ def _check_format(to: str) -> None:
         raise RecipeError(f"--to {to}: formats are {', '.join(FORMATS)}.{suggest(to, FORMATS)}")
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a resumable state; only tensors and plain values are ever unpickled.
+def whole_network(network: Network, config: RunConfig, contract: InputContract) -> Network:
+    """Return a network with all of its weights in this process.
 
-    Raises:
-        CheckpointError: the file is damaged or is no checkpoint of a run.
+    Where it is spread all processes call this together; a copy on the CPU is made, one
+    parameter after the other, in the first process only; the others get back what they gave.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise RunError(f"{path} does not exist.") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, UnpicklingError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]}). "
-            "Use an older step-*.ckpt beside it: copy it over last.ckpt."
-        ) from error
-    if not isinstance(state, dict) or "geodino" not in state:
-        raise CheckpointError(f"{path} is not a checkpoint of a geodino run.")
-    return state
+    if not any(is_spread(p) for p in network.parameters()):
+        return network
+    first = dist.get_rank() == 0
+    copy = _empty_network(config, contract) if first else network
+    with torch.no_grad():
+        for mine, spread in zip(copy.parameters(), network.parameters(), strict=True):
+            values = whole(spread)
+            if first:
+                mine.copy_(values)
+    return copy
+
+
+def _empty_network(config: RunConfig, contract: InputContract) -> Network:
+    """Build a network on the CPU whose parameters hold anything yet."""
+    network = assemble_network(config, contract).to_empty(device="cpu")
+    restore_buffers(network.backbone)
+    return network
 
 
 def save_network(

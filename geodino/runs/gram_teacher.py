@@ -58,6 +58,16 @@ def build_gram_teacher(
     return backbone, False
 
 
+def assemble_gram_teacher(
+    config: TrainingConfig, contract: InputContract
+) -> tuple[Backbone | None, bool]:
+    """The same on the meta device, without any weights."""
+    if not needs_gram_teacher(config):
+        return None, False
+    backbone = assemble(config.model, mean=contract.mean, std=contract.std)
+    return backbone, gram_model(config) is not None
+
+
 def checked_gram_teacher(
     config: TrainingConfig, contract: InputContract, named: str
 ) -> LoadedModel:

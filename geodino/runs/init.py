@@ -13,6 +13,7 @@ from geodino.models.build import assemble, materialise
 from geodino.models.card import Parent
 from geodino.models.folder import load_model, save_model
 from geodino.models.heads import HeadConfig
+from geodino.models.shards import take
 from geodino.models.sizes import ModelConfig
 from geodino.pretrain.objective import Network
 from geodino.runs.models import OpenedModel, open_model, tensors_hash
@@ -163,7 +164,7 @@ def load_start(config: RunConfig, network: Network, folder: RunFolder) -> None:
 
     Args:
         config: of the run.
-        network: the student.
+        network: the student; processes may share it.
         folder: of the run.
 
     Raises:
@@ -172,11 +173,11 @@ def load_start(config: RunConfig, network: Network, folder: RunFolder) -> None:
     if config.init is None:
         return
     start = load_model(folder.init)
-    network.backbone.load_state_dict(start.backbone.state_dict())
+    take(network.backbone, start.backbone.state_dict())
     heads = {"dino": network.dino_head, "ibot": network.ibot_head}
     for name, head in heads.items():
         if head is not None and name in start.heads:
-            head.load_state_dict(start.heads[name].state_dict())
+            take(head, start.heads[name].state_dict())
 
 
 def descent(folder: RunFolder) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from geodino.runs.batch_size import largest_batch
 from geodino.runs.build import batches_of, check_sizes, resolved_chip
 from geodino.runs.gram_teacher import checked_gram_teacher, gram_model
 from geodino.runs.init import Start, adopt_statistics, apply_init, as_begun
+from geodino.runs.processes import Processes
 from geodino.runs.recipe import R, RunConfig, TrainingConfig, load_recipe
 
 
@@ -76,8 +77,7 @@ def prepare(
     recipe: str | None,
     overrides: Sequence[str],
     *,
-    device: torch.device | None = None,
-    devices: int = 1,
+    processes: Processes | None = None,
     like: Prepared | None = None,
 ) -> Prepared:
     """Read the recipe, look at the tiles, and settle what depends on them.
@@ -86,14 +86,14 @@ def prepare(
         tiles: what the user called the tiles.
         recipe: name or file; None chooses one from the tiles and the device.
         overrides: ``key.path=value``.
-        device: where the run will compute.
-        devices: how many of them.
+        processes: where the run will compute; None is one process on the CPU.
         like: a recorded run whose tiles and derived values are taken as they are, so that only
             the recipe is read anew.
 
     Raises:
         GeodinoError: whatever is wrong with the recipe or the tiles.
     """
+    processes = processes or Processes(device=torch.device("cpu"), devices=1)
     config = None if recipe is None else load_recipe(recipe, overrides)
     if like is not None:
         return replace(like, config=_as_recorded(config, like.config, overrides))
@@ -101,7 +101,7 @@ def prepare(
     index = build_index(tiles, data, threads=thread_count("auto"))
     derived: dict[str, Any] = {}
     if config is None:
-        name, reason = choose_recipe(index, device or torch.device("cpu"))
+        name, reason = choose_recipe(index, processes.device)
         derived["recipe"] = {"value": name, "reason": reason}
         config = load_recipe(name, overrides)
     config, start, from_parent = apply_init(config, overrides)
@@ -115,11 +115,11 @@ def prepare(
     shown = enlarged(index.tiles, resolved_chip(config))
     index = replace(index, notes=(*index.notes, *shown))
     if config.train.batch == "auto":
-        batch, reason = largest_batch(config, contract, device=device, devices=devices)
+        batch, reason = largest_batch(config, contract, processes)
         derived["train.batch"] = {"value": batch, "reason": reason}
         config = config.with_values({"train": {"batch": batch}})
-    config = with_batches(config, devices, derived)
-    check_groups(config, devices)
+    config = with_batches(config, processes.world, derived)
+    check_groups(config, processes.world)
     if (named := gram_model(config)) is not None:
         checked_gram_teacher(config, contract, named)
     return Prepared(
@@ -260,15 +260,26 @@ def with_batches(config: R, devices: int, derived: dict[str, Any]) -> R:
     return config.with_values({"phases": values}) if values else config
 
 
-def check_groups(config: TrainingConfig, devices: int) -> None:
+def check_groups(config: TrainingConfig, devices: int, *, fixed: bool = False) -> None:
     """Check that every device can hold whole groups of each batch.
+
+    Args:
+        config: with a resolved batch.
+        devices: in all.
+        fixed: the run has begun: its batches stay, the number of devices may change.
 
     Raises:
         RecipeError: a batch cannot be shared.
     """
     group = config.train.group
     for name, phase in config.phases.active():
-        for batch in batches_of(config, phase, devices=devices):
+        for batch in batches_of(config, phase, devices=1 if fixed else devices):
+            if batch % (group * devices) and fixed:
+                raise RecipeError(
+                    f"A batch of phases.{name} has {batch} samples, which {devices} devices cannot "
+                    f"share in whole groups of {group} (train.group), and a run that has begun keeps "
+                    f"its batches: resume it on a number of devices that divides {batch // group}."
+                )
             if batch % (group * devices):
                 key = f"phases.{name}.sizes.batch" if phase.sizes else "train.batch"
                 raise RecipeError(

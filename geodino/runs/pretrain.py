@@ -1,13 +1,10 @@
 """``geodino pretrain``: prepare or take up a run, train it, export its model."""
 
 import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from geodino.data.index import load_index, save_index
 from geodino.data.parallel import thread_count
@@ -18,7 +15,8 @@ from geodino.geo.contract import InputContract
 from geodino.runs.card import RunCard, run_card
 from geodino.runs.device import choose_device
 from geodino.runs.init import model_name, record_start
-from geodino.runs.prepare import Prepared, PreparedTraining, prepare
+from geodino.runs.prepare import Prepared, PreparedTraining, check_groups, prepare
+from geodino.runs.processes import Processes, parse_wanted, this_rank
 from geodino.runs.recipe import differences, dump, load_recorded
 from geodino.runs.record import RunFolder, RunLog, environment
 from geodino.runs.train import Pretraining, Training
@@ -37,6 +35,8 @@ class TrainingJob:
     seed: int | None = None
     device: str = "auto"
     devices: int = 1
+    nodes: int = 1
+    strategy: str = "auto"
     resume: bool = False
     strict: bool = False
     dry_run: bool = False
@@ -53,8 +53,12 @@ class TrainingJob:
         """Return the overrides that options of the one command stand for."""
         return ()
 
+    def processes(self) -> Processes:
+        """Return how many processes there are, and on which devices."""
+        return Processes(device=choose_device(self.device), devices=self.devices)
+
     def prepare(
-        self, device: torch.device | None, *, like: PreparedTraining | None = None
+        self, processes: Processes | None, *, like: PreparedTraining | None = None
     ) -> PreparedTraining:
         """Settle everything; ``like`` a recorded run, only the recipe is read anew."""
         raise NotImplementedError
@@ -67,7 +71,7 @@ class TrainingJob:
         """Write what else a new run begins with; return what run.json says of it."""
         return {}
 
-    def card(self, prepared: PreparedTraining, device: torch.device) -> RunCard:
+    def card(self, prepared: PreparedTraining, processes: Processes) -> RunCard:
         """Describe the run before it starts."""
         raise NotImplementedError
 
@@ -83,20 +87,34 @@ class PretrainJob(TrainingJob):
     init: str | None = None
     """MODEL whose weights the run begins with."""
 
+    nodes: int = 1
+    """Machines."""
+
+    strategy: str = "auto"
+    """auto, ddp or fsdp."""
+
     def own_settings(self) -> tuple[str, ...]:
         """The override that ``init`` stands for."""
         return () if self.init is None else (f"init.model={json.dumps(model_name(self.init))}",)
 
+    def processes(self) -> Processes:
+        """Return how many processes there are, on how many machines, and how they share."""
+        return Processes(
+            device=choose_device(self.device),
+            devices=self.devices,
+            nodes=self.nodes,
+            wanted=parse_wanted(self.strategy),
+        )
+
     def prepare(
-        self, device: torch.device | None, *, like: PreparedTraining | None = None
+        self, processes: Processes | None, *, like: PreparedTraining | None = None
     ) -> Prepared:
         """Look at the tiles and settle the recipe."""
         return prepare(
             self.tiles,
             self.recipe,
             self.settings,
-            device=device,
-            devices=self.devices,
+            processes=processes,
             like=None if like is None else _of_pretraining(like),
         )
 
@@ -110,20 +128,17 @@ class PretrainJob(TrainingJob):
         start = _of_pretraining(prepared)
         return record_start(folder, start.config, start.contract, start.start)
 
-    def card(self, prepared: PreparedTraining, device: torch.device) -> RunCard:
+    def card(self, prepared: PreparedTraining, processes: Processes) -> RunCard:
         """Say what will be pretrained."""
-        return run_card(
-            _of_pretraining(prepared), device=device, devices=self.devices, out=self.out
-        )
+        return run_card(_of_pretraining(prepared), processes=processes, out=self.out)
 
     def training(self, folder: RunFolder, prepared: PreparedTraining, log: RunLog) -> Pretraining:
         """Return this process's part."""
         return Pretraining(
             folder=folder,
             prepared=_of_pretraining(prepared),
-            device=choose_device(self.device),
-            devices=self.devices,
-            rank=rank(),
+            processes=self.processes(),
+            rank=this_rank(self.devices),
             log=log,
             quiet=self.quiet,
         )
@@ -153,20 +168,26 @@ def carry_out(job: TrainingJob) -> dict[str, Any]:
     Raises:
         GeodinoError: any mistake the user can mend; nothing that was there before is lost.
     """
-    device = choose_device(job.device)
+    processes = job.processes()
     folder = RunFolder(job.out)
-    if rank() > 0:
+    if this_rank(job.devices) > 0:
+        if job.dry_run:
+            return {}  # the first process says it
         _wait_for(folder)
-        log = RunLog(None, quiet=True)
-        return job.training(folder, job.read(folder), log).run(resume=job.resume)
+        prepared = job.read(folder)
+        if job.resume:
+            check_groups(prepared.config, processes.world, fixed=True)
+        return job.training(folder, prepared, RunLog(None, quiet=True)).run(resume=job.resume)
     if job.resume:
         folder.require()
         prepared = _resumed(job, folder)
+        check_groups(prepared.config, processes.world, fixed=True)
+        check_groups(prepared.config, processes.world, fixed=True)
     else:
         if folder.is_used():
             folder.claim()  # says why not
-        prepared = job.prepare(device)
-    card = job.card(prepared, device)
+        prepared = job.prepare(processes)
+    card = job.card(prepared, processes)
     if job.dry_run:
         RunLog(None, quiet=job.quiet).say(card.text)
         return card.facts
@@ -246,11 +267,3 @@ def _wait_for(folder: RunFolder) -> None:
         if time.monotonic() > until:
             raise RunError(f"{folder.facts} did not appear: the first process has not prepared it.")
         time.sleep(0.2)
-
-
-def rank() -> int:
-    """Return this process's number before the process group exists; 0 in a single process."""
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return 0

@@ -4,6 +4,7 @@ import json
 import logging
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -132,14 +133,17 @@ class RunFolder:
             append_lines(self.metrics, rows)
 
     def last_checkpoint(self) -> Path | None:
-        """Return the newest resumable state; None where the run stopped before its first one.
-
-        Leftovers of a checkpoint that was being written when the run died are removed.
-        """
-        for leftover in (*self.checkpoints.glob("*.tmp"), *self.checkpoints.glob("*.link")):
-            leftover.unlink()
+        """Return the newest resumable state; None where the run stopped before its first one."""
         path = self.checkpoints / "last.ckpt"
-        return path if path.is_file() else None
+        return path if path.exists() else None
+
+    def forget_leftovers(self) -> None:
+        """Remove what is left of a checkpoint that was being written when the run died."""
+        for leftover in (*self.checkpoints.glob("*.tmp"), *self.checkpoints.glob("*.link")):
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
 
     def write_recipe(self, text: str) -> None:
         """Record the complete configuration."""

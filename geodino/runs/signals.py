@@ -6,8 +6,10 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.distributed as dist
+from torch import Tensor
 
-from geodino.pretrain.module import PhasedModule, as_phased
+from geodino.pretrain.module import as_phased
 from geodino.runs.callbacks import Recorder
 from geodino.runs.record import RunLog
 
@@ -22,12 +24,17 @@ class Signals(L.Callback):
     def __init__(self, recorder: Recorder, log: RunLog) -> None:
         self._recorder, self._log = recorder, log
         self._asked: str | None = None
+        self._group: Any = None
+        self._asking: tuple[Any, Tensor] | None = None
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen; Lightning's own handlers would kill the run in the middle of a step."""
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
             self._before[number] = signal.signal(number, self._note)
+        if trainer.world_size > 1:
+            # On the CPU and beside the training, so that no process waits for its device.
+            self._group = dist.new_group(backend="gloo")
 
     def on_train_batch_end(
         self,
@@ -38,8 +45,17 @@ class Signals(L.Callback):
         batch_idx: int,
     ) -> None:
         """Save and stop, on all ranks at the same step."""
-        if trainer.world_size == 1 or trainer.global_step % self._recorder.config.log.flush == 0:
-            self._stop_if_asked(trainer, as_phased(pl_module))
+        if self._any_asked():
+            self._recorder.flush(trainer, as_phased(pl_module))
+            self._recorder.save(trainer)
+            self._recorder.finish_saving(trainer)
+            raise StopAsked(self._asked or "a signal to another rank")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Hear the last answer, so that nothing is on its way when the processes part."""
+        if self._asking is not None:
+            self._asking[0].wait()
+            self._asking = None
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give the signals back."""
@@ -52,12 +68,16 @@ class Signals(L.Callback):
             raise KeyboardInterrupt  # asked twice: leave at once
         self._asked = signal.Signals(number).name
 
-    def _stop_if_asked(self, trainer: L.Trainer, module: PhasedModule) -> None:
+    def _any_asked(self) -> bool:
+        """Whether a process was asked before the last step, on which all of them agree."""
         asked = self._asked is not None
-        if trainer.world_size > 1:
-            flag = torch.tensor(float(asked), device=module.device)
-            asked = bool(trainer.strategy.reduce(flag, reduce_op="sum").item() > 0)
-        if asked:
-            self._recorder.flush(trainer, module)
-            self._recorder.save(trainer)
-            raise StopAsked(self._asked or "a signal to another rank")
+        if self._group is None:
+            return asked
+        answer = False
+        if self._asking is not None:
+            work, flag = self._asking
+            work.wait()
+            answer = bool(flag[0])
+        flag = torch.tensor([int(asked)])
+        self._asking = (dist.all_reduce(flag, group=self._group, async_op=True), flag)
+        return answer

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
+from lightning.pytorch.strategies import DDPStrategy
 
 from geodino.errors import CheckpointError, GeodinoError
 from geodino.pretrain.course import Course, PhaseSteps
@@ -26,10 +26,12 @@ from geodino.runs.build import (
     whole_batch,
 )
 from geodino.runs.callbacks import Pace, Recorder
+from geodino.runs.checkpoints import read_rest
 from geodino.runs.device import keep_freed_memory
-from geodino.runs.export import export_run, read_checkpoint, save_network
+from geodino.runs.export import export_run, save_network, whole_network
 from geodino.runs.init import load_start
 from geodino.runs.prepare import Prepared, PreparedTraining
+from geodino.runs.processes import Processes, Strategy
 from geodino.runs.progress_line import ProgressLine
 from geodino.runs.record import REPLACED, RunFolder, RunLog
 from geodino.runs.signals import Signals, StopAsked
@@ -43,8 +45,7 @@ class Training:
 
     folder: RunFolder
     prepared: PreparedTraining
-    device: torch.device
-    devices: int
+    processes: Processes
     rank: int
     log: RunLog
     quiet: bool
@@ -65,13 +66,15 @@ class Training:
         if done:
             self.log.say(f"Going on from step {done} of {course.steps} ({checkpoint}).")
         if self.rank == 0:
+            folder.forget_leftovers()
             folder.keep_metrics_before(done)
             Snapshots(folder.probes, every=config.health.every).forget_after(done)
-        if self.device.type == "cpu":
+        device = self.processes.device
+        if device.type == "cpu":
             keep_freed_memory()
         module = self._module(course, is_begun=checkpoint is not None)
         wanted = config.train.compile
-        if wanted == "on" or (wanted == "auto" and self.device.type == "cuda"):
+        if wanted == "on" or (wanted == "auto" and device.type == "cuda"):
             compile_blocks(module)
         return self._fit(module, course, checkpoint)
 
@@ -80,7 +83,7 @@ class Training:
         raise NotImplementedError
 
     def _export(self, module: PhasedModule) -> None:
-        """Write what was learnt."""
+        """Write what was learnt; all processes come here, the first one writes."""
         raise NotImplementedError
 
     def _export_again(self) -> dict[str, Any]:
@@ -95,9 +98,14 @@ class Training:
         """Return what draws the random numbers of each step of a phase."""
         return build_planner(self.prepared.config, self.prepared.contract, steps)
 
-    def _strategy(self) -> Any:
-        """Return how several devices train together; None leaves it to the trainer."""
-        return None
+    def _strategy(self) -> Strategy:
+        """Return how several processes share the networks."""
+        return self.processes.strategy(self.prepared.config, self.prepared.contract)[0]
+
+    def _ddp(self) -> DDPStrategy:
+        """Return what trains replicas together, where they are whole in each process."""
+        # Buffers are constants here: broadcasting them every step would only cost time.
+        return DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def _fit(self, module: PhasedModule, course: Course, checkpoint: Path | None) -> dict[str, Any]:
         recorder = self._recorder()
@@ -106,11 +114,11 @@ class Training:
         with quiet_lightning():
             trainer = build_trainer(
                 self.prepared.config,
-                self.device,
-                self.devices,
+                self.processes,
+                self._strategy(),
                 steps=course.steps,
                 callbacks=callbacks,
-                strategy=self._strategy(),
+                ddp=self._ddp,
             )
         data = PretrainData(course, lambda steps: self._feed(steps, trainer))
         try:
@@ -129,7 +137,7 @@ class Training:
         finally:
             for feed in self._feeds:
                 feed.close()
-        return self._finish(module, trainer, recorder) if trainer.is_global_zero else {}
+        return self._finish(module, trainer, recorder)
 
     def _finish(
         self, module: PhasedModule, trainer: L.Trainer, recorder: Recorder
@@ -137,6 +145,8 @@ class Training:
         """Export the teacher, write the results and the report."""
         folder = self.folder
         self._export(module)
+        if not trainer.is_global_zero:
+            return {}
         results = {
             "run": str(folder.root),
             "model": str(folder.model),
@@ -163,7 +173,7 @@ class Training:
         from geodino.runs.report import write_report  # plots are loaded when there is one to draw
 
         try:
-            path = write_report(self.folder, device=self.device)
+            path = write_report(self.folder, device=self.processes.device)
         except GeodinoError as error:
             self.log.say(
                 f"The model is saved, but the report could not be written: {error} "
@@ -188,8 +198,7 @@ class Training:
 
     def _end_phase(self, module: PhasedModule, name: str) -> None:
         """Refresh the exported model at the end of a phase that another one follows."""
-        if self.rank == 0:
-            self._export(module)
+        self._export(module)
         self.log.say(f"The {name} phase is done; its model is in {self.folder.model}.")
 
     def _note_turn(self, step: int, reason: str) -> None:
@@ -210,7 +219,7 @@ class Training:
         Raises:
             CheckpointError: it is damaged, or belongs to another recipe or other tiles.
         """
-        state = read_checkpoint(path)
+        state = read_rest(path)
         for name, expected in self._identity().items():
             if state["geodino"].get(name) != expected:
                 raise CheckpointError(
@@ -240,7 +249,9 @@ class Training:
             prepared.contract,
             index,
             order=order,
-            loader=loader_config(config, far=index.is_far, pin_memory=self.device.type == "cuda"),
+            loader=loader_config(
+                config, far=index.is_far, pin_memory=self.processes.device.type == "cuda"
+            ),
             rank=trainer.global_rank,
             world=trainer.world_size,
             plan_of=self._plans(steps),
@@ -260,19 +271,24 @@ class Pretraining(Training):
 
     def _module(self, course: Course, *, is_begun: bool) -> PretrainModule:
         """Build student, teachers and objectives."""
-        config = self.prepared.config
-        module = build_module(config, self.prepared.contract, course)
-        if not is_begun:
-            load_start(config, module.student, self.folder)
-            module.begin()
-        return module
+        config, folder = self.prepared.config, self.folder
+        return build_module(
+            config,
+            self.prepared.contract,
+            course,
+            shard_on=self.processes.device if self._strategy() == "fsdp" else None,
+            begin=None if is_begun else (lambda student: load_start(config, student, folder)),
+        )
 
     def _export(self, module: PhasedModule) -> None:
         """Write the teacher as the run's model."""
         if not isinstance(module, PretrainModule):
             raise TypeError(f"not a module of pretraining: {type(module).__name__}")
+        teacher = whole_network(module.teacher, self.prepared.config, self.prepared.contract)
+        if self.rank > 0:
+            return
         save_network(
-            module.teacher,
+            teacher,
             self.folder.model,
             config=self.prepared.config,
             contract=self.prepared.contract,

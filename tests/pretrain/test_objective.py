@@ -12,7 +12,8 @@ from geodino.geo.bands import Band
 from geodino.geo.contract import InputContract
 from geodino.pretrain.objective import GLOBALS, Objective
 from geodino.pretrain.plan import mask_plan
-from geodino.runs.build import build_course, build_network, build_planner
+from geodino.runs.build import build_course, build_planner
+from geodino.runs.networks import build_network
 from geodino.runs.recipe import load_recipe
 
 SAMPLES, GROUP, TEMP = 4, 2, 0.05

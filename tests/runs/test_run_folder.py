@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from geodino import api
 from geodino.errors import RunError
 from geodino.files import read_lines
-from geodino.runs.export import export_run, load, read_checkpoint
+from geodino.runs.checkpoints import read_checkpoint
+from geodino.runs.export import export_run, load
 from geodino.runs.pretrain import PretrainJob, pretrain
 from geodino.runs.recipe import load_recorded
 

@@ -10,9 +10,10 @@ from geodino.pretrain.distill.module import DistillModule, Lesson, Student
 from geodino.pretrain.distill.plan import DistillPlanner
 from geodino.pretrain.objective import Network, Objective
 from geodino.pretrain.phases import PhaseConfig
-from geodino.runs.build import build_planner, seeded_generator, uses_ibot
+from geodino.runs.build import build_planner
 from geodino.runs.distill.prepare import PreparedDistillation
 from geodino.runs.distill.students import scales
+from geodino.runs.networks import seeded_generator, uses_ibot
 
 
 def build_distill_module(prepared: PreparedDistillation, course: Course) -> DistillModule:

@@ -2,13 +2,10 @@
 
 from pathlib import Path
 
-import torch
-
 from geodino.models.sizes import ModelConfig
 from geodino.pretrain.phases import PhaseConfig
-from geodino.runs.build import build_course, uses_ibot, whole_batch
+from geodino.runs.build import build_course, whole_batch
 from geodino.runs.card import (
-    ACTIVATION_BYTES,
     RunCard,
     card_of,
     forward_flops,
@@ -17,12 +14,13 @@ from geodino.runs.card import (
 )
 from geodino.runs.distill.prepare import PreparedDistillation
 from geodino.runs.distill.students import scales
+from geodino.runs.memory import KEPT_BY_A_BLOCK, in_words
+from geodino.runs.networks import uses_ibot
+from geodino.runs.processes import Processes
 from geodino.runs.recipe import DistillConfig
 
 
-def distill_card(
-    prepared: PreparedDistillation, *, device: torch.device, devices: int, out: Path
-) -> RunCard:
+def distill_card(prepared: PreparedDistillation, *, processes: Processes, out: Path) -> RunCard:
     """Describe a distillation before it starts."""
     config, contract = prepared.config, prepared.contract
     course = build_course(config)
@@ -44,6 +42,7 @@ def distill_card(
             f"{model.name}, patch {model.stride}, crops of {side} px, {sizes[name] / 1e6:.1f} M "
             "parameters with heads"
         )
+    memory = round(_memory_bytes(config, sizes, teacher_size, processes.world))
     work = sum(
         phase.steps * whole_batch(config) * flops_per_image(prepared, phase)
         for _, phase in config.phases.active()
@@ -54,10 +53,10 @@ def distill_card(
         learns=lines,
         flops_per_image=flops,
         work=work,
-        memory_bytes=_memory_bytes(config, sizes, teacher_size, devices),
-        parameters=sum(sizes.values()),
-        device=device,
-        devices=devices,
+        shared={} if processes.world == 1 else {"strategy": "replicas: each holds all students"},
+        memory={"memory": f"about {in_words(memory)} a device"},
+        facts={"parameters": sum(sizes.values()), "memory_bytes": {"total": memory}},
+        processes=processes,
         out=out,
     )
 
@@ -121,12 +120,12 @@ def _memory_bytes(
         count * ((size // stride) ** 2 + 5)
         for count, size in ((2, views.global_size), (views.local_count, views.local_size))
     )
-    kind = "float32" if config.train.precision == "float32" else "bfloat16"
+    kind = 4 if config.train.precision == "float32" else 2
     largest = max(
         tokens
         * model.width
         * (1 if model.activation_checkpointing else max(model.blocks, 12))
-        * ACTIVATION_BYTES[kind]
+        * KEPT_BY_A_BLOCK[kind]
         for model in config.students.values()
     )
     logits = 0.0

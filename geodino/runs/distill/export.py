@@ -11,10 +11,10 @@ from geodino.models.card import ModelCard
 from geodino.models.folder import save_model
 from geodino.pretrain.distill.features import Imitator
 from geodino.pretrain.objective import Network
+from geodino.runs.checkpoints import read_checkpoint
 from geodino.runs.distill.build import build_student
 from geodino.runs.distill.prepare import PreparedDistillation
 from geodino.runs.distill.students import scales
-from geodino.runs.export import read_checkpoint
 from geodino.runs.record import RunFolder
 
 

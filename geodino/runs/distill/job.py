@@ -3,17 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from geodino.errors import RecipeError, RunError
 from geodino.runs.card import RunCard
-from geodino.runs.device import choose_device
 from geodino.runs.distill.card import distill_card
 from geodino.runs.distill.prepare import PreparedDistillation, asked_again, prepare
 from geodino.runs.distill.teacher import open_recorded_teacher, open_teacher
 from geodino.runs.distill.train import Distillation
 from geodino.runs.prepare import PreparedTraining
-from geodino.runs.pretrain import TrainingJob, carry_out, rank, recorded
+from geodino.runs.pretrain import TrainingJob, carry_out, recorded
+from geodino.runs.processes import Processes, this_rank
 from geodino.runs.recipe import load_recorded_distill
 from geodino.runs.record import RunFolder, RunLog
 
@@ -29,7 +27,7 @@ class DistillJob(TrainingJob):
     """Names; None takes those of the recipe, or of a resumed run."""
 
     def prepare(
-        self, device: torch.device | None, *, like: PreparedTraining | None = None
+        self, processes: Processes | None, *, like: PreparedTraining | None = None
     ) -> PreparedDistillation:
         """Bring teacher, students and tiles together."""
         if like is not None:
@@ -39,7 +37,7 @@ class DistillJob(TrainingJob):
             raise RecipeError("--teacher is missing: name the model that students learn from.")
         return prepare(
             self.tiles, self.teacher, self.students, self.recipe, self.settings,
-            devices=self.devices,
+            devices=1 if processes is None else processes.world,
         )  # fmt: skip
 
     def read(self, folder: RunFolder) -> PreparedDistillation:
@@ -49,20 +47,17 @@ class DistillJob(TrainingJob):
             self._check_same(folder, prepared)
         return prepared
 
-    def card(self, prepared: PreparedTraining, device: torch.device) -> RunCard:
+    def card(self, prepared: PreparedTraining, processes: Processes) -> RunCard:
         """Say who will learn what from whom."""
-        return distill_card(
-            _of_distillation(prepared), device=device, devices=self.devices, out=self.out
-        )
+        return distill_card(_of_distillation(prepared), processes=processes, out=self.out)
 
     def training(self, folder: RunFolder, prepared: PreparedTraining, log: RunLog) -> Distillation:
         """Return this process's part."""
         return Distillation(
             folder=folder,
             prepared=_of_distillation(prepared),
-            device=choose_device(self.device),
-            devices=self.devices,
-            rank=rank(),
+            processes=self.processes(),
+            rank=this_rank(self.devices),
             log=log,
             quiet=self.quiet,
         )

@@ -13,6 +13,7 @@ from geodino.runs.distill.build import build_distill_module, build_distill_plann
 from geodino.runs.distill.export import export_distillation, save_students
 from geodino.runs.distill.prepare import PreparedDistillation
 from geodino.runs.distill.students import scales
+from geodino.runs.processes import Strategy
 from geodino.runs.train import Training
 
 
@@ -41,6 +42,8 @@ class Distillation(Training):
         """Write each student's average."""
         if not isinstance(module, DistillModule):
             raise TypeError(f"not a module of distillation: {type(module).__name__}")
+        if self.rank > 0:
+            return
         save_students(dict(module.averages.items()), self.prepared, self.folder)
 
     def _export_again(self) -> dict[str, Any]:
@@ -56,6 +59,10 @@ class Distillation(Training):
         """What draws crops, masks, and each student's own numbers."""
         return build_distill_planner(self.prepared, steps)
 
-    def _strategy(self) -> Replicas:
+    def _strategy(self) -> Strategy:
         """Every process holds all students."""
+        return "single" if self.processes.world == 1 else "ddp"
+
+    def _ddp(self) -> Replicas:
+        """Replicas that need no wrapper."""
         return Replicas()
