@@ -67,11 +67,12 @@ def export_model(model: str | Path, *, to: str = "timm", out: Path | None = None
         "lineage": [parent.model_dump() for parent in loaded.lineage],
         "image_size": opened.image_size or ModelCard().image_size,
     }
+    target = _placed(out, to)
     facts = _write(
-        to, out, backbone=loaded.backbone, contract=loaded.contract, config=loaded.config,
+        to, target, backbone=loaded.backbone, contract=loaded.contract, config=loaded.config,
         heads=loaded.heads, head_configs=loaded.head_configs, card=card,
     )  # fmt: skip
-    return {"model": str(out), **facts}
+    return {"model": str(target), **facts}
 
 
 def export_run(run: Path, *, to: str = "timm", out: Path | None = None) -> dict[str, Any]:
@@ -107,9 +108,14 @@ def export_run(run: Path, *, to: str = "timm", out: Path | None = None) -> dict[
         {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     )
     places = {"timm": folder.model, "hub": run / "hub", "onnx": run / "model.onnx"}
-    target = places[to] if out is None else out
+    target = places[to] if out is None else _placed(out, to)
     facts = save_network(network, target, config=config, contract=contract, folder=folder, to=to)
     return {"model": str(target), "step": checkpoint["global_step"], **facts}
+
+
+def _placed(out: Path, to: str) -> Path:
+    """Return where an export goes: an ONNX file lies in the folder, unless ``out`` names a file."""
+    return out / "model.onnx" if to == "onnx" and out.suffix != ".onnx" else out
 
 
 def _check_format(to: str) -> None:
