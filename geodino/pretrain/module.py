@@ -236,7 +236,7 @@ class PretrainModule(PhasedModule):
         self.skipped += skipped
         self.skipped_in_a_row.mul_(skipped).add_(skipped)
         self.measurements.add(
-            {"step": batch.step, "phase": steps.name, **now.model_dump()},
+            {**told_of(batch, steps), **now.model_dump()},
             {
                 **{f"loss/{name}": value for name, value in losses.items()},
                 "grad_norm/backbone": norms[0],
@@ -271,6 +271,11 @@ def as_phased(module: L.LightningModule) -> PhasedModule:
     if not isinstance(module, PhasedModule):
         raise TypeError(f"these callbacks serve PhasedModule, not {type(module).__name__}")
     return module
+
+
+def told_of(batch: Batch, steps: PhaseSteps) -> Row:
+    """Return what a step's row says of the step itself; ``samples``: how many the run has seen."""
+    return {"step": batch.step, "phase": steps.name, "samples": sum(steps.span(batch.step))}
 
 
 class Feed(Protocol):

@@ -12,7 +12,7 @@ from geodino.report.content import Curve, Row, Training
 POINTS = 240
 """Points a plotted curve has at most."""
 
-_NOT_CURVES = frozenset({"step", "phase", "time", "skipped_in_a_row"})
+_NOT_CURVES = frozenset({"step", "phase", "time", "samples", "skipped_in_a_row"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,20 +28,15 @@ class Short:
 def training_of(rows: Sequence[Row]) -> Training:
     """Sort the scalars of a run into curves, in the order in which they first occur.
 
-    Steps that begin again with a new phase are counted on from the last one of the phase before.
+    Rows of one step may come in any order; a phase begins at the smallest of its steps.
     """
     steps: dict[str, list[float]] = {}
     values: dict[str, list[float]] = {}
-    phases: list[tuple[str, float]] = []
-    offset, last = 0.0, 0.0
+    begins: dict[str, float] = {}
     for row in rows:
         phase = str(row["phase"])
-        if not phases or phase != phases[-1][0]:
-            if phases and row["step"] + offset < last:
-                offset = last - row["step"]
-            phases.append((phase, row["step"] + offset))
-        at = row["step"] + offset
-        last = max(last, at)
+        at = float(row["step"])
+        begins[phase] = min(begins.get(phase, at), at)
         for name, value in row.items():
             if name not in _NOT_CURVES:
                 steps.setdefault(name, []).append(at)
@@ -51,7 +46,7 @@ def training_of(rows: Sequence[Row]) -> Training:
             Curve(name=name, steps=np.array(steps[name]), values=np.array(values[name]))
             for name in values
         ),
-        phases=tuple(phases),
+        phases=tuple(sorted(begins.items(), key=lambda item: item[1])),
     )
 
 
@@ -89,16 +84,31 @@ def first_and_last(curve: Curve, *, share: float = 0.1) -> tuple[float, float] |
     return float(values[:n].mean()), float(values[-n:].mean())
 
 
+def chips_seen(rows: Sequence[Row], *, batch: int) -> int:
+    """Return how many chips the steps on record had; of ``batch`` chips where rows do not say."""
+    return max((_chips_by(row, batch) for row in rows if "images_per_s" in row), default=0)
+
+
 def seconds_of_steps(rows: Sequence[Row], *, batch: int) -> float:
     """Return the time spent in training steps: what was trained over the pace it was trained at.
 
     Interruptions, checkpoints and health measurements do not count.
+
+    Args:
+        rows: of metrics.jsonl.
+        batch: chips of a step, where rows do not say how many there were so far.
     """
-    total, before = 0.0, -1
+    total, before = 0.0, 0
     for row in rows:
         if "images_per_s" not in row:
             continue
+        chips = _chips_by(row, batch)
         if pace := row["images_per_s"]:  # neither unknown nor 0
-            total += (row["step"] - before) * batch / pace
-        before = row["step"]
+            total += (chips - before) / pace
+        before = chips
     return total
+
+
+def _chips_by(row: Row, batch: int) -> int:
+    """Chips seen by the end of a row's step."""
+    return int(row.get("samples", (row["step"] + 1) * batch))

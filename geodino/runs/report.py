@@ -16,7 +16,7 @@ from geodino.geo.contract import InputContract
 from geodino.models.build import assemble
 from geodino.report.alarms import training_alarms
 from geodino.report.content import Evaluation, Head, Pairs, Repeat, Report, Score, Training
-from geodino.report.curves import first_and_last, seconds_of_steps, training_of
+from geodino.report.curves import chips_seen, first_and_last, seconds_of_steps, training_of
 from geodino.report.page import render
 from geodino.report.words import count, duration, first_of, interval, moment, number
 from geodino.runs.build import whole_batch
@@ -38,6 +38,11 @@ class Recorded:
     facts: dict[str, Any]
     rows: list[dict[str, Any]]
     """Lines of metrics.jsonl."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run; fewer than the recipe's where health brought a phase forward."""
+        return int(self.facts.get("results", {}).get("step", self.config.phases.steps))
 
     @property
     def steps_done(self) -> int:
@@ -126,10 +131,11 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _head(run: Recorded, training: Training, evaluations: tuple[Evaluation, ...]) -> Head:
-    config, index, steps = run.config, run.index, run.config.phases.steps
+    config, index, steps = run.config, run.index, run.steps
     batch, done = whole_batch(config), run.steps_done
     parameters = _parameters(run)
     seconds = seconds_of_steps(run.rows, batch=batch)
+    chips = chips_seen(run.rows, batch=batch)
     losses = [c for c in training.curves if c.name == "loss/total"]
     ends = first_and_last(losses[0]) if losses else None
     times = [row["time"] for row in run.rows]
@@ -142,7 +148,7 @@ def _head(run: Recorded, training: Training, evaluations: tuple[Evaluation, ...]
     summary = [what]
     if times:
         summary.append(
-            f"{done:,} of {steps:,} steps of {count(batch, 'chip')}; "
+            f"{done:,} of {steps:,} steps, {count(chips, 'chip')}; "
             f"{interval(moment(min(times)), moment(max(times)))}, {duration(seconds)} spent in steps."
         )
     if ends is not None:
@@ -150,12 +156,12 @@ def _head(run: Recorded, training: Training, evaluations: tuple[Evaluation, ...]
             f"The loss went from {number(ends[0])} (mean of the first tenth of the steps) to "
             f"{number(ends[1])} (last tenth). {_best_score(evaluations)}".rstrip()
         )
-    pace = batch * done / seconds if seconds else None
+    pace = chips / seconds if seconds else None
     figures = [
         ("tiles", f"{len(index.tiles):,}"),
         ("pixels", f"{number(index.pixels / 1e6)} M"),
         ("steps", f"{done:,}"),
-        ("chips seen", f"{done * batch:,}"),
+        ("chips seen", f"{chips:,}"),
         *([("time in steps", duration(seconds))] if seconds else []),
         *([("chips a second", number(pace))] if pace else []),
         *([("loss at the end", number(ends[1]))] if ends else []),
@@ -170,7 +176,7 @@ def _head(run: Recorded, training: Training, evaluations: tuple[Evaluation, ...]
 
 
 def _alarms(run: Recorded, training: Training, evaluations: tuple[Evaluation, ...]) -> list[str]:
-    steps, alarms = run.config.phases.steps, []
+    steps, alarms = run.steps, []
     if "results" not in run.facts:
         alarms.append(
             f"The run has not finished: {run.steps_done:,} of {steps:,} steps are on record. "

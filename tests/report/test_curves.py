@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from geodino.report.content import Curve
 from geodino.report.curves import (
+    chips_seen,
     first_and_last,
     is_constant,
     seconds_of_steps,
@@ -32,15 +33,9 @@ def test_rows_become_curves_and_null_becomes_nan():
     assert training.phases == (("pretrain", 0),)
 
 
-def test_a_phase_that_counts_its_own_steps_goes_on_after_the_one_before():
-    rows = [{"step": s, "phase": p, "lr": 1.0} for p, s in [("a", 0), ("a", 9), ("b", 0), ("b", 4)]]
-    training = training_of(rows)
-    np.testing.assert_array_equal(training.curves[0].steps, [0, 9, 9, 13])
-    assert training.phases == (("a", 0), ("b", 9))
-
-
-def test_a_phase_that_counts_all_steps_stays_where_it_is():
-    rows = [{"step": s, "phase": p, "lr": 1.0} for p, s in [("a", 0), ("a", 9), ("b", 10)]]
+def test_a_phase_begins_at_the_smallest_of_its_steps_whatever_the_order_of_rows():
+    places = [("a", 0), ("a", 9), ("b", 12), ("b", 10), ("b", 11)]
+    rows = [{"step": s, "phase": p, "lr": 1.0} for p, s in places]
     assert training_of(rows).phases == (("a", 0), ("b", 10))
 
 
@@ -87,3 +82,14 @@ def test_time_in_steps_is_what_was_done_over_its_pace():
     ]
     assert seconds_of_steps(rows, batch=8) == pytest.approx(3.0)
     assert seconds_of_steps([{"step": 0, "images_per_s": 0.0}], batch=8) == 0.0
+
+
+def test_chips_are_counted_where_steps_have_different_numbers_of_them():
+    # Ten steps of 8 chips, then ten of 4, at 40 and 80 images/s: 80 / 40 + 40 / 80 s.
+    rows = [
+        {"step": 9, "samples": 80, "images_per_s": 40.0},
+        {"step": 10, "health/cls_rank": 1.0},
+        {"step": 19, "samples": 120, "images_per_s": 80.0},
+    ]
+    assert chips_seen(rows, batch=8) == 120
+    assert seconds_of_steps(rows, batch=8) == pytest.approx(2.5)

@@ -14,7 +14,7 @@ from geodino.models.backbone import Backbone
 from geodino.pretrain.course import Course
 from geodino.pretrain.distill.features import FeatureObjective, Headless, Imitator
 from geodino.pretrain.distill.plan import DistillPlan
-from geodino.pretrain.module import PhasedModule
+from geodino.pretrain.module import PhasedModule, told_of
 from geodino.pretrain.objective import Network, Objective
 from geodino.pretrain.optim import (
     OptimConfig,
@@ -142,7 +142,7 @@ class DistillModule(PhasedModule):
             figures[f"skipped/{name}"] = self.skipped[number]
         figures["skipped"] = self.skipped.sum()
         figures["skipped_in_a_row"] = self.skipped_in_a_row.max()
-        known = {"step": batch.step, "phase": steps.name, **now.model_dump(exclude={"gram_weight"})}
+        known = {**told_of(batch, steps), **now.model_dump(exclude={"gram_weight"})}
         self.measurements.add(known, figures)
 
     def _turns(
