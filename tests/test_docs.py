@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from geodino.data.sources.descriptor import Descriptor
-from geodino.runs.recipe import load_recipe
+from geodino.runs.recipe import load_any_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -77,7 +77,7 @@ def test_every_block_of_a_page_does_what_the_page_says(page, tmp_path, world_cac
             else:
                 recipe = tmp_path / "recipe.yaml"
                 recipe.write_text(block.code)
-                load_recipe(str(recipe))
+                load_any_recipe(str(recipe))
         else:
             assert block.language in ("", "python"), f"{page.name}:{block.line}"
             run(block.code, block.language, tmp_path, world_cache)
