@@ -17,7 +17,8 @@ class GramConfig(Config):
 
     teacher: str = "best"
     """Whose similarities are kept. ``best``: the teacher of this run where its dense features were
-    healthiest (``health.watch``), which is early in a long run; a later phase keeps it. ``start``:
+    healthiest (``health.watch``; the one at the start of the phase where none was measured), which
+    is early in a long run; a later phase keeps it. ``start``:
     the teacher as it is when the phase begins. ``ema``: the teacher as it moves. Or a model: run
     folder, model folder, or released weights."""
 

@@ -309,12 +309,15 @@ def build_health(
 
 def build_watch(config: TrainingConfig) -> Watch:
     """Build what judges the health of dense features."""
-    health = config.health
+    health, after = config.health, config.health.after
+    if after == "auto":
+        begins_trained = isinstance(config, RunConfig) and config.init is not None
+        after = 0 if begins_trained else config.phases.first.steps // 10
     return Watch(
         figure=health.watch,
         tolerance=health.tolerance,
         patience=health.patience,
-        after=health.after,
+        after=after,
     )
 
 

@@ -192,8 +192,14 @@ class Recorder(L.Callback):
     ) -> None:
         """Close the phase before, where this batch is the first of another one."""
         module = as_phased(pl_module)
-        if batch.plan.phase != module.steps.number:
-            self._on_phase_end(module, module.steps.name)
+        if batch.plan.phase == module.steps.number:
+            return
+        self._on_phase_end(module, module.steps.name)
+        gram = module.course.phases[batch.plan.phase][1].gram
+        before = module.steps.config.gram
+        if before is None and gram and gram.teacher == "best" and self.watch.best is None:
+            # Nothing was measured since training got going: this teacher is the best there is.
+            module.renew_gram_teacher()
 
     def _measure_health(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *, step: int

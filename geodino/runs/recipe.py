@@ -87,8 +87,9 @@ class HealthConfig(Config):
     watch: Figure = "cls_patch_cosine"
     """What dense features are judged by, for the best Gram teacher and for ``start: auto``."""
 
-    after: int = Field(default=0, ge=0)
-    """Steps before which they are not judged."""
+    after: Literal["auto"] | int = "auto"
+    """Steps before which they are not judged: random weights look healthy too, and are no teacher.
+    ``auto``: a tenth of the first phase, and none for a run that begins with a model."""
 
     tolerance: float = Field(default=0.1, ge=0)
     """How much worse than their best they may become before ``start: auto`` acts: a share of the
