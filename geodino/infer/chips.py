@@ -32,6 +32,9 @@ class Raster:
 
     read: Read
 
+    block: tuple[int, int] = (256, 256)
+    """Rows and columns that are best read together: a stored block."""
+
 
 @dataclass(frozen=True, slots=True)
 class Chipping:

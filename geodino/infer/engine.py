@@ -1,0 +1,183 @@
+"""A map of a raster from a model that sees chips: blended, and streamed from top to bottom.
+
+Memory holds a row of chips at a time, so it does not grow with the raster's height, and the values
+of a pixel do not depend on which part of the raster is asked for.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+
+from geodino.errors import RunError
+from geodino.geo.windows import Window
+from geodino.infer.chips import Pixels
+from geodino.infer.cover import ChipAxis, Cover
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """A model that gives every pixel, or every patch of ``stride`` pixels, some values."""
+
+    channels: int
+    """Values per pixel."""
+
+    stride: int
+    """Pixels per value along each axis."""
+
+    align: int
+    """Sides of chips are multiples of it."""
+
+    device: torch.device
+
+    def __call__(
+        self, pixels: Shaped[Tensor, "b c h w"], valid: Bool[Tensor, "b h w"]
+    ) -> Float[Tensor, "b k hh ww"]:
+        """Predict chips of stored values; what lies under invalid pixels must not matter."""
+
+
+@runtime_checkable
+class RowSource(Protocol):
+    """Rows of a raster, from top to bottom (see :class:`geodino.infer.feed.Feed`)."""
+
+    def pixels(self, top: int, stop: int) -> Pixels:
+        """Return rows: stored values, and which of them may be used."""
+
+    def used_columns(self, top: int, stop: int) -> Bool[np.ndarray, "w"]:
+        """Return the columns in which some rows hold a pixel to predict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Rows that are finished."""
+
+    top: int
+    """The first of them, in rows of the output."""
+
+    height: int
+
+    values: Float[np.ndarray, "k h w"] | None
+    """Predictions, also under invalid pixels, where they mean nothing; None where no pixel of
+    these rows is to be predicted."""
+
+
+def predicted(
+    source: RowSource, predictor: Predictor, cover: Cover, window: Window
+) -> Iterator[Strip]:
+    """Yield the predictions of a window of the output, strip by strip.
+
+    Args:
+        source: rows of the pixels ``cover.needed(window)``.
+        predictor: the model.
+        cover: how chips cover the whole raster.
+        window: rows and columns of the output.
+
+    Raises:
+        RunError: a prediction that is not finite.
+    """
+    chips = _ChipRow(source, predictor, cover, window)
+    before: Tensor | None = None
+    for number in cover.rows.touching(window.top, window.bottom):
+        strip = chips.predict(number)
+        start = cover.rows.start(number) // predictor.stride
+        first, end = cover.rows.first(number), cover.rows.first(number + 1)
+        if before is not None and strip is not None:
+            fade = torch.from_numpy(cover.rows.fade(number)).to(strip)[:, None]
+            rows = slice(first - start, first - start + len(fade))
+            strip[:, rows] = torch.lerp(before[:, : len(fade)], strip[:, rows], fade)
+        # What fades into the next row of chips; a row without any fades into nothing used.
+        low, high = end - start, cover.rows.full(number + 1) - start
+        before = None if strip is None else strip[:, low:high].clone()
+        top, stop = max(first, window.top), min(end, window.bottom)
+        yield Strip(
+            top,
+            stop - top,
+            None if strip is None else strip[:, top - start : stop - start].cpu().numpy(),
+        )
+
+
+class _ChipRow:
+    """Predicts one row of chips after the other and joins each from left to right."""
+
+    def __init__(
+        self, source: RowSource, predictor: Predictor, cover: Cover, window: Window
+    ) -> None:
+        self._source = source
+        self._predictor = predictor
+        self._cover = cover
+        self._left, self._right = window.left, window.right
+        self._chips = cover.columns.touching(window.left, window.right)
+        self._offset = cover.needed(window).left
+
+    def predict(self, number: int) -> Tensor | None:
+        """Return the values ``[k h w]`` of a row of chips; None where it holds nothing to predict."""
+        top = self._cover.rows.start(number)
+        stop = top + self._cover.rows.side
+        pixels, valid = self._source.pixels(top, stop)
+        used = self._source.used_columns(top, stop)
+        needed = [chip for chip in self._chips if used[self._columns(chip)].any()]
+        if not needed:
+            return None
+        predictor = self._predictor
+        strip = torch.zeros(
+            (predictor.channels, self._cover.rows.out_side, self._right - self._left),
+            device=predictor.device,
+        )
+        for group in sorted({chip // self._cover.group for chip in needed}):
+            members = self._cover.members(group)
+            values = self._predict_group(pixels, valid, members)
+            for chip, part in zip(members, values, strict=False):
+                if chip in needed:
+                    self._join(strip, chip, part)
+        return strip
+
+    def _predict_group(
+        self, pixels: Shaped[np.ndarray, "c h w"], valid: Bool[np.ndarray, "h w"], members: range
+    ) -> Float[Tensor, "b k hh ww"]:
+        """Predict a batch of constant size."""
+        count, side = self._cover.group, self._cover.columns.side
+        chips = np.zeros((count, len(pixels), len(valid), side), dtype=pixels.dtype)
+        masks = np.zeros((count, len(valid), side), dtype=bool)
+        for place, chip in enumerate(members):
+            columns = self._columns(chip)
+            chips[place], masks[place] = pixels[:, :, columns], valid[:, columns]
+        device = self._predictor.device
+        values = self._predictor(
+            torch.from_numpy(chips).to(device), torch.from_numpy(masks).to(device)
+        )
+        if not bool(torch.isfinite(values).all()):
+            raise RunError(
+                "The model gives values that are not finite: its weights hold NaN or infinity, "
+                "or the pixels overflow. Check the checkpoint and the range of the values."
+            )
+        return values
+
+    def _columns(self, chip: int) -> slice:
+        start = self._cover.columns.start(chip) - self._offset
+        return slice(start, start + self._cover.columns.side)
+
+    def _join(self, strip: Float[Tensor, "k h w"], chip: int, part: Float[Tensor, "k h side"]) -> None:
+        """Lay a chip into its strip: it fades in over its predecessor, and replaces what follows."""
+        axis = self._cover.columns
+        fade = _faded(axis, chip, self._left, self._right)
+        start = axis.start(chip) // self._predictor.stride
+        first, full = max(axis.first(chip), self._left), max(axis.full(chip), self._left)
+        full = min(full, self._right)
+        stop = min(axis.out_length if chip + 1 == axis.count else axis.full(chip + 1), self._right)
+        if len(fade):
+            weight = torch.from_numpy(fade).to(strip)
+            place = slice(first - self._left, full - self._left)
+            strip[..., place] = torch.lerp(
+                strip[..., place], part[..., first - start : full - start], weight
+            )
+        strip[..., full - self._left : stop - self._left] = part[..., full - start : stop - start]
+
+
+def _faded(axis: ChipAxis, chip: int, left: int, right: int) -> Float[np.ndarray, "n"]:
+    """Return the part of a chip's fade that lies within the columns ``left`` to ``right - 1``."""
+    first = axis.first(chip)
+    return axis.fade(chip)[max(0, left - first) : max(0, right - first)]
