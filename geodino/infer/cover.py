@@ -88,9 +88,11 @@ class ChipAxis:
         """Return how much a chip counts against its predecessor from ``first`` to ``full``."""
         places = np.arange(self.first(number), self.full(number)) + 0.5 - self._cut(number)
         if self._reach == 0:
-            return (0.5 * (1 + np.sign(places))).astype(np.float32)
-        part = np.clip(places / (2 * self._reach) + 0.5, 0, 1)
-        return (0.5 - 0.5 * np.cos(np.pi * part)).astype(np.float32)
+            part = 0.5 * (1 + np.sign(places))
+        else:
+            part = np.clip(places / (2 * self._reach) + 0.5, 0, 1)
+        weights: Float[np.ndarray, n] = (0.5 - 0.5 * np.cos(np.pi * part)).astype(np.float32)
+        return weights
 
     def touching(self, first: int, stop: int) -> range:
         """Return the chips that count for any value from ``first`` to ``stop - 1``."""

@@ -93,11 +93,9 @@ def predicted(
         low, high = end - start, cover.rows.full(number + 1) - start
         before = None if strip is None else strip[:, low:high].clone()
         top, stop = max(first, window.top), min(end, window.bottom)
-        yield Strip(
-            top,
-            stop - top,
-            None if strip is None else strip[:, top - start : stop - start].cpu().numpy(),
-        )
+        if top < stop:  # of the first row of chips the window may see the fade alone
+            rows = slice(top - start, stop - start)
+            yield Strip(top, stop - top, None if strip is None else strip[:, rows].cpu().numpy())
 
 
 class _ChipRow:
@@ -160,7 +158,9 @@ class _ChipRow:
         start = self._cover.columns.start(chip) - self._offset
         return slice(start, start + self._cover.columns.side)
 
-    def _join(self, strip: Float[Tensor, "k h w"], chip: int, part: Float[Tensor, "k h side"]) -> None:
+    def _join(
+        self, strip: Float[Tensor, "k h w"], chip: int, part: Float[Tensor, "k h side"]
+    ) -> None:
         """Lay a chip into its strip: it fades in over its predecessor, and replaces what follows."""
         axis = self._cover.columns
         fade = _faded(axis, chip, self._left, self._right)

@@ -35,8 +35,8 @@ class _Part:
 class Feed:
     """Reads the rows of a window with threads, every stored block once, one chip of rows ahead.
 
-    Rows may be asked for again until rows further down than ``keep`` below them were. What lies
-    beyond the raster's edge is invalid.
+    Rows are asked for first, then taken as often as needed, until rows further down are asked for.
+    What lies beyond the raster's edge is invalid.
 
     Args:
         raster: what is read.
@@ -66,13 +66,15 @@ class Feed:
         self._right = min(window.right, raster.grid.width)
         self._bottom = min(window.bottom, raster.grid.height)
         self._reads: dict[int, list[Future[_Part]]] = {}
+        self._none: Shaped[np.ndarray, "c 0 0"] = np.zeros((0, 0, 0), dtype=np.uint8)
 
     def pixels(self, top: int, stop: int) -> Pixels:
         """Return rows ``top`` to ``stop - 1``: stored values, and which of them may be used."""
-        self._ask(top, stop)
         parts = self._rows(top, stop)
-        kind = parts[0][1].pixels
-        pixels = np.zeros((len(kind), stop - top, self._window.width), dtype=kind.dtype)
+        if parts:
+            self._none = parts[0][1].pixels[:, :0, :0]
+        size = stop - top, self._window.width
+        pixels = np.zeros((len(self._none), *size), dtype=self._none.dtype)
         valid = np.zeros(pixels.shape[1:], dtype=bool)
         for (rows, columns, cut), part in parts:
             pixels[:, rows, columns] = part.pixels[:, cut]
@@ -93,8 +95,8 @@ class Feed:
             found[columns] |= part.used[cut].any(axis=0)
         return found
 
-    def _ask(self, top: int, stop: int) -> None:
-        """Begin to read rows and as many after them; forget those above ``top``."""
+    def ask(self, top: int, stop: int) -> None:
+        """Begin to read rows and as many after them; forget those above ``top`` less ``keep``."""
         for number in [n for n in self._reads if (n + 1) * self._step <= top - self._keep]:
             del self._reads[number]
         end = min(self._bottom, 2 * stop - top)
@@ -120,11 +122,9 @@ class Feed:
         used = valid if self._wanted is None else valid & self._wanted(window)
         return _Part(pixels, valid, used)
 
-    def _rows(
-        self, top: int, stop: int
-    ) -> list[tuple[tuple[slice, slice, slice], _Part]]:
+    def _rows(self, top: int, stop: int) -> list[tuple[tuple[slice, slice, slice], _Part]]:
         """Return the parts of some rows: where they belong, and which of their rows are asked for."""
-        found = []
+        found, covered = [], 0
         for number, reads in self._reads.items():
             first = number * self._step
             low, high = max(top, first), min(stop, first + self._step, self._bottom)
@@ -134,6 +134,10 @@ class Feed:
             for read in reads:
                 part = read.result()
                 columns = slice(left, left + part.valid.shape[1])
-                found.append(((slice(low - top, high - top), columns, slice(low - first, high - first)), part))
+                place = slice(low - top, high - top), columns, slice(low - first, high - first)
+                found.append((place, part))
                 left = columns.stop
+            covered += high - low
+        if covered != max(0, min(stop, self._bottom) - top):
+            raise ValueError(f"rows {top} to {stop - 1} were not asked for, or are forgotten")
         return found

@@ -5,74 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from maps_support import Blur, Dizzy, Identity, picture, raster_of
 
 from geodino.errors import RunError
-from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
-from geodino.infer.chips import Raster
 from geodino.infer.cover import ChipAxis, Cover
 from geodino.infer.engine import predicted
-from geodino.infer.feed import Feed
-
-CPU = torch.device("cpu")
-
-
-class Identity:
-    """Gives every pixel its own values back."""
-
-    def __init__(self, channels=2, stride=1, align=4):
-        self.channels, self.stride, self.align, self.device = channels, stride, align, CPU
-        self.batches = []
-
-    def __call__(self, pixels, valid):
-        self.batches.append(tuple(pixels.shape))
-        values = pixels.float().where(valid[:, None], torch.tensor(0.0))
-        return torch.nn.functional.avg_pool2d(values, self.stride) if self.stride > 1 else values
-
-
-class Blur(Identity):
-    """A convolution: translation-equivariant, with zeros beyond the edge of what it sees."""
-
-    def __init__(self, reach, **options):
-        super().__init__(channels=1, **options)
-        generator = torch.Generator().manual_seed(1)
-        self.kernel = torch.rand((1, 2, 2 * reach + 1, 2 * reach + 1), generator=generator) / 9
-        self.reach = reach
-
-    def __call__(self, pixels, valid):
-        values = super().__call__(pixels, valid)
-        return torch.nn.functional.conv2d(values, self.kernel, padding=self.reach)
-
-
-class Dizzy(Identity):
-    """Depends on everything in its chip, as a transformer does, and on the place in the batch."""
-
-    def __call__(self, pixels, valid):
-        values = super().__call__(pixels, valid)
-        places = torch.arange(len(pixels))[:, None, None, None] * 1e-3
-        rows = torch.linspace(0, 1, values.shape[2])[:, None]
-        return values * (1 + places) + values.mean(dim=(1, 2, 3), keepdim=True) * rows
-
-
-def picture(height, width, *, seed=0, holes=0.0):
-    rng = np.random.default_rng(seed)
-    pixels = rng.normal(size=(2, height, width)).astype(np.float32)
-    valid = rng.random((height, width)) >= holes
-    return pixels, valid
-
-
-def raster_of(pixels, valid, block=(7, 9)):
-    grid = Grid("EPSG:32618", Affine(1, 0, 0, 0, -1, 0), pixels.shape[2], pixels.shape[1])
-
-    def read(window):
-        rows, columns = window.slices
-        assert window.bottom <= grid.height and window.right <= grid.width
-        return pixels[:, rows, columns], valid[rows, columns]
-
-    return Raster(name="picture", grid=grid, read=read, block=block)
+from geodino.infer.ground import Plain
 
 
 def cover_of(pixels, predictor, *, chip, overlap, group=1):
@@ -91,9 +32,7 @@ def run(pixels, valid, predictor, cover, window=None, *, wanted=None):
     window = window or Window(0, 0, cover.rows.out_length, cover.columns.out_length)
     out = np.full((predictor.channels, window.height, window.width), np.nan, dtype=np.float32)
     with ThreadPoolExecutor(2) as threads:
-        feed = Feed(
-            raster_of(pixels, valid), cover.needed(window), threads=threads, wanted=wanted
-        )
+        feed = Plain(raster_of(pixels, valid), cover, window, threads=threads, wanted=wanted)
         below = window.top
         for strip in predicted(feed, predictor, cover, window):
             assert strip.top == below
@@ -114,7 +53,7 @@ def geometries(draw):
     return align, chip, overlap, size, draw(st.integers(1, 4))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(geometries())
 def test_the_identity_gives_the_raster_back_bit_for_bit(geometry):
     align, chip, overlap, size, group = geometry
@@ -138,7 +77,7 @@ def test_an_equivariant_model_gives_what_it_gives_the_whole_image(chip, overlap,
     np.testing.assert_allclose(found, expected[0, :, : size[0], : size[1]], atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(geometries(), st.data())
 def test_a_part_of_the_raster_has_the_bits_of_the_whole(geometry, data):
     align, chip, overlap, size, group = geometry
@@ -160,7 +99,7 @@ def test_a_part_of_the_raster_has_the_bits_of_the_whole(geometry, data):
     np.testing.assert_array_equal(found[:, used], expected[:, used])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(geometries(), st.integers(0, 9))
 def test_leaving_pixels_out_changes_no_other(geometry, seed):
     align, chip, overlap, size, group = geometry
@@ -235,13 +174,11 @@ def test_a_model_that_gives_nan_is_refused():
         run(pixels, valid, predictor, cover_of(pixels, predictor, chip=16, overlap=4))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(geometries(), st.sampled_from([1, 2, 4]))
 def test_the_weights_of_the_chips_over_a_pixel_sum_to_one(geometry, stride):
     align, chip, overlap, (length, _), _ = geometry
-    axis = ChipAxis(
-        length * 4, chip=chip * 4, overlap=overlap * 4, align=align * 4, stride=stride
-    )
+    axis = ChipAxis(length * 4, chip=chip * 4, overlap=overlap * 4, align=align * 4, stride=stride)
     total = np.zeros(axis.out_length)
     for number in range(axis.count):
         first, full, end = axis.first(number), axis.full(number), axis.first(number + 1)
@@ -258,7 +195,7 @@ def test_the_weights_of_the_chips_over_a_pixel_sum_to_one(geometry, stride):
     np.testing.assert_allclose(total, 1, atol=1e-6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(geometries(), st.data())
 def test_the_chips_of_a_range_are_those_that_count_there(geometry, data):
     align, chip, overlap, (length, _), _ = geometry
@@ -268,8 +205,7 @@ def test_the_chips_of_a_range_are_those_that_count_there(geometry, data):
     counting = [
         number
         for number in range(axis.count)
-        if axis.first(number) < stop
-        and (number + 1 == axis.count or axis.full(number + 1) > first)
+        if axis.first(number) < stop and (number + 1 == axis.count or axis.full(number + 1) > first)
     ]
     assert list(axis.touching(first, stop)) == counting
 
@@ -286,9 +222,7 @@ def test_chips_of_one_axis_by_hand():
     assert ChipAxis(42, chip=16, overlap=8, align=4).start(4) == 44 - 16
 
 
-@pytest.mark.parametrize(
-    "options", [{"overlap": 12}, {"overlap": 3}, {"chip": 18}, {"stride": 3}]
-)
+@pytest.mark.parametrize("options", [{"overlap": 12}, {"overlap": 3}, {"chip": 18}, {"stride": 3}])
 def test_geometry_that_cannot_be_is_refused(options):
     with pytest.raises(ValueError, match="ChipAxis"):
         ChipAxis(**({"length": 40, "chip": 16, "overlap": 8, "align": 4} | options))
