@@ -16,15 +16,15 @@ from pydantic import Field, field_validator
 from geodino.config import Config
 from geodino.metrics.height_maps import (
     BLOCK_VALID_SHARE,
+    CLASS_EDGES_M,
     HRCH_BLOCK_PX,
     HRCH_TRIM_PX,
     block_means,
     block_side_px,
+    class_names,
     edge_errors,
+    finite_values,
 )
-
-CLASS_EDGES_M = (0.0, 2.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0)
-"""Lower edges of height classes; the last class has no upper edge."""
 
 Totals = dict[str, Float[np.ndarray, "..."]]
 """Sums by name: float64 arrays, one value or one per height class, after any leading axes."""
@@ -64,9 +64,7 @@ class HeightProtocol(Config):
     @property
     def class_names(self) -> tuple[str, ...]:
         """``0-2m``, ``2-5m``, ..., ``40m+``."""
-        lows = [f"{edge:g}" for edge in self.class_edges_m]
-        inner = tuple(f"{a}-{b}m" for a, b in pairwise(lows))
-        return (*inner, f"{lows[-1]}m+")
+        return class_names(self.class_edges_m)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,10 +153,8 @@ class HeightSums:
             ValueError: a valid pixel without a finite height.
         """
         rules = protocol or HeightProtocol()
-        p, t = (m[valid].astype(np.float64) for m in (predicted_m, true_m))
-        for name, values in (("predicted", p), ("true", t)):
-            if lost := int((~np.isfinite(values)).sum()):
-                raise ValueError(f"{lost} of {values.size} valid pixels have no {name} height")
+        p = finite_values(predicted_m, valid, name="predicted height")
+        t = finite_values(true_m, valid, name="true height")
         if rules.clip_truth:
             t, true_m = np.maximum(t, 0.0), np.maximum(true_m, 0.0)
         metres = block_side_px(rules.block_m, gsd_m=gsd_m)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from geodino.metrics.height_maps import finite_values
+
 LOWEST, HIGHEST, BINS = -1.0, 2.0, 96
 """Range of greenness (excess green spans it, NDVI ends at 1), in bins of 1/32."""
 
@@ -76,10 +78,8 @@ class GreennessSums:
         Raises:
             ValueError: a valid pixel without a finite height or greenness.
         """
-        heights, greens = true_m[valid].astype(np.float64), greenness[valid].astype(np.float64)
-        for name, values in (("height", heights), ("greenness", greens)):
-            if lost := int((~np.isfinite(values)).sum()):
-                raise ValueError(f"{lost} of {values.size} valid pixels have no {name}")
+        heights = finite_values(true_m, valid, name="height")
+        greens = finite_values(greenness, valid, name="greenness")
         place = _bins(greens)
         # The types are asked for: without any pixel bincount returns integers.
         count = np.bincount(place, minlength=BINS).astype(np.float64)

@@ -1,14 +1,19 @@
-"""What is measured on maps of canopy height before anything is summed: blocks, edges, masks.
+"""What is taken from maps of canopy height before anything is summed: classes, blocks, edges, masks.
 
 All take maps ``[... h w]`` in metres and ``valid`` (True = use). What lies under an invalid pixel
 changes no bit of a result.
 """
+
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 Map = Float[np.ndarray, "*b h w"]
 Mask = Bool[np.ndarray, "*b h w"]
+
+CLASS_EDGES_M = (0.0, 2.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0)
+"""Lower edges of height classes; the last class has no upper edge."""
 
 HRCH_BLOCK_PX = 50
 """Side of a block in the code of HighResCanopyHeight: 30 m at its 0.6 m pixels."""
@@ -18,6 +23,26 @@ HRCH_TRIM_PX = 3
 
 BLOCK_VALID_SHARE = 0.5
 """Least share of valid pixels in a block that counts. Published code knows no invalid pixels."""
+
+
+def class_names(lower_edges_m: tuple[float, ...]) -> tuple[str, ...]:
+    """Return ``0-2m``, ``2-5m``, ..., ``40m+``: the last class has no upper edge."""
+    lows = [f"{edge:g}" for edge in lower_edges_m]
+    return (*(f"{a}-{b}m" for a, b in pairwise(lows)), f"{lows[-1]}m+")
+
+
+def finite_values(
+    values: Float[np.ndarray, "*s"], valid: Bool[np.ndarray, "*s"], *, name: str
+) -> Float[np.ndarray, " n"]:
+    """Return the values of valid pixels as float64.
+
+    Raises:
+        ValueError: one of them is not finite.
+    """
+    chosen = np.asarray(values[valid], dtype=np.float64)
+    if lost := int((~np.isfinite(chosen)).sum()):
+        raise ValueError(f"{lost} of {chosen.size} valid pixels have no {name}")
+    return chosen
 
 
 def block_means(

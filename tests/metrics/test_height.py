@@ -198,7 +198,6 @@ def test_sums_of_different_protocols_are_not_merged():
 @pytest.mark.parametrize("rubbish", [math.nan, -3.4e38, 1e30, math.inf, -9999.0, 65535.0])
 def test_what_lies_under_an_invalid_pixel_changes_no_bit(rubbish):
     predicted, true, valid = forest("rubbish")
-    clean = HeightSums.of(predicted, true, valid, gsd_m=0.5, protocol=SMALL)
     for dtype in (np.float32, np.float64):
         dirty = [np.where(valid, m, rubbish).astype(dtype) for m in (predicted, true)]
         want = [m.astype(dtype) for m in (predicted, true)]
