@@ -1,5 +1,6 @@
 """Scores of heights: tiny maps by hand, merging, masks that leak nothing, intervals over sites."""
 
+import json
 import math
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from safetensors.numpy import load_file
 
 from geodino import seeds
 from geodino.errors import RunError
@@ -378,3 +380,15 @@ def test_floors_need_pixels_and_numbers():
         empty.height_by_greenness()
     with pytest.raises(ValueError, match="have no greenness"):
         GreennessSums.of(np.zeros(1), np.full(1, np.nan), np.ones(1, dtype=bool))
+
+
+# Reference numbers
+
+
+def test_the_reference_mae_and_rmse(shared_golden):
+    golden = load_file(shared_golden / "depth_losses_metrics.safetensors")
+    want = json.loads((shared_golden / "depth_losses_metrics.json").read_text())["metrics"]
+    maps = (golden[k] for k in ("in.pred", "in.gt", "in.valid"))
+    got = HeightSums.of(*maps, gsd_m=1.0, protocol=SMALL).scores()
+    assert got.mae_m == pytest.approx(want["mae"], rel=1e-6)
+    assert got.rmse_m == pytest.approx(want["rmse"], rel=1e-6)
