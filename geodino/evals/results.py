@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from geodino import files
-from geodino.metrics.classification import Interval, Scores
+from geodino.metrics.bootstrap import Interval
+from geodino.metrics.classification import Scores
 
 MODEL = "model"
 """Encoder name of the rows of the model under evaluation; the other encoders are floors."""

@@ -1,26 +1,11 @@
 """Scores of a single-label classifier, and how far they could be off by chance."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-_RESAMPLES_AT_ONCE = 64
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Interval:
-    """A score with its percentile bootstrap interval."""
-
-    value: float
-    """The score on the images as they are."""
-
-    low: float
-    """Lower end of the interval."""
-
-    high: float
-    """Upper end of the interval."""
+from geodino.metrics.bootstrap import Interval, interval, resampled_rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,14 +75,14 @@ def score(
     confusion = confusion_matrix(labels, predicted, classes=classes)
     totals, hits = confusion.sum(axis=1), np.diagonal(confusion)
     accuracies, balanced = [], []
-    for rows in _resamples(len(labels), resamples, generator):
+    for rows in resampled_rows(len(labels), resamples, generator):
         drawn_hits, drawn_totals = _per_class(labels, labels == predicted, rows, classes)
         accuracies.append(drawn_hits.sum(axis=1) / len(labels))
         balanced.append(balanced_accuracy(drawn_hits, drawn_totals))
     called = confusion.sum(axis=0)
     return Scores(
-        accuracy=_interval(float(hits.sum() / len(labels)), accuracies, level),
-        balanced_accuracy=_interval(float(balanced_accuracy(hits, totals)), balanced, level),
+        accuracy=interval(float(hits.sum() / len(labels)), accuracies, level),
+        balanced_accuracy=interval(float(balanced_accuracy(hits, totals)), balanced, level),
         recall=np.where(totals > 0, hits / np.maximum(totals, 1), np.nan),
         precision=np.where(called > 0, hits / np.maximum(called, 1), np.nan),
         confusion=confusion,
@@ -119,17 +104,8 @@ def accuracy_difference(
     than two separate ones and answers whether one is better than the other.
     """
     gain = (first == labels).astype(np.int64) - (second == labels).astype(np.int64)
-    drawn = [gain[rows].mean(axis=1) for rows in _resamples(len(labels), resamples, generator)]
-    return _interval(float(gain.mean()), drawn, level)
-
-
-def _resamples(
-    n: int, resamples: int, generator: np.random.Generator
-) -> Iterator[Int[np.ndarray, "r n"]]:
-    """Rows of each resample, a few resamples at a time so that memory stays small."""
-    for start in range(0, resamples, _RESAMPLES_AT_ONCE):
-        count = min(_RESAMPLES_AT_ONCE, resamples - start)
-        yield generator.integers(0, n, size=(count, n))
+    drawn = [gain[rows].mean(axis=1) for rows in resampled_rows(len(labels), resamples, generator)]
+    return interval(float(gain.mean()), drawn, level)
 
 
 def _per_class(
@@ -144,9 +120,3 @@ def _per_class(
     totals = np.bincount(cell.ravel(), minlength=size).reshape(len(rows), classes)
     hits = np.bincount(cell[correct[rows]], minlength=size).reshape(len(rows), classes)
     return hits, totals
-
-
-def _interval(value: float, drawn: list[Float[np.ndarray, " _"]], level: float) -> Interval:
-    tail = (1.0 - level) / 2
-    low, high = np.quantile(np.concatenate(drawn), [tail, 1.0 - tail])
-    return Interval(value=value, low=float(low), high=float(high))
