@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from geodino.models.folder import LoadedModel
 from geodino.runs.embed import Meeting, embed_array, embed_file, parse_accept
-from geodino.runs.embed.sources import EmbeddingModel
+from geodino.runs.embed.model import EmbeddingModel
 from geodino.runs.models import OpenedModel, open_model
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from geodino.data.config import DataConfig
 from geodino.data.tiles import Tile
 from geodino.errors import SourceError, suggest
+from geodino.io.area import read_area
 
 _OPEN = ("", "..")
 
@@ -62,19 +62,7 @@ def columns(tiles: Sequence[Tile]) -> dict[str, list[Any]]:
 
 
 def _in_area(tiles: Sequence[Tile], path: str) -> NDArray[np.bool_]:
-    import geopandas
-    from pyogrio.errors import DataSourceError
-
-    if not Path(path).is_file():
-        raise SourceError(f"data.aoi: {path} does not exist. Name a vector file.")
-    try:
-        frame = geopandas.read_file(path)
-    except (DataSourceError, ValueError) as error:
-        raise SourceError(f"data.aoi: {path} cannot be read as a vector file ({error}).") from error
-    if frame.crs is None:
-        raise SourceError(f"data.aoi: {path} has no CRS. Declare it in the file.")
-    if frame.empty or frame.geometry.isna().all():
-        raise SourceError(f"data.aoi: {path} holds no geometry.")
+    frame = read_area(path, option="data.aoi")
     area = frame.to_crs("EPSG:4326").union_all()
     shapely.prepare(area)
     places = [tile.grid.footprint_wgs84() for tile in tiles]

@@ -1,5 +1,6 @@
 """The pixels of a raster as rows from top to bottom, read once and ahead of their use."""
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
@@ -113,8 +114,7 @@ class Feed:
         while edges[-1] < self._right:
             edges.append(min((edges[-1] // self._across + 1) * self._across, self._right))
         return [
-            Window(top, left, height, right - left)
-            for left, right in zip(edges, edges[1:], strict=False)
+            Window(top, left, height, right - left) for left, right in itertools.pairwise(edges)
         ]
 
     def _read(self, window: Window) -> _Part:

@@ -97,9 +97,8 @@ class Plain(Ground):
         columns = self._window.width * n
         lack = max(0, left + columns - found.shape[1])  # the last patch may reach over the edge
         inside = np.pad(found[:, left : left + columns], ((0, 0), (0, lack)))
-        used: Bool[np.ndarray, "h w"] = inside.reshape(-1, n, self._window.width, n).any(
-            axis=(1, 3)
-        )
+        patches = inside.reshape(stop - top, n, self._window.width, n)
+        used: Bool[np.ndarray, "h w"] = np.asarray(patches.any(axis=(1, 3)))
         return used
 
     def ask(self, top: int, stop: int) -> None:

@@ -28,8 +28,8 @@ from geodino.errors import (
 )
 from geodino.runs.embed import EmbedJob, Meeting, embed
 from geodino.runs.embed.sample import fit_quantiser
-from geodino.runs.embed.sources import rfc3339, unique_names
 from geodino.runs.export import load
+from geodino.runs.sources import rfc3339, unique_names
 
 PATCH = 8  # of the debug recipe
 CHIP = 32

@@ -2,8 +2,9 @@
 
 from geodino.runs.embed.job import EmbedJob
 from geodino.runs.embed.memory import embed_array, embed_file
+from geodino.runs.embed.model import open_model
 from geodino.runs.embed.run import embed
-from geodino.runs.embed.sources import Meeting, open_model, parse_accept, parse_bands
+from geodino.runs.sources import Meeting, parse_accept, parse_bands
 
 __all__ = [
     "EmbedJob",

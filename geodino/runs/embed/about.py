@@ -11,7 +11,7 @@ from geodino.io.embedding_item import Product, relative_href, write_item
 from geodino.runs.embed.job import Work
 from geodino.runs.embed.plan import Plan
 from geodino.runs.embed.sample import CHIPS
-from geodino.runs.embed.sources import Source
+from geodino.runs.sources import Source
 
 _GEOEMB = {
     "name": "geoemb:",

@@ -7,8 +7,9 @@ from pathlib import Path
 from geodino.errors import RecipeError
 from geodino.infer.chips import Chipping
 from geodino.infer.encode import Encoder
-from geodino.runs.embed.sources import EmbeddingModel, Meeting, Source, rfc3339
+from geodino.runs.embed.model import EmbeddingModel
 from geodino.runs.record import RunLog
+from geodino.runs.sources import Meeting, Source, rfc3339
 
 DTYPES = {
     ".tif": ("float32", "int8"),

@@ -13,7 +13,8 @@ from geodino.infer.encode import encoded, stitched
 from geodino.io.data_array import feature_array, open_array
 from geodino.io.raster import HandlePool
 from geodino.runs.device import choose_device
-from geodino.runs.embed.sources import EmbeddingModel, Meeting, offer_of, open_sources
+from geodino.runs.embed.model import EmbeddingModel
+from geodino.runs.sources import Meeting, offer_of, open_sources
 
 if TYPE_CHECKING:
     import xarray

@@ -11,7 +11,7 @@ from geodino.infer.chips import patch_grid
 from geodino.infer.maps import Map, joined_maps, one_map_each
 from geodino.io.embedding_item import item_path
 from geodino.runs.embed.job import EmbedJob
-from geodino.runs.embed.sources import Source
+from geodino.runs.sources import Source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

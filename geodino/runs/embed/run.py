@@ -17,12 +17,13 @@ from geodino.io.zarr.write import ZarrWriter
 from geodino.runs.device import choose_device
 from geodino.runs.embed.about import store_attributes, tags, write_items
 from geodino.runs.embed.job import EmbedJob, Work
+from geodino.runs.embed.model import open_model
 from geodino.runs.embed.plan import Plan, plan
 from geodino.runs.embed.sample import CHIPS, Sample, fit_quantiser
-from geodino.runs.embed.sources import open_model, open_sources
 from geodino.runs.embed.writers import TABLE_COLUMNS, MapsWriter, Storage, Tags, write_table
 from geodino.runs.progress import JobProgress
 from geodino.runs.record import RunLog
+from geodino.runs.sources import open_sources
 
 
 def embed(job: EmbedJob) -> dict[str, Any]:

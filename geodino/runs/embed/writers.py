@@ -20,7 +20,7 @@ from geodino.io.feature_table import FeatureTable
 from geodino.io.zarr.write import ZarrMap, ZarrWriter
 from geodino.runs.embed.job import Work
 from geodino.runs.embed.plan import Plan
-from geodino.runs.embed.sources import Source
+from geodino.runs.sources import Source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,15 +1,14 @@
-"""What `geodino embed` reads: its model and its rasters, checked against each other."""
+"""The rasters a command reads, each checked against what its model demands."""
 
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import torch
 
 from geodino.config import parse_overrides
 from geodino.data.config import DataConfig
@@ -20,19 +19,13 @@ from geodino.geo.bands import Band
 from geodino.geo.contract import Accept, InputContract, Offer
 from geodino.geo.windows import Window
 from geodino.infer.chips import Chipping, Raster, Read
-from geodino.infer.encode import Encoder
 from geodino.io.cog_rows import Point, area_or_point
 from geodino.io.raster import HandlePool
-from geodino.runs import models
-from geodino.runs.models import OpenedModel
 
 _SAMPLES = 12
 """Windows of a raster that the size of its values is judged by."""
 
 _SAMPLE_SIDE = 256
-
-_BATCH_PIXELS = {"cpu": 512 * 512, "cuda": 2048 * 2048}
-"""Pixels of a batch: enough to keep the device busy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,50 +49,8 @@ class Meeting:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EmbeddingModel(OpenedModel):
-    """A model that chips are encoded with."""
-
-    @property
-    def contract(self) -> InputContract:
-        """What it demands of its input."""
-        return self.loaded.contract
-
-    def chip_side(self, wanted: int | None) -> int:
-        """Return the side of a chip: ``wanted``, or the training crop in whole patches.
-
-        Raises:
-            RecipeError: not a multiple of the patch, or nothing to go by.
-        """
-        patch = self.loaded.backbone.patch_size
-        if wanted is None:
-            if self.image_size is None:
-                raise RecipeError(
-                    f"{self.item} does not say what size of images {self.name} was "
-                    f"trained on. Choose a side with --chip, a multiple of {patch}."
-                )
-            return -(-self.image_size // patch) * patch
-        if wanted < patch or wanted % patch:
-            below = max(patch, wanted // patch * patch)
-            raise RecipeError(
-                f"--chip {wanted}: a chip is a whole number of patches of {patch} px. "
-                f"Choose {below} or {below + patch}."
-            )
-        return wanted
-
-    def encoder(self, device: torch.device, *, chip: int, how: Meeting) -> Encoder:
-        """Return the backbone on ``device``, ready for chips of this side."""
-        fitting = _BATCH_PIXELS[device.type] // (chip * chip)
-        return Encoder(
-            self.loaded.backbone.to(device),
-            device=device,
-            batch=how.batch or max(1, min(256, fitting)),
-            scale=how.scale,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """One raster that will be embedded."""
+    """One raster of a job."""
 
     path: str
     """The file, or what the files of a scene share."""
@@ -108,6 +59,9 @@ class Source:
     """Unique among the sources; good in a file name."""
 
     raster: Raster
+    files: tuple[str, ...]
+    """Everything that is opened to read it."""
+
     time: str | None = None
     """Acquisition, RFC 3339; None where unknown."""
 
@@ -124,16 +78,6 @@ class Sources:
 
     bad: tuple[tuple[str, str], ...]
     """Files that cannot be used, with the reason."""
-
-
-def open_model(model: str | Path) -> EmbeddingModel:
-    """Open whatever MODEL names.
-
-    Raises:
-        CheckpointError: there is no model there, it is damaged, or it cannot be fetched.
-    """
-    opened = models.open_model(model)
-    return EmbeddingModel(**{f.name: getattr(opened, f.name) for f in fields(opened)})
 
 
 def parse_accept(words: Sequence[str]) -> tuple[Accept, ...]:
@@ -272,7 +216,9 @@ def _tile(
     index: TileIndex, number: int, reader: TileReader, contract: InputContract, how: Meeting
 ) -> tuple[Raster, Offer]:
     tile = index.tiles[number]
-    raster = Raster(name=tile.path, grid=tile.grid, read=_window_of(reader, number))
+    raster = Raster(
+        name=tile.path, grid=tile.grid, read=_window_of(reader, number), block=tile.block
+    )
     return raster, offer_of(raster, index.bands, index.dtype, contract, how)
 
 
@@ -321,6 +267,7 @@ def _source(tile: Tile, name: str, raster: Raster, time: str | None) -> Source:
         path=tile.path,
         name=name,
         raster=raster,
+        files=tile.files,
         time=None if when is None else rfc3339(when),
         area_or_point="Area" if tile.base.driver == "Zarr" else area_or_point(tile.base.path),
     )

@@ -1,0 +1,100 @@
+"""Canopy heights as a map: what a canopy model gives a chip, and how heights are stored."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+
+from geodino.io.cog.layout import Layer
+from geodino.models.canopy import CanopyModel
+
+HeightType = Literal["float32", "uint16"]
+"""Metres with NaN for no data, or whole centimetres with 65535 for none."""
+
+_CM = 100
+_NONE = 65_535
+_HIGHEST_CM = _NONE - 1
+
+Interval = Callable[[Float[np.ndarray, "h w"]], tuple[np.ndarray, np.ndarray]]
+"""Gives the ends of an interval for predicted heights, metres."""
+
+
+class HeightPredictor:
+    """A canopy model on a device; heights above the ground in metres.
+
+    Args:
+        model: the model.
+        device: where it computes.
+        scale: what stored values are multiplied by first; None leaves them alone.
+    """
+
+    stride = 1
+
+    def __init__(
+        self, model: CanopyModel, *, device: torch.device, scale: float | None = None
+    ) -> None:
+        self._model = model.to(device).eval()
+        self._scale = scale
+        self.device = device
+        self.align = model.backbone.patch_size
+        self.channels = 1 + len(model.config.quantiles)
+
+    @torch.inference_mode()
+    def __call__(
+        self, pixels: Shaped[Tensor, "b c h w"], valid: Bool[Tensor, "b h w"]
+    ) -> Float[Tensor, "b k h w"]:
+        """Return heights, and after them the quantiles the model has."""
+        if self._scale is not None:
+            pixels = pixels.float() * self._scale
+        maps: Tensor = self._model(pixels, valid)
+        return maps
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeightProduct:
+    """How heights are stored: a band, or three with the ends of an interval.
+
+    Args:
+        dtype: stored type.
+        interval: makes the bands ``lower`` and ``upper``; None leaves them out.
+    """
+
+    dtype: HeightType = "float32"
+    interval: Interval | None = None
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The one file."""
+        names = ("height",) if self.interval is None else ("height", "lower", "upper")
+        is_whole = self.dtype == "uint16"
+        return (
+            Layer(
+                name="height",
+                count=len(names),
+                dtype=self.dtype,
+                nodata=float(_NONE) if is_whole else float("nan"),
+                descriptions=names,
+                units=("m",) * len(names),
+                scales=(1 / _CM,) * len(names) if is_whole else (),
+                offsets=(0.0,) * len(names) if is_whole else (),
+            ),
+        )
+
+    def stored(
+        self, values: Float[np.ndarray, "k h w"] | None, valid: Bool[np.ndarray, "h w"]
+    ) -> dict[str, Shaped[np.ndarray, "c h w"]]:
+        """Return the bands; heights below 0 are stored as 0, 0 m is a height."""
+        (layer,) = self.layers
+        empty = np.dtype(self.dtype).type(layer.nodata)
+        if values is None:
+            return {"height": np.full((layer.count, *valid.shape), empty)}
+        height = np.maximum(values[0], np.float32(0))
+        ends = () if self.interval is None else self.interval(height)
+        bands = np.stack([height, *ends]).astype(np.float32, copy=False)
+        if self.dtype == "uint16":
+            bands = np.clip(np.rint(bands * _CM), 0, _HIGHEST_CM).astype(np.uint16)
+        return {"height": np.where(valid, bands, empty)}
