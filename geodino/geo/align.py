@@ -180,7 +180,7 @@ def positions(
         a * column + b * row + c, d * column + e * row + f, errcheck=False
     )
     inverse = ~on.transform
-    if is_geographic(on.crs):
+    if is_geographic(on.crs) and not on.transform.is_identity:
         centre = (on.transform * (on.width / 2, on.height / 2))[0]
         with np.errstate(invalid="ignore"):
             x = x - 360 * np.round((x - centre) / 360)

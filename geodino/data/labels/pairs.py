@@ -79,6 +79,16 @@ def pair(images: TileIndex, labels: TileIndex, *, order: Order) -> Pairs:
     )
 
 
+def labelled_ground(images: TileIndex, labels: TileIndex, pairs: Pairs) -> NDArray[np.object_]:
+    """Return the part of every labelled image that labels cover, in longitude and latitude."""
+    of_images, of_labels = _outlines(images.tiles), _outlines(labels.tiles)
+    ground = np.empty(len(pairs.labelled), dtype=object)
+    for place, image in enumerate(pairs.labelled):
+        covered = shapely.union_all(of_labels[list(pairs.by_image[image])])
+        ground[place] = shapely.intersection(of_images[image], covered)
+    return ground
+
+
 def overlapping(
     one: NDArray[np.object_], other: NDArray[np.object_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
