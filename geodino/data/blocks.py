@@ -36,6 +36,9 @@ _MANY_SITES = 10
 _CHIP = 128
 """Pixels a side of the smallest block: smaller ones hold no chip."""
 
+_SCRAP = 1 / 20
+"""Part of a block below which cut ground is a scrap, not a block."""
+
 _BUFFER_SHARE = 1 / 20
 
 _ROUND = (5, 2, 1)
@@ -163,8 +166,10 @@ def _extents(sites: NDArray[np.object_]) -> list[float]:
 def _cut(sites: NDArray[np.object_], side_m: float, buffer_m: float, stretch: float) -> _Blocks:
     """Put whole sites in blocks, and cut those that are larger than one."""
     reach = buffer_m * stretch
-    near = _parts(shapely.union_all(shapely.buffer(sites, reach / 2 * _OUTSIDE, _SEGMENTS)))
-    joined = _owned(sites, near) if reach > 0 else sites
+    joined = sites
+    if reach > 0:
+        grown = shapely.buffer(sites, reach / 2 * _OUTSIDE, quad_segs=_SEGMENTS)
+        joined = _owned(sites, _parts(shapely.union_all(grown)))
     found: dict[tuple[int, int], list[shapely.Geometry]] = defaultdict(list)
     whole = 0
     for site, extent in zip(joined, _extents(joined), strict=True):
@@ -174,17 +179,8 @@ def _cut(sites: NDArray[np.object_], side_m: float, buffer_m: float, stretch: fl
             found[place].append(site)
             whole += 1
             continue
-        shapely.prepare(site)
-        columns = np.arange(west // side_m, east // side_m + 1).astype(int)
-        rows = np.arange(south // side_m, north // side_m + 1).astype(int)
-        column, row = (places.ravel() for places in np.meshgrid(columns, rows))
-        cells = shapely.box(
-            column * side_m, row * side_m, (column + 1) * side_m, (row + 1) * side_m
-        )
-        for i in np.flatnonzero(shapely.intersects(site, cells)):
-            part = _polygons(shapely.intersection(site, cells[i]))
-            if part.area > 0:
-                found[int(column[i]), int(row[i])].append(part)
+        for place, part in _cells(site, side_m):
+            found[place].append(part)
     places = sorted(found)
     return _Blocks(
         side_m=side_m,
@@ -193,6 +189,33 @@ def _cut(sites: NDArray[np.object_], side_m: float, buffer_m: float, stretch: fl
         ground=_array([shapely.union_all(found[place]) for place in places]),
         whole_sites=whole,
     )
+
+
+def _cells(site: shapely.Geometry, side_m: float) -> list[tuple[tuple[int, int], shapely.Geometry]]:
+    """Cut a site along the grid of blocks; scraps go to the block they share most of an edge with.
+
+    A block of its own for a strip of ground would take as much into the buffer as a whole one.
+    """
+    shapely.prepare(site)
+    west, south, east, north = site.bounds
+    columns = np.arange(west // side_m, east // side_m + 1).astype(int)
+    rows = np.arange(south // side_m, north // side_m + 1).astype(int)
+    column, row = (places.ravel() for places in np.meshgrid(columns, rows))
+    cells = shapely.box(column * side_m, row * side_m, (column + 1) * side_m, (row + 1) * side_m)
+    reached = np.flatnonzero(shapely.intersects(site, cells))
+    parts = _array([_polygons(shapely.intersection(site, cells[i])) for i in reached])
+    areas = shapely.area(parts)
+    large = np.flatnonzero(areas >= _SCRAP * side_m**2)
+    tree = shapely.STRtree(parts[large])
+    out = []
+    for i in np.flatnonzero(areas > 0):
+        near = np.sort(tree.query(parts[i], predicate="dwithin", distance=1e-6 * side_m))
+        home = i
+        if i not in large and near.size:
+            edges = shapely.length(shapely.intersection(parts[i], parts[large[near]]))
+            home = large[near[edges.argmax()]]
+        out.append(((int(column[reached[home]]), int(row[reached[home]])), parts[i]))
+    return out
 
 
 def _assigned(blocks: _Blocks, config: SplitConfig) -> list[SplitName]:
@@ -239,7 +262,9 @@ def _with_buffer(
         if reach > 0:
             near = tree.query(ground[i], predicate="dwithin", distance=reach)
             near = np.sort(near[names[near] != name])
-            zone = shapely.union_all(shapely.buffer(ground[near], reach * _OUTSIDE, _SEGMENTS))
+            zone = shapely.union_all(
+                shapely.buffer(ground[near], reach * _OUTSIDE, quad_segs=_SEGMENTS)
+            )
             used = _polygons(shapely.difference(ground[i], zone))
             unused = _polygons(shapely.intersection(ground[i], zone))
         rows += [(str(w), site, g) for w, g in ((name, used), (BUFFER, unused)) if g.area > 0]

@@ -39,7 +39,7 @@ class LabelsConfig(Config):
 
     kind: Literal["auto", "rasters", "footprints"] = "auto"
     """Whether labels are ``rasters`` or ``footprints`` (points or polygons in a vector file).
-    ``auto``: vector files by their ending, everything else as rasters."""
+    ``auto``: vector files by their ending (``.geojson`` is one), everything else as rasters."""
 
     unit: HeightUnit | None = None
     """Unit of the heights. ``null``: what the files declare; refused where they do not. Open-Canopy

@@ -301,7 +301,7 @@ def _chosen(
         keep &= passed
         if not keep.any():
             raise SourceError(f"{key} = {wanted} lets none of the {len(frame)} footprints through.")
-        notes.append(f"{keep.sum()} of {len(frame)} footprints pass {key} = {wanted}")
+        notes.append(f"{passed.sum()} of {len(frame)} footprints pass {key} = {wanted}")
     return keep, notes
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import NDArray
 
 from geodino.data.labels.config import HeightUnit
@@ -87,7 +86,7 @@ class HeightSurvey:
 
 
 def survey(
-    heights: Sequence[tuple[str, Float[np.ndarray, "labels"]]],
+    heights: Sequence[tuple[str, NDArray[np.float64]]],
     *,
     looked_at: int,
     of: int,
