@@ -61,41 +61,110 @@ def columns(tiles: Sequence[Tile]) -> dict[str, list[Any]]:
     }
 
 
-def _in_area(tiles: Sequence[Tile], path: str) -> NDArray[np.bool_]:
-    frame = read_area(path, option="data.aoi")
+def area_of(path: str, *, key: str) -> Any:
+    """Return the union of the geometries of a vector file, in longitude and latitude.
+
+    Raises:
+        SourceError: naming the option ``key``, if the file is missing, unreadable or empty.
+    """
+    frame = read_area(path, option=key)
     area = frame.to_crs("EPSG:4326").union_all()
     shapely.prepare(area)
-    places = [tile.grid.footprint_wgs84() for tile in tiles]
-    return np.array([place is not None and area.intersects(place) for place in places], dtype=bool)
+    return area
 
 
-def _in_time(tiles: Sequence[Tile], interval: str) -> NDArray[np.bool_]:
+def in_time(
+    whens: Sequence[str | None], names: Sequence[str], interval: str, *, key: str
+) -> NDArray[np.bool_]:
+    """Return which ISO 8601 times lie in ``START/END``; unknown ones do not.
+
+    Args:
+        whens: the times.
+        names: what each belongs to, for messages.
+        interval: in ISO 8601, ``..`` for an open end; a day without a time ends with the day.
+        key: the option, for messages.
+
+    Raises:
+        SourceError: the interval or a time cannot be read.
+    """
     parts = interval.split("/")
     if len(parts) != 2:
-        raise SourceError(
-            f"data.datetime: {interval!r} is not START/END, e.g. 2020-01-01/2020-12-31."
-        )
-    start, end = _moment(parts[0], interval), _moment(parts[1], interval)
+        raise SourceError(f"{key}: {interval!r} is not START/END, e.g. 2020-01-01/2020-12-31.")
+    start, end = (_moment(part, interval, key) for part in parts)
     if end is not None and _is_whole_day(parts[1].strip()):
         end += timedelta(days=1) - datetime.resolution
-    whens = [_moment(tile.datetime, tile.path) if tile.datetime else None for tile in tiles]
+    known = [
+        _moment(when, name, key) if when else None for when, name in zip(whens, names, strict=True)
+    ]
     return np.array(
         [
             when is not None and (start is None or when >= start) and (end is None or when <= end)
-            for when in whens
+            for when in known
         ],
         dtype=bool,
     )
 
 
-def _moment(text: str, whole: str) -> datetime | None:
+def condition(frame: Any, text: str, *, key: str, example: str) -> NDArray[np.bool_]:
+    """Return the rows of a pandas table that meet a condition on its columns.
+
+    Args:
+        frame: the table.
+        text: the condition, as ``pandas.DataFrame.query`` reads it.
+        key: the option, for messages.
+        example: a condition that could be meant, for messages.
+
+    Raises:
+        SourceError: an unknown column, or no condition.
+    """
+    import pandas as pd
+
+    if "@" in text or "__" in text:
+        raise SourceError(f"{key}: {text!r} may name columns and values only.")
+    try:
+        found = frame.eval(text, engine="python")
+    except pd.errors.UndefinedVariableError as error:
+        name = str(error).split("'")[1]
+        raise SourceError(
+            f"{key}: there is no column {name!r}.{suggest(name, frame.columns)} "
+            f"Columns: {', '.join(frame.columns)}."
+        ) from None
+    except _NOT_UNDERSTOOD as error:
+        raise SourceError(
+            f"{key}: {text!r} cannot be understood ({error}). An example: {example}."
+        ) from None
+    values = np.asarray(found)
+    if values.dtype != bool or values.shape != (len(frame),):
+        raise SourceError(f"{key}: {text!r} is no condition: it gives {values.dtype}.")
+    return values
+
+
+def _in_area(tiles: Sequence[Tile], path: str) -> NDArray[np.bool_]:
+    area = area_of(path, key="data.aoi")
+    places = [tile.grid.footprint_wgs84() for tile in tiles]
+    return np.array([place is not None and area.intersects(place) for place in places], dtype=bool)
+
+
+def _in_time(tiles: Sequence[Tile], interval: str) -> NDArray[np.bool_]:
+    whens, names = [tile.datetime for tile in tiles], [tile.path for tile in tiles]
+    return in_time(whens, names, interval, key="data.datetime")
+
+
+def _where(tiles: Sequence[Tile], text: str) -> NDArray[np.bool_]:
+    import pandas as pd
+
+    frame = pd.DataFrame(columns(tiles))
+    return condition(frame, text, key="data.where", example="gsd_x_m < 1 and width >= 512")
+
+
+def _moment(text: str, whole: str, key: str) -> datetime | None:
     if text.strip() in _OPEN:
         return None
     try:
         when = datetime.fromisoformat(text.strip())
     except ValueError:
         raise SourceError(
-            f"data.datetime: {text!r} in {whole!r} is no ISO 8601 time, e.g. 2020-07-01."
+            f"{key}: {text!r} in {whole!r} is no ISO 8601 time, e.g. 2020-07-01."
         ) from None
     return when if when.tzinfo else when.replace(tzinfo=UTC)
 
@@ -106,31 +175,6 @@ def _is_whole_day(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _where(tiles: Sequence[Tile], condition: str) -> NDArray[np.bool_]:
-    import pandas as pd
-
-    frame = pd.DataFrame(columns(tiles))
-    if "@" in condition or "__" in condition:
-        raise SourceError(f"data.where: {condition!r} may name columns and values only.")
-    try:
-        found = frame.eval(condition, engine="python")
-    except pd.errors.UndefinedVariableError as error:
-        name = str(error).split("'")[1]
-        raise SourceError(
-            f"data.where: there is no column {name!r}.{suggest(name, frame.columns)} "
-            f"Columns: {', '.join(frame.columns)}."
-        ) from None
-    except _NOT_UNDERSTOOD as error:
-        raise SourceError(
-            f"data.where: {condition!r} cannot be understood ({error}). An example: "
-            "gsd_x_m < 1 and width >= 512."
-        ) from None
-    values = np.asarray(found)
-    if values.dtype != bool or values.shape != (len(tiles),):
-        raise SourceError(f"data.where: {condition!r} is no condition: it gives {values.dtype}.")
-    return values
 
 
 def _hint(name: str, tiles: Sequence[Tile]) -> str:
