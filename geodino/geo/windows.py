@@ -34,6 +34,11 @@ class Window:
         """Row and column slices, to cut the window out of an array ``[..., height, width]``."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
+    @property
+    def corner(self) -> "Window":
+        """The first pixel."""
+        return Window(self.top, self.left, min(self.height, 1), min(self.width, 1))
+
     def contains(self, other: "Window") -> bool:
         """Whether every pixel of ``other`` lies inside."""
         return (

@@ -23,12 +23,14 @@ class JobProgress:
         what: what is counted, in the plural.
         total: how many there are.
         quiet: show nothing.
+        unit: how many are counted as one of ``what``.
     """
 
-    def __init__(self, what: str, total: int, *, quiet: bool) -> None:
+    def __init__(self, what: str, total: int, *, quiet: bool, unit: int = 1) -> None:
         self._what = what
-        self._total = total
-        self._done = 0
+        self._unit = unit
+        self._total = total / unit
+        self._done = 0.0
         self._start = self._said = time.monotonic()
         self._quiet = quiet
         self._bar: Progress | None = None
@@ -50,16 +52,16 @@ class JobProgress:
 
     def advance(self, count: int = 1) -> None:
         """Count ``count`` more as done."""
-        self._done += count
+        self._done += count / self._unit
         now = time.monotonic()
         rate = self._done / max(now - self._start, 1e-9)
         if self._bar is not None:
-            self._bar.update(self._task, advance=count, rate=f"{rate:.0f} {self._what}/s")
+            self._bar.update(self._task, advance=count / self._unit, rate=f"{_short(rate)} {self._what}/s")
         elif not self._quiet and now - self._said > _LINE_EVERY_S:
             self._said = now
             left = (self._total - self._done) / rate
             sys.stderr.write(
-                f"{self._done:,} of {self._total:,} {self._what}, {rate:.0f} a second, "
+                f"{_short(self._done)} of {_short(self._total)} {self._what}, {_short(rate)} a second, "
                 f"about {left:.0f} s left\n"
             )
 
@@ -71,3 +73,7 @@ class JobProgress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:.3g}"

@@ -41,6 +41,9 @@ class Meeting:
     accept: tuple[Accept, ...] = ()
     """Differences from the training data that are taken as they are."""
 
+    gsd_m: float | None = None
+    """Ground sampling distance the model is shown; None is the raster's own."""
+
     chip: int | None = None
     """Side of a chip, pixels; None is that of the crops the model was trained on."""
 
@@ -238,7 +241,7 @@ def offer_of(
         source=raster.name,
         bands=bands,
         dtype=dtype,
-        gsd_m=raster.grid.gsd_m,
+        gsd_m=raster.grid.gsd_m if how.gsd_m is None else (how.gsd_m, how.gsd_m),
         percentiles=value_range(raster) if fits else None,
         is_chosen=how.bands is not None,
         scale=how.scale,
