@@ -23,6 +23,7 @@ from geodino.cli.options import (
     show,
     words,
 )
+from geodino.cli.predict import predict
 from geodino.errors import GeodinoError, SourceError
 
 app = typer.Typer(
@@ -94,6 +95,7 @@ def pretrain(
 
 
 app.command()(distill)
+app.command()(predict)
 
 
 @app.command()

@@ -25,7 +25,9 @@ from geodino.io.cog.parts import PartsWriter, SupertileWriter
 class Product(Protocol):
     """What is stored of predictions."""
 
-    layers: tuple[Layer, ...]
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The files, each of some bands."""
 
     def stored(
         self, values: Float[np.ndarray, "k h w"] | None, valid: Bool[np.ndarray, "h w"]

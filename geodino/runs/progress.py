@@ -56,7 +56,9 @@ class JobProgress:
         now = time.monotonic()
         rate = self._done / max(now - self._start, 1e-9)
         if self._bar is not None:
-            self._bar.update(self._task, advance=count / self._unit, rate=f"{_short(rate)} {self._what}/s")
+            self._bar.update(
+                self._task, advance=count / self._unit, rate=f"{_short(rate)} {self._what}/s"
+            )
         elif not self._quiet and now - self._said > _LINE_EVERY_S:
             self._said = now
             left = (self._total - self._done) / rate

@@ -14,6 +14,9 @@ from geodino.runs.sources import Meeting, rfc3339
 _NAMED = 20
 """Rasters that a recorded command names."""
 
+HEIGHT_TYPES: dict[str, HeightType] = {name: name for name in get_args(HeightType)}
+SYMMETRIES: dict[str, Symmetries] = {name: name for name in get_args(Symmetries)}
+
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _SIZE = re.compile(r"\s*([0-9.]+)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
 
@@ -33,8 +36,8 @@ class PredictJob:
     """Ground sampling distance the model sees; None is the raster's own."""
 
     aoi: Path | None = None
-    dtype: HeightType = "float32"
-    symmetries: Symmetries = "none"
+    dtype: str = "float32"
+    symmetries: str = "none"
     interval: bool = True
     """Whether the ends of the interval become bands, where the model has one."""
 
@@ -77,8 +80,8 @@ class PredictJob:
                 "ending)."
             )
         for option, value, known in (
-            ("--dtype", self.dtype, get_args(HeightType)),
-            ("--symmetries", self.symmetries, get_args(Symmetries)),
+            ("--dtype", self.dtype, HEIGHT_TYPES),
+            ("--symmetries", self.symmetries, SYMMETRIES),
         ):
             if value not in known:
                 raise RecipeError(f"{option} {value}: choose {' or '.join(known)}.")

@@ -118,9 +118,7 @@ def plan(
         "aoi": None if job.aoi is None else hashlib.sha256(job.aoi.read_bytes()).hexdigest(),
     }
     product = task.product(job)
-    return [
-        _map(job, source, predictor, product, facts, _file(job, source)) for source in sources
-    ]
+    return [_map(job, source, predictor, product, facts, _file(job, source)) for source in sources]
 
 
 def _file(job: PredictJob, source: Source) -> Path:

@@ -19,7 +19,7 @@ from geodino.io.cog.assemble import Assembled, assemble
 from geodino.io.cog.parts import PartsWriter
 from geodino.io.raster import HandlePool
 from geodino.runs.device import choose_device
-from geodino.runs.predict.about import finish, tags
+from geodino.runs.predict.about import committed_of, finish, tags
 from geodino.runs.predict.job import PredictJob
 from geodino.runs.predict.maps import JOB_TAG, Map, plan, share
 from geodino.runs.predict.memory import columns_for, default_limit, need, used_memory

@@ -11,10 +11,10 @@ from geodino.geo.contract import InputContract
 from geodino.infer.engine import Predictor
 from geodino.infer.heights import HeightPredictor, HeightProduct
 from geodino.infer.symmetries import Symmetric
-from geodino.models.canopy_open import is_canopy, open_canopy
 from geodino.models.canopy_folder import LoadedCanopy
+from geodino.models.canopy_open import is_canopy, open_canopy
 from geodino.runs.models import tensors_hash
-from geodino.runs.predict.job import PredictJob
+from geodino.runs.predict.job import HEIGHT_TYPES, SYMMETRIES, PredictJob
 
 _BATCH_PIXELS = {"cpu": 512 * 512, "cuda": 2048 * 2048}
 """Pixels of a batch: enough to keep the device busy."""
@@ -99,7 +99,9 @@ class Task:
     def predictor(self, device: torch.device, job: PredictJob) -> Predictor:
         """Return the model on its device."""
         heights = HeightPredictor(self.canopy.model, device=device, scale=job.how.scale)
-        return heights if job.symmetries == "none" else Symmetric(heights, job.symmetries)
+        return (
+            heights if job.symmetries == "none" else Symmetric(heights, SYMMETRIES[job.symmetries])
+        )
 
     def group(self, device: torch.device, job: PredictJob, *, chip: int) -> int:
         """Return how many chips are computed together: part of the result, to the last bit."""
@@ -108,7 +110,7 @@ class Task:
 
     def product(self, job: PredictJob) -> HeightProduct:
         """Return what is stored."""
-        return HeightProduct(dtype=job.dtype)
+        return HeightProduct(dtype=HEIGHT_TYPES[job.dtype])
 
     def _made(self, name: str, default: int) -> int:
         """Return what the model was made with."""
