@@ -217,6 +217,9 @@ def _join(
     """Write the files; return what is to be told of them."""
     seams, empty, written = SeamSums(), [], []
     for one in maps:
+        if not one.numbers:
+            empty.append(one.source.path)
+            continue
         committed = committed_of(one)
         about = tags(one, job, task, committed)
         made = assemble(

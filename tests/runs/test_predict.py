@@ -1,0 +1,348 @@
+"""`geodino predict`: the same map however it is made, what it says, and what is refused."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import shapely
+import torch
+from canopy_support import save_small_canopy
+from rasterio.transform import from_origin
+from rio_cogeo.cogeo import cog_validate
+from tests_support import textured, write_tile
+from typer.testing import CliRunner
+
+from geodino.cli.main import app
+from geodino.errors import CheckpointError, ContractError, RecipeError, RunError, SourceError
+from geodino.models.canopy_open import open_canopy
+from geodino.runs.predict import PredictJob, predict
+from geodino.runs.predict.job import parse_memory, parse_shard
+from geodino.runs.sources import Meeting
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_small_canopy(tmp_path_factory.mktemp("models") / "small")
+
+
+def scene(height, width, seed=0):
+    return np.tile(textured(seed), (1, -(-height // 96), -(-width // 96)))[:, :height, :width]
+
+
+@pytest.fixture(scope="module")
+def tile(tmp_path_factory):
+    """A scene of 4 supertiles and more, with a hole and a collar of nodata."""
+    pixels = np.maximum(scene(420, 350), 1)
+    pixels[:, 200:260, 100:300] = 0
+    pixels[:, :, :40] = 0
+    return write_tile(tmp_path_factory.mktemp("scenes") / "scene.tif", pixels, nodata=0)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    """Blocks of 64 and supertiles of 128 pixels, so that a small scene has many."""
+    monkeypatch.setattr("geodino.io.cog.layout.BLOCK", 64)
+    monkeypatch.setattr("geodino.io.cog.layout.LARGEST_SIDE", 128)
+
+
+def run(model, out, *rasters, **options):
+    job = PredictJob(
+        rasters=tuple(map(str, rasters)), model=str(model), out=out, quiet=True, device="cpu",
+        **options,
+    )  # fmt: skip
+    return predict(job)
+
+
+@pytest.fixture(scope="module")
+def whole(model, tile, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("geodino.io.cog.layout.BLOCK", 64)
+        patch.setattr("geodino.io.cog.layout.LARGEST_SIDE", 128)
+        out = tmp_path_factory.mktemp("maps") / "map.tif"
+        facts = run(model, out, tile)
+    return out, facts
+
+
+def test_the_map_lies_on_the_raster_and_says_what_it_is(model, tile, whole):
+    out, facts = whole
+    with rasterio.open(out) as found, rasterio.open(tile) as source:
+        assert (found.crs, found.transform) == (source.crs, source.transform)
+        assert found.shape == source.shape
+        assert found.descriptions == ("height",)
+        assert found.units == ("m",)
+        assert np.isnan(found.nodata)
+        np.testing.assert_array_equal(np.isfinite(found.read(1)), source.read_masks(1) > 0)
+        tags = found.tags()
+        assert found.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert found.tags(1)["STATISTICS_MINIMUM"] == f"{np.nanmin(found.read(1)):.9g}"
+    assert tags["GEODINO_CHIP_SIZE"] == "64"
+    assert tags["GEODINO_OVERLAP"] == "16"
+    assert tags["GEODINO_SOURCE"] == "scene.tif"
+    assert str(tile) in tags["GEODINO_COMMAND"]
+    assert cog_validate(out, strict=True, quiet=True) == (True, [], [])
+    assert 0 < facts["seam_score"] < 1.2
+    assert not out.with_name("map.tif.parts").exists()
+
+
+def test_the_middle_of_a_chip_has_the_heights_of_the_model(model, tile, whole):
+    with rasterio.open(tile) as source:
+        pixels = torch.from_numpy(source.read()[:, 96 + 48 : 208, 48 + 48 : 160])
+    with torch.inference_mode():
+        heights = open_canopy(model).model.heights(pixels[None])[0]
+    with rasterio.open(whole[0]) as found:
+        middle = found.read(1)[144 + 12 : 208 - 12, 96 + 12 : 160 - 12]
+    np.testing.assert_allclose(middle, heights[12:-12, 12:-12], rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_shards_give_the_bytes_of_the_whole(model, tile, whole, tmp_path, count):
+    out = tmp_path / "map.tif"
+    command = {"rasters": (str(tile),), "model": str(model), "out": out}
+    for number in range(1, count + 1):
+        run(model, out, tile, shard=(number, count))
+        assert not out.exists()
+    run(model, out, tile, assemble=True)
+    assert pixels_of(out) == pixels_of(whole[0])
+    assert command["out"].parent.joinpath("map.tif").stat().st_size > 0
+    assert run(model, out, tile, resume=True)["maps"] == 0  # it is there, whole
+
+
+def pixels_of(path):
+    """Everything but the command, which names the output."""
+    with rasterio.open(path) as found:
+        tags = {k: v for k, v in found.tags().items() if k != "GEODINO_COMMAND"}
+        return found.read().tobytes(), sorted(tags.items()), found.tags(1)
+
+
+@pytest.mark.parametrize("memory", ["little", "much"])
+def test_the_memory_limit_changes_no_pixel(model, tile, whole, tmp_path, memory, monkeypatch):
+    monkeypatch.setattr(
+        "geodino.runs.predict.run.columns_for", lambda *a, **k: 1 if memory == "little" else 9
+    )
+    run(model, tmp_path / "map.tif", tile)
+    assert pixels_of(tmp_path / "map.tif") == pixels_of(whole[0])
+
+
+def test_too_little_memory_is_refused_with_what_is_needed(model, tile, tmp_path):
+    with pytest.raises(RunError, match=r"--max-memory 10 MiB is too little.* MiB are needed"):
+        run(model, tmp_path / "map.tif", tile, max_memory=10 << 20)
+
+
+def test_an_area_changes_no_pixel_in_it(model, tile, whole, tmp_path):
+    with rasterio.open(tile) as source:
+        left, top = source.transform @ (50, 220)
+        right, bottom = source.transform @ (310, 400)
+        corners = [(left, top), (right, top), (left, bottom)]
+        frame = geopandas.GeoDataFrame(geometry=[shapely.Polygon(corners)], crs=source.crs)
+    frame.to_crs("EPSG:4326").to_file(tmp_path / "area.geojson")
+    facts = run(model, tmp_path / "part.tif", tile, aoi=tmp_path / "area.geojson")
+    assert facts["maps"] == 1
+    with rasterio.open(tmp_path / "part.tif") as part, rasterio.open(whole[0]) as all_of_it:
+        found, expected = part.read(1), all_of_it.read(1)
+    inside = np.isfinite(found)
+    assert 0.2 < inside[220:400, 50:310].mean() < 0.6
+    assert not inside[:219].any()
+    np.testing.assert_array_equal(found[inside], expected[inside])
+
+
+def test_an_area_elsewhere_is_refused(model, tile, tmp_path):
+    frame = geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:4326")
+    frame.to_file(tmp_path / "area.geojson")
+    with pytest.raises(SourceError, match="no valid pixel in the area"):
+        run(model, tmp_path / "map.tif", tile, aoi=tmp_path / "area.geojson")
+    assert not list(tmp_path.glob("map*"))
+
+
+def test_centimetres_are_the_metres_rounded(model, tile, whole, tmp_path):
+    run(model, tmp_path / "cm.tif", tile, dtype="uint16")
+    with rasterio.open(tmp_path / "cm.tif") as found, rasterio.open(whole[0]) as metres:
+        stored, height = found.read(1), metres.read(1)
+        assert (found.nodata, found.scales, found.units) == (65535, (0.01,), ("m",))
+    valid = np.isfinite(height)
+    np.testing.assert_array_equal(stored != 65535, valid)
+    np.testing.assert_array_equal(stored[valid], np.rint(height[valid] * 100))
+
+
+def test_a_model_may_see_another_resolution(model, tile, tmp_path):
+    coarse = tmp_path / "fine.tif"
+    with rasterio.open(tile) as source:
+        profile = source.profile | {"transform": from_origin(500_000, 5_400_000, 0.2, 0.2)}
+        with rasterio.open(coarse, "w", **profile) as target:
+            target.write(source.read())
+    with pytest.raises(ContractError, match="a pixel of the file is 0.2 m"):
+        run(model, tmp_path / "map.tif", coarse)
+    run(model, tmp_path / "map.tif", coarse, gsd_m=0.6)
+    with rasterio.open(tmp_path / "map.tif") as found, rasterio.open(coarse) as source:
+        assert found.shape == source.shape
+        np.testing.assert_array_equal(np.isfinite(found.read(1)), source.read_masks(1) > 0)
+        assert found.tags()["GEODINO_GSD"] == "0.6"
+
+
+def test_flips_and_turns_are_the_mean_over_orientations(model, tmp_path):
+    pixels = scene(64, 64, seed=3)
+    run(model, tmp_path / "map.tif", write_tile(tmp_path / "a.tif", pixels), symmetries="turns")
+    ways, image = open_canopy(model).model, torch.from_numpy(pixels)[None]
+    with torch.inference_mode():
+        every = []
+        for turn in range(4):
+            for mirror in (False, True):
+                seen = torch.rot90(image.flip(-1) if mirror else image, turn, (-2, -1))
+                back = torch.rot90(ways.heights(seen), -turn, (-2, -1))
+                every.append(back.flip(-1) if mirror else back)
+    with rasterio.open(tmp_path / "map.tif") as found:
+        np.testing.assert_allclose(found.read(1), torch.stack(every).mean(dim=0)[0], rtol=1e-4)
+
+
+def test_many_rasters_become_a_folder_of_maps(model, tmp_path):
+    for number in range(3):
+        write_tile(tmp_path / "in" / f"t{number}.tif", scene(96, 80, seed=number))
+    write_tile(tmp_path / "in" / "empty.tif", np.zeros((3, 40, 40), dtype=np.uint8), nodata=0)
+    with pytest.raises(RecipeError, match="holds one map, but 4 rasters"):
+        run(model, tmp_path / "map.tif", tmp_path / "in")
+    for number in (1, 2, 3):
+        run(model, tmp_path / "out", tmp_path / "in", shard=(number, 3))
+    facts = run(model, tmp_path / "out", tmp_path / "in", assemble=True)
+    assert facts["maps"] == 3
+    assert facts["empty"] == [str(tmp_path / "in" / "empty.tif")]
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.tif")) == ["t0.tif", "t1.tif", "t2.tif"]
+
+
+def test_what_is_there_is_not_replaced_unasked(model, tmp_path):
+    tile = write_tile(tmp_path / "a.tif", scene(64, 64))
+    out = tmp_path / "map.tif"
+    out.write_text("mine")
+    with pytest.raises(RunError, match="exists: nothing was changed"):
+        run(model, out, tile)
+    out.unlink()
+    run(model, out, tile, shard=(1, 1))
+    with pytest.raises(RunError, match="holds parts of this map from before"):
+        run(model, out, tile)
+    with pytest.raises(RunError, match="dtype|another"):
+        run(model, out, tile, resume=True, dtype="uint16")
+    run(model, out, tile, overwrite=True)
+    assert rasterio.open(out).shape == (64, 64)
+
+
+def test_a_raster_that_changed_meanwhile_is_noticed(model, tmp_path):
+    pixels = scene(300, 300)
+    tile = write_tile(tmp_path / "a.tif", pixels)
+    out = tmp_path / "map.tif"
+    run(model, out, tile, shard=(1, 2))
+    write_tile(tile, pixels)  # the same pixels in a new file
+    run(model, out, tile, shard=(1, 2))
+    pixels[:, 10, 20] += 1
+    write_tile(tile, pixels)
+    with pytest.raises(RunError, match=r"has changed since .* rows 0 to 127, columns 0 to 127"):
+        run(model, out, tile, shard=(2, 2))
+
+
+def test_a_damaged_raster_keeps_what_was_done(model, tmp_path, whole, tile):
+    content = tile.read_bytes()
+    broken = tmp_path / "scene.tif"
+    broken.write_bytes(content)
+    out = tmp_path / "map.tif"
+    run(model, out, broken, shard=(1, 3))
+    kept = len((tmp_path / "map.tif.parts" / "1-of-3.jsonl").read_text().splitlines())
+    with broken.open("r+b") as handle:
+        handle.truncate(len(content) // 2)
+    with pytest.raises(SourceError, match="cut off"):
+        run(model, out, broken, resume=True)
+    broken.write_bytes(content)
+    run(model, out, broken, resume=True)
+    assert kept > 3
+    assert pixels_of(out) == pixels_of(whole[0])
+
+
+def test_rasters_that_do_not_fit_are_refused_before_anything_is_computed(model, tmp_path):
+    tile = write_tile(tmp_path / "two.tif", scene(64, 64)[:2])
+    with pytest.raises(ContractError, match="lacks 1"):
+        run(model, tmp_path / "map.tif", tile)
+    good = write_tile(tmp_path / "a.tif", scene(64, 64))
+    for options, words in (
+        ({"how": Meeting(chip=60)}, "--chip 60"),
+        ({"overlap": 40}, "--overlap 40"),
+        ({"dtype": "int8"}, "--dtype int8"),
+        ({"symmetries": "some"}, "--symmetries some"),
+        ({"gsd_m": -1.0}, "--gsd -1"),
+        ({"assemble": True, "resume": True}, "--assemble"),
+    ):
+        with pytest.raises(RecipeError, match=words):
+            run(model, tmp_path / "map.tif", good, **options)
+    with pytest.raises(RecipeError, match="FILE.tif"):
+        run(model, tmp_path / "map.png", good)
+
+
+def test_shards_that_lack_are_named(model, tile, tmp_path):
+    run(model, tmp_path / "map.tif", tile, shard=(1, 2))
+    with pytest.raises(RunError, match="supertiles are missing"):
+        run(model, tmp_path / "map.tif", tile, assemble=True)
+
+
+def test_a_backbone_without_a_head_is_refused(debug_run, tile, tmp_path):
+    with pytest.raises(CheckpointError, match="holds a backbone and no head"):
+        run(debug_run, tmp_path / "map.tif", tile)
+
+
+def test_sizes_and_shards_are_read_as_people_write_them():
+    assert parse_memory("2GB") == 2 * 10**9
+    assert parse_memory("1.5 GiB") == 3 * 2**29
+    assert parse_memory("800m") == 800 * 10**6
+    assert parse_memory(None) is None
+    assert parse_shard("2/8") == (2, 8)
+    for text in ("", "lots", "2XB", "-1GB"):
+        with pytest.raises(RecipeError, match="--max-memory"):
+            parse_memory(text)
+    for text in ("0/3", "4/3", "1", "a/b"):
+        with pytest.raises(RecipeError, match="--shard"):
+            parse_shard(text)
+
+
+def test_the_command_maps_a_raster(model, tile, whole, tmp_path):
+    arguments = ["predict", str(tile), "--model", str(model), "--out", str(tmp_path / "map.tif")]
+    found = CliRunner().invoke(app, [*arguments, "--device", "cpu"])
+    assert found.exit_code == 0, found.output
+    assert pixels_of(tmp_path / "map.tif") == pixels_of(whole[0])
+
+
+def test_kill_9_and_resume_give_the_bytes_of_the_whole(model, tile, whole, tmp_path):
+    out = tmp_path / "map.tif"
+    job = (
+        "import geodino.io.cog.layout as layout; layout.BLOCK, layout.LARGEST_SIDE = 64, 128\n"
+        "from pathlib import Path\n"
+        "from geodino.runs.predict import PredictJob, predict\n"
+        f"predict(PredictJob(rasters=({str(tile)!r},), model={str(model)!r}, "
+        f"out=Path({str(out)!r}), device='cpu', quiet=True, resume=True))\n"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    journal = tmp_path / "map.tif.parts" / "1-of-1.jsonl"
+    for lines in (2, 9):
+        process = subprocess.Popen([sys.executable, "-c", job], env=environment)
+        deadline = time.monotonic() + 120
+        while _lines(journal) < lines and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert _lines(journal) >= lines
+    subprocess.run([sys.executable, "-c", job], check=True, env=environment)
+    assert pixels_of(out) == pixels_of(whole[0])
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_a_dry_run_writes_nothing(model, tile, tmp_path):
+    job = PredictJob(
+        rasters=(str(tile),), model=str(model), out=tmp_path / "map.tif", quiet=True, dry_run=True
+    )
+    assert "64 px" in predict(job)["chips"]
+    assert "overwrite" in replace(job, overwrite=True).__dataclass_fields__
+    assert not list(tmp_path.iterdir())
