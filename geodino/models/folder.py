@@ -116,8 +116,8 @@ def save_model(
         stride=backbone.patch_size,
     )
     files.write_text(folder / README, page)
-    _save_tensors(folder / HEADS, _extras(backbone, heads))
-    _save_tensors(folder / WEIGHTS, backbone.trunk.state_dict())
+    save_tensors(folder / HEADS, _extras(backbone, heads))
+    save_tensors(folder / WEIGHTS, backbone.trunk.state_dict())
     files.write_json(folder / CONFIG, _timm_config(backbone, contract, config, head_configs, card))
 
 
@@ -142,7 +142,9 @@ def load_model(folder: Path | str) -> LoadedModel:
     folder = Path(folder)
     ours = _ours(folder)
     try:
-        contract = InputContract.from_json(_text(folder / CONTRACT), source=str(folder / CONTRACT))
+        contract = InputContract.from_json(
+            read_text(folder / CONTRACT), source=str(folder / CONTRACT)
+        )
     except ContractError as error:
         raise CheckpointError(str(error)) from error
     try:
@@ -158,8 +160,8 @@ def load_model(folder: Path | str) -> LoadedModel:
     backbone = assemble(config, mean=contract.mean, std=contract.std)
     materialise(backbone)
     heads = {name: ProjectionHead(backbone.dim, c) for name, c in head_configs.items()}
-    _load_tensors(folder / WEIGHTS, backbone.trunk.state_dict())
-    _load_tensors(folder / HEADS, _extras(backbone, heads))
+    load_tensors(folder / WEIGHTS, backbone.trunk.state_dict())
+    load_tensors(folder / HEADS, _extras(backbone, heads))
     return LoadedModel(
         backbone=backbone.eval(),
         heads=heads,
@@ -228,7 +230,7 @@ def _timm_config(
 def _ours(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
-        config = json.loads(_text(path))
+        config = json.loads(read_text(path))
         ours = config[_OURS]
     except json.JSONDecodeError as error:
         raise CheckpointError(
@@ -244,7 +246,12 @@ def _ours(folder: Path) -> dict[str, Any]:
     return ours
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read a text file of a model folder.
+
+    Raises:
+        CheckpointError: it is not there.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -254,7 +261,7 @@ def _text(path: Path) -> str:
         ) from error
 
 
-def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors; without any, remove what an earlier model left there."""
     if not tensors:
         path.unlink(missing_ok=True)
@@ -263,14 +270,24 @@ def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     files.write_with(path, lambda temporary: save_file(whole, temporary, {"format": "pt"}))
 
 
-def _load_tensors(path: Path, targets: Mapping[str, Tensor]) -> None:
-    """Copy a file's tensors into ``targets`` one by one; names and shapes must match exactly."""
+def load_tensors(path: Path, targets: Mapping[str, Tensor], *, described_in: str = CONFIG) -> None:
+    """Copy a file's tensors into ``targets`` one by one; names and shapes must match exactly.
+
+    Args:
+        path: a safetensors file; it may be absent where nothing is wanted of it.
+        targets: by the names in the file.
+        described_in: the file beside it that says what it should hold.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds something else.
+    """
     if not targets and not path.exists():
         return
     try:
         with safe_open(path, framework="pt") as stored:
             shapes = {k: tuple(stored.get_slice(k).get_shape()) for k in stored.keys()}  # noqa: SIM118
-            _check(path, shapes, {k: tuple(v.shape) for k, v in targets.items()})
+            wanted = {k: tuple(v.shape) for k, v in targets.items()}
+            _check(path, shapes, wanted, described_in=described_in)
             with torch.no_grad():
                 for name, target in targets.items():
                     target.copy_(stored.get_tensor(name))
@@ -286,7 +303,11 @@ def _load_tensors(path: Path, targets: Mapping[str, Tensor]) -> None:
 
 
 def _check(
-    path: Path, found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]
+    path: Path,
+    found: Mapping[str, tuple[int, ...]],
+    wanted: Mapping[str, tuple[int, ...]],
+    *,
+    described_in: str,
 ) -> None:
     missing, orphans = wanted.keys() - found.keys(), found.keys() - wanted.keys()
     wrong = [k for k in wanted.keys() & found.keys() if wanted[k] != found[k]]
@@ -301,6 +322,6 @@ def _check(
         first = min(wrong)
         parts.append(f"{first} has shape {found[first]} where the model has {wanted[first]}")
     raise CheckpointError(
-        f"{path} does not fit the model its {CONFIG} describes: {'; '.join(parts)}. The files of "
+        f"{path} does not fit the model its {described_in} describes: {'; '.join(parts)}. The files of "
         "the folder belong to different models; export the run again."
     )

@@ -27,6 +27,7 @@ _WANTED = (
     CONTRACT,
     LINEAGE,
     "README.md",
+    "canopy.json",
     "*.safetensors",
     "*.index.json",
 )
@@ -94,7 +95,12 @@ def open_folder(folder: Path, *, name: str) -> LoadedModel:
     config = read_json(folder / "config.json")
     kind = str(config.get("model_type", config.get("architecture", "unknown")))
     if kind in _EXPECTED:
-        _check_settings(config, _EXPECTED[kind], folder)
+        check_settings(config, _EXPECTED[kind], folder)
+    elif kind == "chmv2":
+        raise CheckpointError(
+            f"{folder} holds a canopy height model: give it to a command for canopy heights, or "
+            "give the backbone's own repository."
+        )
     elif "architecture" not in config:
         raise CheckpointError(
             f"{folder} holds a model of type {kind!r}; geodino opens dinov3_vit and "
@@ -104,18 +110,18 @@ def open_folder(folder: Path, *, name: str) -> LoadedModel:
     model = model_config(
         renamed,
         source=str(folder),
-        heads=_heads(config, folder),
+        heads=attention_heads(config, folder),
         base=float(config.get("rope_theta", 100.0)),
     )
     stem = "trunk.patch_embed.proj.weight" if model.family == "vit" else "trunk.stem.0.weight"
-    contract = _contract(folder, config, bands=int(renamed.backbone[stem].shape[1]))
+    contract = folder_contract(folder, config, bands=int(renamed.backbone[stem].shape[1]))
     if contract is None:
         contract = release_contract(release_of(model, None, source=name))
     backbone = filled_backbone(
         model, renamed.backbone, mean=contract.mean, std=contract.std, source=str(folder)
     )
-    declared = _license(folder)
-    lineage = _lineage(folder)
+    declared = folder_license(folder)
+    lineage = folder_lineage(folder)
     if lineage is None:
         lineage = (Parent(name=name, license=declared, relation="converted from"),)
     return LoadedModel(
@@ -129,7 +135,12 @@ def open_folder(folder: Path, *, name: str) -> LoadedModel:
     )
 
 
-def _check_settings(config: Mapping[str, Any], expected: Mapping[str, Any], folder: Path) -> None:
+def check_settings(config: Mapping[str, Any], expected: Mapping[str, Any], folder: Path) -> None:
+    """Refuse settings other than those expected.
+
+    Raises:
+        CheckpointError: the first that differs.
+    """
     activation = "silu" if config.get("use_gated_mlp") else "gelu"
     for key, value in {**expected, "hidden_act": activation}.items():
         found = config.get(key, value)
@@ -140,7 +151,12 @@ def _check_settings(config: Mapping[str, Any], expected: Mapping[str, Any], fold
             )
 
 
-def _heads(config: Mapping[str, Any], folder: Path) -> int | None:
+def attention_heads(config: Mapping[str, Any], folder: Path) -> int | None:
+    """Return how many attention heads a config names; None if it does not.
+
+    Raises:
+        CheckpointError: it is no number.
+    """
     found = config.get("num_attention_heads")
     if found is not None and (not isinstance(found, int) or found < 1):
         raise CheckpointError(
@@ -149,7 +165,7 @@ def _heads(config: Mapping[str, Any], folder: Path) -> int | None:
     return found
 
 
-def _contract(folder: Path, config: Mapping[str, Any], *, bands: int) -> InputContract | None:
+def folder_contract(folder: Path, config: Mapping[str, Any], *, bands: int) -> InputContract | None:
     """The contract beside the weights, or the one their preprocessing says; None without either."""
     if (folder / CONTRACT).is_file():
         text = (folder / CONTRACT).read_text(encoding="utf-8")
@@ -191,7 +207,7 @@ def _contract(folder: Path, config: Mapping[str, Any], *, bands: int) -> InputCo
     )
 
 
-def _lineage(folder: Path) -> tuple[Parent, ...] | None:
+def folder_lineage(folder: Path) -> tuple[Parent, ...] | None:
     """What geodino wrote about a model it exported for the hub; None if it did not."""
     if not (folder / LINEAGE).is_file():
         return None
@@ -204,7 +220,7 @@ def _lineage(folder: Path) -> tuple[Parent, ...] | None:
         ) from error
 
 
-def _license(folder: Path) -> str:
+def folder_license(folder: Path) -> str:
     """The licence the folder's model card declares, else that of the release."""
     path = folder / "README.md"
     if not path.is_file():

@@ -33,6 +33,9 @@ RELEASES: dict[str, Release] = {
 }
 """By the name of the images they were trained on."""
 
+CHMV2 = Release(mean=(0.420, 0.411, 0.296), std=(0.213, 0.156, 0.143), gsd_m=(0.6, 0.6))
+"""Of the canopy head, which was trained with another mean of red than its sat493m backbone."""
+
 
 def release_of(config: ModelConfig, asked: str | None, *, source: str) -> str:
     """Say which images a file of the release was trained on, as far as its tensors tell.
@@ -65,7 +68,11 @@ def release_of(config: ModelConfig, asked: str | None, *, source: str) -> str:
 
 def release_contract(name: str) -> InputContract:
     """Return the contract of a release: red, green and blue as bytes."""
-    release = RELEASES[name]
+    return contract_of(RELEASES[name], name)
+
+
+def contract_of(release: Release, name: str) -> InputContract:
+    """Return the contract of published statistics: red, green and blue as bytes."""
     return rgb_contract(
         [255 * v for v in release.mean],
         [255 * v for v in release.std],
