@@ -1,5 +1,6 @@
 """What a map is stored as (:class:`Layer`) and how it is cut (:class:`Layout`)."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -122,11 +123,18 @@ def _wrong(layer: Layer) -> str:
         return f"red, green and blue are 3 bands of uint8, not {layer.count} of {layer.dtype}"
     if layer.colour_table and (layer.count != 1 or layer.dtype not in ("uint8", "uint16")):
         return f"a colour table is of 1 band of uint8 or uint16, not {layer.count} {layer.dtype}"
-    if layer.nodata is not None and layer.dtype != "float32":
-        limits = np.iinfo(layer.dtype)
-        if layer.nodata not in range(limits.min, limits.max + 1):
-            return f"nodata {layer.nodata} is no value of {layer.dtype}"
+    if layer.nodata is not None and not _is_value(layer.nodata, layer.dtype):
+        return f"nodata {layer.nodata} is no value of {layer.dtype}"
     return ""
+
+
+def _is_value(number: float, dtype: DType) -> bool:
+    if dtype == "float32":
+        # Shortest decimals of the largest float32 are a little above it.
+        largest = float(np.finfo(dtype).max) * (1 + 2e-8)
+        return not math.isfinite(number) or abs(number) <= largest
+    limits = np.iinfo(dtype)
+    return number in range(limits.min, limits.max + 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 
 from geodino.io.cog.layout import Layer, Resampling
 
-_CHUNK = 64
-"""Rows worked on at a time: intermediate arrays stay in the cache."""
-
-_WIDER = {"uint8": "uint16", "int8": "int16", "uint16": "uint32", "int16": "int32"}
-"""Types that hold the sum of four values."""
+_ROWS, _COLUMNS = 64, 512
+"""Pixels worked on at a time: intermediate arrays stay in the cache, and where data end in the
+middle of a map most pieces have all of their pixels or none."""
 
 
 def halve(
@@ -28,14 +26,17 @@ def halve(
     """
     count, height, width = values.shape
     out = np.empty((count, -(-height // 2), -(-width // 2)), dtype=values.dtype)
+    reduced = _mode if resampling == "mode" else _mean
     for band, small in zip(values, out, strict=True):
-        for top in range(0, height, _CHUNK):
-            rows = band[top : top + _CHUNK]
-            if rows.shape[0] % 2 or width % 2:
-                # Repeating the edge changes neither a mean nor the most frequent value.
-                rows = np.pad(rows, ((0, rows.shape[0] % 2), (0, width % 2)), mode="edge")
-            target = small[top // 2 : (top + _CHUNK) // 2]
-            target[:] = _mode(rows, nodata) if resampling == "mode" else _mean(rows, nodata)
+        for top in range(0, height, _ROWS):
+            for left in range(0, width, _COLUMNS):
+                piece = band[top : top + _ROWS, left : left + _COLUMNS]
+                odd = piece.shape[0] % 2, piece.shape[1] % 2
+                if any(odd):
+                    # Repeating the edge changes neither a mean nor the most frequent value.
+                    piece = np.pad(piece, ((0, odd[0]), (0, odd[1])), mode="edge")
+                y, x = top // 2, left // 2
+                small[y : y + _ROWS // 2, x : x + _COLUMNS // 2] = reduced(piece, nodata)
     return out
 
 
@@ -101,38 +102,34 @@ def _valid(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_] | No
     return None if valid.all() else valid
 
 
+def _nothing(dtype: np.dtype[Any], nodata: float | None) -> Any:
+    """Return what four pixels without data become; NaN has none even where no value is nodata."""
+    return dtype.type(np.nan if nodata is None else nodata)
+
+
 def _mean(values: Shaped[np.ndarray, "h w"], nodata: float | None) -> NDArray[Any]:
-    if values.dtype.kind == "f" and (nodata is None or np.isnan(nodata)):
-        sums = _sum4(values, values.dtype)
+    dtype = values.dtype
+    # Sums of four 16-bit integers are exact in float32, and so are their halves.
+    sums = _sum4(values.astype(np.float32, copy=False))
+    if dtype.kind == "f" and (nodata is None or np.isnan(nodata)):
         # A sum is NaN where a pixel is: this looks at a quarter of the numbers.
-        if np.isnan(sums).any():
-            return _mean_of_some(values, ~np.isnan(values), nodata)
+        valid = ~np.isnan(values) if np.isnan(sums).any() else None
     else:
         valid = _valid(values, nodata)
-        if valid is not None:
-            return _mean_of_some(values, valid, nodata)
-        sums = _sum4(values, _sum_type(values.dtype))
-    if values.dtype.kind == "f":
-        return _off_nodata(sums * values.dtype.type(0.25), nodata)
-    # The nearest integer of sums / 4, halves to even, without leaving the integers.
-    means = (sums + (1 + ((sums >> 2) & 1))) >> 2
-    return _off_nodata(means.astype(values.dtype), nodata)
-
-
-def _mean_of_some(
-    values: Shaped[np.ndarray, "h w"], valid: Bool[np.ndarray, "h w"], nodata: float | None
-) -> NDArray[Any]:
-    dtype = values.dtype
-    nothing = dtype.type(np.nan if nodata is None else nodata)
+    if valid is None:
+        means = _stored(sums * np.float32(0.25), dtype)
+        return _off_nodata(means, nodata)
+    nothing = _nothing(dtype, nodata)
     if not valid.any():
-        return np.full((values.shape[0] // 2, values.shape[1] // 2), nothing, dtype=dtype)
-    counts = _sum4(valid, np.dtype(np.uint8))
-    sums = _sum4(np.where(valid, values, dtype.type(0)), _sum_type(dtype))
-    # Sums of four 16-bit integers are exact in float32, and so are their halves.
-    means = np.divide(sums, np.maximum(counts, 1), dtype=np.float32)
-    if dtype.kind != "f":
-        means = np.rint(means).astype(dtype)
+        return np.full(sums.shape, nothing, dtype=dtype)
+    counts = _sum4(valid.view(np.uint8))
+    sums = _sum4(_zeroed(values, valid).astype(np.float32, copy=False))
+    means = _stored(sums / np.maximum(counts, 1).astype(np.float32), dtype)
     return np.where(counts > 0, _off_nodata(means, nodata), nothing)
+
+
+def _stored(means: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+    return means if dtype.kind == "f" else np.rint(means, out=means).astype(dtype)
 
 
 def _off_nodata(means: NDArray[Any], nodata: float | None) -> NDArray[Any]:
@@ -151,41 +148,44 @@ def _off_nodata(means: NDArray[Any], nodata: float | None) -> NDArray[Any]:
     return np.where(means == taken, beside, means)
 
 
-def _sum4(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _sum4(values: NDArray[Any]) -> NDArray[Any]:
     """Return sums of 2 x 2 values, rows first: most of the work runs over neighbours."""
     with np.errstate(invalid="ignore", over="ignore"):  # infinities are the caller's
-        rows = np.add(values[0::2], values[1::2], dtype=dtype)
+        rows = values[0::2] + values[1::2]
         sums: NDArray[Any] = rows[:, 0::2] + rows[:, 1::2]
     return sums
 
 
-def _sum_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    return np.dtype(_WIDER.get(dtype.name, dtype.name))
+def _zeroed(values: NDArray[Any], valid: Bool[np.ndarray, "h w"]) -> NDArray[Any]:
+    bits = values.view(f"u{values.dtype.itemsize}")
+    zeroed: NDArray[Any] = _choose(bits, bits.dtype.type(0), valid)
+    return zeroed.view(values.dtype)
 
 
 def _mode(values: Shaped[np.ndarray, "h w"], nodata: float | None) -> NDArray[Any]:
-    a, b = values[0::2, 0::2], values[0::2, 1::2]
-    c, d = values[1::2, 0::2], values[1::2, 1::2]
-    out = a.copy()
-    mixed = (a != b) | (a != c) | (a != d)
-    if not mixed.any():
-        return out
-    # Most pixels of a map of classes lie among their like; the rules are for the others.
-    a, b, c, d = (quarter[mixed] for quarter in (a, b, c, d))
-    valid = [_is_valid(quarter, nodata) for quarter in (a, b, c)]
-    first = np.select(valid, [a, b, c], d)
-    out[mixed] = np.select(
-        [
-            valid[0] & ((a == b) | (a == c) | (a == d)),
-            valid[1] & ((b == c) | (b == d)),
-            valid[2] & (c == d),
-        ],
-        [a, b, c],
-        first,
-    )
-    return out
-
-
-def _is_valid(values: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
+    # Bits are compared and chosen between, whatever they mean: with masks of ones and zeros that
+    # is several times faster than numpy's where().
+    bits = values.view(f"u{values.dtype.itemsize}")
+    a, b = bits[0::2, 0::2].copy(), bits[0::2, 1::2].copy()
+    c, d = bits[1::2, 0::2].copy(), bits[1::2, 1::2].copy()
+    twice_a, twice_b, twice_c = (a == b) | (a == c) | (a == d), (b == c) | (b == d), c == d
     valid = _valid(values, nodata)
-    return np.ones(values.shape, dtype=np.bool_) if valid is None else valid
+    out = a
+    if valid is not None:
+        valid_a, valid_b = valid[0::2, 0::2], valid[0::2, 1::2]
+        valid_c, valid_d = valid[1::2, 0::2], valid[1::2, 1::2]
+        out = np.full_like(a, _nothing(values.dtype, nodata).view(bits.dtype))
+        for quarter, has_data in ((d, valid_d), (c, valid_c), (b, valid_b), (a, valid_a)):
+            out = _choose(quarter, out, has_data)  # of the four the first that has data
+        twice_a, twice_b, twice_c = twice_a & valid_a, twice_b & valid_b, twice_c & valid_c
+    # What stands twice wins over what stands once; of two pairs the first.
+    for quarter, twice in ((c, twice_c), (b, twice_b), (a, twice_a)):
+        out = _choose(quarter, out, twice)
+    return out.view(values.dtype)
+
+
+def _choose(this: NDArray[Any], other: Any, where: Bool[np.ndarray, "h w"]) -> NDArray[Any]:
+    """Return the unsigned ``this`` where the mask is true, the unsigned ``other`` elsewhere."""
+    mask = np.negative(where.view(np.uint8).astype(this.dtype))  # 0 or all bits set
+    chosen: NDArray[Any] = other ^ ((this ^ other) & mask)
+    return chosen

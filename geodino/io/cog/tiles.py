@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 from numcodecs import zstd
+from numpy.typing import NDArray
 
 from geodino.io.cog.layout import Compression, Layer
 
@@ -44,7 +45,7 @@ class TileCodec:
     @property
     def background(self) -> float:
         """What a reader finds in a tile that is not stored: nodata, else zero."""
-        return 0 if self.nodata is None else self.nodata
+        return 0.0 if self.nodata is None else self.nodata
 
     def encode(self, values: Shaped[np.ndarray, "c h w"]) -> bytes:
         """Return a compressed tile; nothing where no pixel has data, such a tile is not stored.
@@ -63,18 +64,17 @@ class TileCodec:
             return bytes(zstd.compress(rows.data, self.level))
         return zlib.compress(rows.data, self.level)
 
-    def decode(self, data: bytes) -> Shaped[np.ndarray, "c block block"]:
-        """Return the values of a whole tile; those of an empty one are nodata."""
+    def decode(self, data: bytes) -> NDArray[Any]:
+        """Return the values ``[samples, block, block]`` of a tile; an empty one is nodata."""
         shape = (self.samples, self.block, self.block)
         if not data:
             return np.full(shape, self.background, dtype=self.dtype)
         raw = zstd.decompress(data) if self.compression == "zstd" else zlib.decompress(data)
         if self.dtype.kind == "f":
-            rows = _float_sums(np.frombuffer(raw, np.uint8), self.block, self.samples)
+            values = _float_sums(np.frombuffer(raw, np.uint8), self.block, self.samples)
         else:
-            rows = _sums(np.frombuffer(raw, self.dtype), self.block, self.samples)
-        by_pixel = rows.reshape(self.block, self.block, self.samples)
-        return by_pixel.transpose(2, 0, 1)
+            values = _sums(np.frombuffer(raw, self.dtype), self.block, self.samples)
+        return np.moveaxis(values.reshape(self.block, self.block, self.samples), 2, 0)
 
     def _is_empty(self, values: Shaped[np.ndarray, "c h w"]) -> bool:
         nodata = self.nodata
@@ -89,10 +89,12 @@ class TileCodec:
         """Return whole rows, the bands of a pixel beside each other."""
         _, height, width = values.shape
         if (height, width) == (self.block, self.block) and self.samples == 1:
-            return values[0]
-        rows = np.full((self.block, self.block, self.samples), self.background, dtype=self.dtype)
-        rows[:height, :width] = np.moveaxis(values, 0, 2)
-        return rows.reshape(self.block, self.block * self.samples)
+            band: NDArray[Any] = values[0]
+            return band
+        shape = (self.block, self.block, self.samples)
+        whole: NDArray[Any] = np.full(shape, self.background, dtype=self.dtype)
+        whole[:height, :width] = np.moveaxis(values, 0, 2)
+        return whole.reshape(self.block, self.block * self.samples)
 
 
 def _differences(rows: Shaped[np.ndarray, "h wc"], samples: int) -> Shaped[np.ndarray, "h wc"]:
