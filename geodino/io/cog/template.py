@@ -19,6 +19,8 @@ TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4
 """Bytes of the field types of TIFF 6.0; 16 is BigTIFF's unsigned 64-bit integer."""
 
 _SIDE = 16
+_METADATA, _ASCII = 42112, 2
+_EMPTY = b"<GDALMetadata>\n</GDALMetadata>\n\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,10 @@ def described(
             with memory.open(**options) as target:
                 _describe(target, layer, area_or_point, moments, grid.width * grid.height)
                 target.update_tags(**tags)
-        return _fields(bytes(memory.read()))
+        fields = _fields(bytes(memory.read()))
+    if grid.crs is None and area_or_point == "Point":
+        return _with_point(fields)
+    return fields
 
 
 def _describe(
@@ -81,7 +86,8 @@ def _describe(
     moments: Moments | None,
     pixels: int,
 ) -> None:
-    target.update_tags(AREA_OR_POINT=area_or_point)
+    if target.crs is not None:
+        target.update_tags(AREA_OR_POINT=area_or_point)
     for number, text in enumerate(layer.descriptions, start=1):
         target.set_band_description(number, text)
     for number, unit in enumerate(layer.units, start=1):
@@ -105,6 +111,18 @@ def _describe(
                 STATISTICS_STDDEV=f"{moments.std[band]:.9g}",
                 STATISTICS_VALID_PERCENT=f"{100 * moments.count[band] / pixels:.4g}",
             )
+
+
+def _with_point(fields: list[Field]) -> list[Field]:
+    """Say in GDAL's metadata that pixels are points.
+
+    Georeference keys, where it is said otherwise, would make up a CRS for a map that has none.
+    """
+    text = next((f.data for f in fields if f.tag == _METADATA), _EMPTY)
+    item = b'  <Item name="AREA_OR_POINT">Point</Item>\n</GDALMetadata>'
+    data = text.replace(b"</GDALMetadata>", item)
+    kept = [field for field in fields if field.tag != _METADATA]
+    return [*kept, Field(_METADATA, _ASCII, len(data), data)]
 
 
 def _fields(content: bytes) -> list[Field]:

@@ -3,9 +3,10 @@
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Integer
+from numpy.typing import NDArray
 
 from geodino.io.cog.journal import FRAME
 from geodino.io.cog.layout import Layout
@@ -54,7 +55,7 @@ class Container:
 def container(
     layout: Layout,
     described: Sequence[Field],
-    sizes: Sequence[Integer[np.ndarray, "planes rows columns"]],
+    sizes: Sequence[NDArray[np.uint32]],
     *,
     big: bool | None,
 ) -> Container:
@@ -63,7 +64,7 @@ def container(
     Args:
         layout: of the map.
         described: what the map is, from the template.
-        sizes: compressed bytes of every tile, level by level; 0 for those not stored.
+        sizes: compressed bytes of every tile ``[plane, row, column]``, level by level; 0 for those not stored.
         big: BigTIFF or not; None takes it where a classic TIFF would be too large.
     """
     is_big = bool(big)
@@ -78,7 +79,7 @@ def container(
 def _container(
     layout: Layout,
     described: Sequence[Field],
-    sizes: Sequence[Integer[np.ndarray, "planes rows columns"]],
+    sizes: Sequence[NDArray[np.uint32]],
     *,
     is_big: bool,
 ) -> Container:
@@ -88,7 +89,7 @@ def _container(
     zeros = [np.zeros(level.size, dtype=np.int64) for level in sizes]
     directories = _directories(layout, described, sizes, zeros, at=start, is_big=is_big)
     end = start + sum(map(len, directories))
-    offsets: list[np.ndarray] = []
+    offsets: list[NDArray[np.int64]] = []
     for level in reversed(sizes):
         flat = level.ravel().astype(np.int64)
         taken = np.where(flat > 0, flat + FRAME, 0)
@@ -110,8 +111,8 @@ def _container(
 def _directories(
     layout: Layout,
     described: Sequence[Field],
-    sizes: Sequence[np.ndarray],
-    offsets: Sequence[np.ndarray],
+    sizes: Sequence[NDArray[Any]],
+    offsets: Sequence[NDArray[Any]],
     *,
     at: int,
     is_big: bool,
@@ -142,7 +143,7 @@ def _directories(
     return found
 
 
-def _field(tag: int, kind: int, values: Sequence[int] | np.ndarray) -> Field:
+def _field(tag: int, kind: int, values: Sequence[int] | NDArray[Any]) -> Field:
     form = {_SHORT: "<u2", _LONG: "<u4", _LONG8: "<u8"}[kind]
     return Field(tag, kind, len(values), np.asarray(values).astype(form).tobytes())
 
