@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from geodino.io.cog.layout import Layer, Resampling
 
-_ROWS, _COLUMNS = 64, 512
+_ROWS, _COLUMNS = 256, 1024
 """Pixels worked on at a time: intermediate arrays stay in the cache, and where data end in the
 middle of a map most pieces have all of their pixels or none."""
 
@@ -166,8 +166,7 @@ def _mode(values: Shaped[np.ndarray, "h w"], nodata: float | None) -> NDArray[An
     # Bits are compared and chosen between, whatever they mean: with masks of ones and zeros that
     # is several times faster than numpy's where().
     bits = values.view(f"u{values.dtype.itemsize}")
-    a, b = bits[0::2, 0::2].copy(), bits[0::2, 1::2].copy()
-    c, d = bits[1::2, 0::2].copy(), bits[1::2, 1::2].copy()
+    (a, b), (c, d) = _apart(bits[0::2]), _apart(bits[1::2])
     twice_a, twice_b, twice_c = (a == b) | (a == c) | (a == d), (b == c) | (b == d), c == d
     valid = _valid(values, nodata)
     out = a
@@ -182,6 +181,14 @@ def _mode(values: Shaped[np.ndarray, "h w"], nodata: float | None) -> NDArray[An
     for quarter, twice in ((c, twice_c), (b, twice_b), (a, twice_a)):
         out = _choose(quarter, out, twice)
     return out.view(values.dtype)
+
+
+def _apart(bits: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return every first and every second of unsigned values; faster than steps of two."""
+    if bits.strides[1] != bits.itemsize:
+        bits = bits.copy()  # pixels of one of several bands that lie together
+    pairs = bits.view(f"<u{2 * bits.itemsize}")
+    return pairs.astype(bits.dtype), (pairs >> (8 * bits.itemsize)).astype(bits.dtype)
 
 
 def _choose(this: NDArray[Any], other: Any, where: Bool[np.ndarray, "h w"]) -> NDArray[Any]:

@@ -44,10 +44,20 @@ def test_every_pixel_is_what_the_definition_says(case, resampling):
 
 
 def test_large_bands_are_worked_on_in_pieces_that_fit_together():
-    values = np.random.default_rng(0).integers(0, 9, (1, 131, 1027)).astype(np.uint8)
+    values = np.random.default_rng(0).integers(0, 9, (1, 259, 1027)).astype(np.uint8)
     for resampling in ("average", "mode"):
         found = halve(values, nodata=8.0, resampling=resampling)
         np.testing.assert_array_equal(found[0], slow_halve(values[0], 8.0, resampling))
+
+
+@pytest.mark.parametrize("resampling", ["average", "mode"])
+def test_bands_that_lie_together_in_memory_are_reduced_alike(resampling):
+    values = np.random.default_rng(0).integers(0, 4, (21, 30, 3)).astype(np.int16)
+    apart = np.moveaxis(values, 2, 0)
+    np.testing.assert_array_equal(
+        halve(apart, nodata=3.0, resampling=resampling),
+        halve(apart.copy(), nodata=3.0, resampling=resampling),
+    )
 
 
 def test_means_of_integers_round_halves_to_even():
