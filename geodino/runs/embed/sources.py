@@ -21,7 +21,7 @@ from geodino.geo.contract import Accept, InputContract, Offer
 from geodino.geo.windows import Window
 from geodino.infer.chips import Chipping, Raster, Read
 from geodino.infer.encode import Encoder
-from geodino.io.cog import Point, area_or_point
+from geodino.io.metadata import Point, area_or_point
 from geodino.io.raster import HandlePool
 from geodino.runs import models
 from geodino.runs.models import OpenedModel
