@@ -3,7 +3,8 @@
 Rows of a map in memory become a finished file with statistics, overviews and directories in front.
 The peers cannot take rows: they get a tiled, uncompressed GeoTIFF, whose writing is part of what
 they need (as it is in any program that streams a map through them). The limit is one pass of
-predictor and codec over all tiles, times 4/3 for the overviews.
+predictor and codec over all tiles, times 4/3 for the overviews. All with one thread that
+compresses: two on the two halves of one core would each need more CPU-seconds for the same work.
 """
 
 import shutil
@@ -82,14 +83,14 @@ def ours(folder: Path, values: np.ndarray, layer: Layer, grid: Grid) -> Path:
     layout = Layout.plan(grid, [layer])
     parts, path = folder / "ours.tif.parts", folder / "ours.tif"
     shutil.rmtree(parts, ignore_errors=True)
-    with PartsWriter(parts, layout=layout, layers=[layer], key={}) as writer:
+    with PartsWriter(parts, layout=layout, layers=[layer], key={}, threads=1) as writer:
         for number in range(len(layout)):
             supertile = writer.open_supertile(number)
             for row in range(layout.block_rows(number)):
                 rows, columns = layout.block_window(number, row).slices
                 supertile.write(row, {"map": values[:, rows, columns]})
             supertile.commit("")
-    assemble(parts, path, layer, layout=layout)
+    assemble(parts, path, layer, layout=layout, threads=1)
     return path
 
 
@@ -127,7 +128,7 @@ def by_gdal(folder: Path, values: np.ndarray, layer: Layer, grid: Grid) -> Path:
         blocksize=512,
         overview_resampling=layer.resampling,
         statistics="YES",
-        num_threads=2,
+        num_threads=1,
     )
     return path
 
@@ -144,7 +145,7 @@ def by_rio_cogeo(folder: Path, values: np.ndarray, layer: Layer, grid: Grid) -> 
         "compress": layer.compression,
         "predictor": layer.predictor,
         level: layer.level,
-        "NUM_THREADS": 2,
+        "NUM_THREADS": 1,
     }
     cog_translate(
         rows_first(folder, values, layer, grid),

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -26,15 +26,12 @@ from rasterio.windows import Window as GdalWindow
 from geodino import files
 from geodino.errors import RunError
 from geodino.geo.grid import Grid
-from geodino.io.metadata import cause, open_raster
+from geodino.io.metadata import Point, cause
 from geodino.io.whole import missing
 from geodino.metrics.moments import Moments
 
 BLOCK = 512
 """Side of a block; a smaller raster is one block of a multiple of 16, as TIFF asks for."""
-
-Point = Literal["Area", "Point"]
-"""What GDAL's AREA_OR_POINT says a pixel stands for."""
 
 
 class CogWriter:
@@ -215,12 +212,6 @@ def _refuse_cut_off(written: Path, path: Path) -> None:
             f"{path} could not be written: {lack}. Its disk may be full: free some space, or "
             "choose another --out."
         )
-
-
-def area_or_point(path: str) -> Point:
-    """Return what a pixel of a raster stands for, as its tag says; ``Area`` without one."""
-    with open_raster(path) as dataset:
-        return "Point" if dataset.tags().get("AREA_OR_POINT") == "Point" else "Area"
 
 
 def _overviews(height: int, width: int) -> list[int]:

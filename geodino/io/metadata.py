@@ -33,6 +33,9 @@ MaskKind = Literal["none", "shared", "per_band", "nodata_values"]
 """Mask beside the pixels: none; one for all bands (in the file or in ``.msk``); one for each
 band; or GDAL's NODATA_VALUES, which marks a pixel where all bands hold their value."""
 
+Point = Literal["Area", "Point"]
+"""What GDAL's AREA_OR_POINT says a pixel stands for."""
+
 _OPTIONS = {
     # Sidecars (.msk, .aux.xml) are looked for by name: listing a folder of a million tiles for
     # each of them costs more than opening it.
@@ -332,3 +335,9 @@ def cause(error: Exception) -> str:
     while deepest.__cause__ is not None:
         deepest = deepest.__cause__
     return str(deepest).strip().rstrip(".") or type(error).__name__
+
+
+def area_or_point(path: str) -> Point:
+    """Return what a pixel of a raster stands for, as its tag says; ``Area`` without one."""
+    with open_raster(path) as dataset:
+        return "Point" if dataset.tags().get("AREA_OR_POINT") == "Point" else "Area"

@@ -19,7 +19,7 @@ from geodino.geo.bands import Band
 from geodino.geo.contract import Accept, InputContract, Offer
 from geodino.geo.windows import Window
 from geodino.infer.chips import Chipping, Raster, Read
-from geodino.io.cog_rows import Point, area_or_point
+from geodino.io.metadata import Point, area_or_point
 from geodino.io.raster import HandlePool
 
 _SAMPLES = 12

@@ -11,7 +11,8 @@ from rasterio.windows import Window
 
 from geodino.errors import RunError
 from geodino.geo.grid import Grid
-from geodino.io.cog_rows import CogWriter, area_or_point
+from geodino.io.cog_rows import CogWriter
+from geodino.io.metadata import area_or_point
 
 PLACE = Affine(9.6, 0, 500_000, 0, -9.6, 4_500_000)
 

@@ -4,6 +4,7 @@
 takes their pixels (any shards, resumable), :mod:`~geodino.io.cog.assemble` writes the file.
 """
 
-from geodino.io.cog_rows import CogWriter, Point, area_or_point
+from geodino.io.cog_rows import CogWriter
+from geodino.io.metadata import Point, area_or_point
 
 __all__ = ["CogWriter", "Point", "area_or_point"]

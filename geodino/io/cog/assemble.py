@@ -21,7 +21,7 @@ from geodino.io.cog.reduce import Pyramid
 from geodino.io.cog.template import described
 from geodino.io.cog.tiff import container
 from geodino.io.cog.tiles import TileCodec
-from geodino.io.cog_rows import Point
+from geodino.io.metadata import Point
 from geodino.metrics.moments import Moments
 
 _NAMED = 10

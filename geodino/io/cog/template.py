@@ -12,7 +12,7 @@ from rasterio.io import DatasetWriter, MemoryFile
 
 from geodino.geo.grid import Grid
 from geodino.io.cog.layout import Layer
-from geodino.io.cog_rows import Point
+from geodino.io.metadata import Point
 from geodino.metrics.moments import Moments
 
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}

@@ -15,8 +15,9 @@ from geodino.infer.chips import ContentHash
 from geodino.infer.encode import Encoded, Strip
 from geodino.infer.preview import COMPONENTS, Preview
 from geodino.infer.quantise import NODATA, Quantiser
-from geodino.io.cog_rows import CogWriter, Point
+from geodino.io.cog_rows import CogWriter
 from geodino.io.feature_table import FeatureTable
+from geodino.io.metadata import Point
 from geodino.io.zarr.write import ZarrMap, ZarrWriter
 from geodino.runs.embed.job import Work
 from geodino.runs.embed.plan import Plan
