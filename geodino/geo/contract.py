@@ -336,5 +336,6 @@ def _gsd_problems(contract: InputContract, offer: Offer) -> Iterator[str]:
     seen = f"{low:.3g}" if math.isclose(low, high, rel_tol=0.01) else f"{low:.3g} to {high:.3g}"
     yield (
         f"gsd: a pixel of the file is {max(offer.gsd_m):.3g} m, the model was trained on {seen} m. "
-        "Resample the file (gdalwarp -tr), or `--accept gsd` takes it as it is."
+        f"`--gsd {math.sqrt(low * high):.3g}` shows it to the model resampled, `--accept gsd` takes it "
+        "as it is."
     )
