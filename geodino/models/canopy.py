@@ -116,8 +116,8 @@ class CanopyModel(nn.Module):
     ) -> Float[Tensor, "b g k h w"]:
         """Return the raw outputs: per bin, for the height (0) and each quantile (1, ...)."""
         height, width = image.shape[-2:]
-        padded: Tensor = self.head(self.features(*pad(image, valid, multiple=self.multiple)))
-        cropped = padded[..., :height, :width]
+        tokens = self.features(*pad(image, valid, multiple=self.multiple))
+        cropped: Tensor = self.head(tokens)[..., :height, :width]
         return cropped.reshape(len(image), -1, self.config.bins.count, height, width)
 
     def forward(
@@ -133,11 +133,14 @@ class CanopyModel(nn.Module):
         Raises:
             ContractError: another number of bands than the backbone was built for.
         """
-        logits = self.logits(image, valid)
-        maps = expected_height(
-            logits.flatten(0, 1), self.bins_m, weighting=self.config.bins.weighting
-        )
-        return maps.view(*logits.shape[:2], *logits.shape[-2:])
+        height, width = image.shape[-2:]
+        bins = self.config.bins
+        parts = []
+        for rows in self.head.slabs(self.features(*pad(image, valid, multiple=self.multiple))):
+            by_group = rows.reshape(-1, bins.count, *rows.shape[-2:])
+            parts.append(expected_height(by_group, self.bins_m, weighting=bins.weighting))
+        maps = torch.cat(parts, dim=1)
+        return maps.view(len(image), -1, *maps.shape[-2:])[..., :height, :width]
 
     def heights(
         self, image: Num[Tensor, "b c h w"], valid: Bool[Tensor, "b h w"] | None = None

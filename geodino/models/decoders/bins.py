@@ -91,10 +91,8 @@ def bin_weights(
     """
     if weighting == "softmax":
         return logits.softmax(dim=1)
-    if weighting == "sigmoid":
-        raw = logits.sigmoid()
-    else:
-        raw = logits.relu() + (_TINY if weighting == "relu" else _FLOOR)
+    raw, floor = _raw(logits, weighting)
+    raw = raw + floor
     return raw / raw.sum(dim=1, keepdim=True)
 
 
@@ -117,8 +115,22 @@ def expected_height(
         weighting: see ``BinsConfig``.
     """
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    weights = bin_weights(wide, weighting)
-    return torch.einsum("bk...,k->b...", weights, bins_m.to(wide))
+    bins = bins_m.to(wide)
+    if weighting == "softmax":
+        return torch.einsum("bk...,k->b...", wide.softmax(dim=1), bins)
+    # The sum over the bins and that of the weights in one product: the weights are never divided.
+    raw, floor = _raw(wide, weighting)
+    both = torch.stack([bins, torch.ones_like(bins)])
+    total, weight = torch.matmul(both, raw.reshape(*raw.shape[:2], -1)).unbind(dim=1)
+    mean = (total + floor * bins.sum()) / (weight + floor * len(bins))
+    return mean.reshape(len(wide), *wide.shape[2:])
+
+
+def _raw(logits: Float[Tensor, "b k *s"], weighting: Weighting) -> tuple[Tensor, float]:
+    """Return weights before they are made to sum to 1, and what is still to be added to each."""
+    if weighting == "sigmoid":
+        return logits.sigmoid(), 0.0
+    return logits.relu(), _TINY if weighting == "relu" else _FLOOR
 
 
 def initial_logits(

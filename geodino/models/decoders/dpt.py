@@ -4,7 +4,7 @@ Four taps of the backbone become maps of strides 4, 8, 16 and 32, which are fuse
 shallow and enlarged to the image's own pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -23,6 +23,9 @@ Readout = Literal["auto", "project", "add", "ignore"]
 
 STRIDES = (4, 8, 16, 32)
 """Strides of the four reassembled maps, pixels."""
+
+_SLAB = 16
+"""Rows of outputs at a time."""
 
 _HE = 2.0**0.5
 
@@ -198,10 +201,14 @@ class DptHead(nn.Module):
 
     def forward(self, tokens: Sequence[Tokens]) -> Float[Tensor, "b k h w"]:
         """Return the outputs at the image's own pixels, for sides that are whole ``multiple``."""
+        return torch.cat(list(self.slabs(tokens)), dim=2)
+
+    def slabs(self, tokens: Sequence[Tokens]) -> Iterator[Float[Tensor, "b k rows w"]]:
+        """Yield the outputs some rows at a time, from the top: all of them need much memory."""
         x = self.up(self.fused(self.reassemble(tokens)))
-        x = enlarge(x, factor=2, corners=self.corners)
-        logits: Tensor = self.out(F.relu(self.middle(x)))
-        return logits
+        x = F.relu(self.middle(enlarge(x, factor=2, corners=self.corners)))
+        for rows in torch.split(x, _SLAB, dim=2):
+            yield self.out(rows)
 
     def _read(self, i: int, tapped: Tokens) -> Float[Tensor, "b d h w"]:
         if self.config.readout == "ignore":

@@ -1,6 +1,6 @@
 """The lightest dense head: one linear map per cell, enlarged to pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from geodino.config import Config
 from geodino.models.backbone import Tokens
-from geodino.models.decoders.layers import OUT_GAIN, conv, draw, enlarge
+from geodino.models.decoders.layers import OUT_GAIN, conv, draw
 from geodino.models.decoders.taps import Tap
 
 
@@ -77,4 +77,19 @@ class LinearHead(nn.Module):
 
     def forward(self, tokens: Sequence[Tokens]) -> Float[Tensor, "b k h w"]:
         """Return the outputs at the image's own pixels."""
-        return enlarge(self.cells(tokens), factor=self.stride)
+        return torch.cat(list(self.slabs(tokens)), dim=2)
+
+    def slabs(self, tokens: Sequence[Tokens]) -> Iterator[Float[Tensor, "b k rows w"]]:
+        """Yield the outputs some rows at a time, from the top: all of them need much memory."""
+        cells = self.cells(tokens)
+        height, width = cells.shape[-2:]
+        wide = F.interpolate(
+            cells, (height, width * self.stride), mode="bilinear", align_corners=False
+        )
+        places = (torch.arange(height * self.stride, device=cells.device) + 0.5) / self.stride - 0.5
+        for above in range(-1, height):
+            share = places[places.floor() == above] - above
+            first, second = (wide[:, :, min(max(i, 0), height - 1)] for i in (above, above + 1))
+            if len(share):
+                weight = share.to(wide)[:, None]
+                yield torch.lerp(first[:, :, None], second[:, :, None], weight)
