@@ -27,10 +27,11 @@ def stretched(
     *,
     low: Float[ndarray, " c"],
     high: Float[ndarray, " c"],
+    side: int | None = None,
 ) -> UInt8[ndarray, "h2 w2 3"]:
     """Show one band as grey or three as colour: linear from ``low`` to ``high``, then hatched.
 
-    Pictures of more than ``SIDE`` pixels are shrunk by a whole factor: means over valid pixels,
+    Pictures of more than ``side`` pixels are shrunk by a whole factor: means over valid pixels,
     hatched where less than half of them are. Much smaller ones are enlarged by one.
 
     Args:
@@ -38,12 +39,14 @@ def stretched(
         valid: where a pixel may be used.
         low: what becomes black, per band.
         high: what becomes white, per band.
+        side: longest side of the picture, pixels; None is ``SIDE``.
     """
+    side = SIDE if side is None else side
     span = np.maximum(high - low, np.finfo(np.float32).tiny)[:, None, None]
     share = np.where(valid, (values - low[:, None, None]) / span, 0.0).clip(0.0, 1.0)
-    share, valid = _shrunk(share, valid)
+    share, valid = shrunk(share, valid, side=side)
     grey = np.rint(255 * np.broadcast_to(share, (3, *share.shape[1:]))).astype(np.uint8)
-    factor = enlargement(max(valid.shape))
+    factor = enlargement(max(valid.shape), wanted=side)
     return hatched(enlarged(grey.transpose(1, 2, 0), factor), enlarged(valid, factor))
 
 
@@ -62,9 +65,9 @@ def coloured(values: Float[ndarray, "h w"], *, low: float, high: float) -> UInt8
     return np.asarray(np.rint(255 * np.asarray(table(share))[..., :3]), dtype=np.uint8)
 
 
-def enlargement(side: int) -> int:
-    """Return by which whole factor a picture of ``side`` pixels is enlarged."""
-    return max(1, SIDE // side)
+def enlargement(side: int, *, wanted: int | None = None) -> int:
+    """Return by which whole factor a picture of ``side`` pixels grows to ``wanted`` (``SIDE``)."""
+    return max(1, (SIDE if wanted is None else wanted) // side)
 
 
 def enlarged(picture: ndarray, factor: int) -> ndarray:
@@ -96,15 +99,25 @@ def data_uri(rgb: UInt8[ndarray, "h w 3"], *, kind: Literal["photo", "map"]) -> 
     return f"data:image/{'webp' if kind == 'photo' else 'png'};base64,{text}"
 
 
-def _shrunk(
-    share: Float[ndarray, "c h w"], valid: Bool[ndarray, "h w"]
+def shrunk(
+    values: Float[ndarray, "c h w"], valid: Bool[ndarray, "h w"], *, side: int
 ) -> tuple[Float[ndarray, "c h2 w2"], Bool[ndarray, "h2 w2"]]:
-    factor = math.ceil(max(valid.shape) / SIDE)
+    """Average blocks of pixels until no side is longer than ``side``.
+
+    Args:
+        values: what is averaged; 0 where it is not valid.
+        valid: where a pixel may be used.
+        side: longest side of the result, pixels.
+
+    Returns:
+        Means over the valid pixels of each block, and where at least half of them are valid.
+    """
+    factor = math.ceil(max(valid.shape) / side)
     if factor == 1:
-        return share, valid
-    height, width = (side // factor for side in valid.shape)
+        return values, valid
+    height, width = (pixels // factor for pixels in valid.shape)
     blocks = (height, factor, width, factor)
     inside = np.s_[: height * factor, : width * factor]
     count = valid[inside].reshape(blocks).sum(axis=(1, 3))
-    total = share[:, *inside].reshape(len(share), *blocks).sum(axis=(2, 4))
+    total = values[:, *inside].reshape(len(values), *blocks).sum(axis=(2, 4))
     return total / np.maximum(count, 1), 2 * count >= factor**2

@@ -7,7 +7,8 @@ from typing import Any
 from geodino import __version__
 from geodino.geo.grid import Grid
 from geodino.infer.quantise import Loss, Quantiser
-from geodino.io.embedding_item import Product, relative_href, write_item
+from geodino.io.embedding_item import Product, write_item
+from geodino.io.item import relative_href
 from geodino.runs.embed.job import Work
 from geodino.runs.embed.plan import Plan
 from geodino.runs.embed.sample import CHIPS

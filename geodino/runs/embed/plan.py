@@ -9,7 +9,7 @@ from geodino.errors import RecipeError, RunError
 from geodino.geo.grid import Grid
 from geodino.infer.chips import patch_grid
 from geodino.infer.maps import Map, joined_maps, one_map_each
-from geodino.io.embedding_item import item_path
+from geodino.io.item import item_path
 from geodino.runs.embed.job import EmbedJob
 from geodino.runs.sources import Source
 
