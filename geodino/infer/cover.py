@@ -154,12 +154,16 @@ class Cover:
         stride: int = 1,
         group: int = 1,
     ) -> "Cover":
-        """Cover a raster of ``height`` x ``width`` pixels with square chips."""
+        """Cover a raster of ``height`` x ``width`` pixels with square chips.
+
+        Groups are of equal size, at most ``group``, so that few places of a batch stay empty.
+        """
         rows, columns = (
             ChipAxis(length, chip=chip, overlap=overlap, align=align, stride=stride)
             for length in (height, width)
         )
-        return cls(rows, columns, min(group, columns.count))
+        batches = -(-columns.count // group)
+        return cls(rows, columns, -(-columns.count // batches))
 
     def groups(self, columns: range) -> range:
         """Return the groups that hold any of the chips ``columns`` of a row."""

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import geopandas
 import numpy as np
+import pystac
 import pytest
 import rasterio
 import shapely
 import torch
 from canopy_support import save_small_canopy
+from PIL import Image
 from rasterio.transform import from_origin
 from rio_cogeo.cogeo import cog_validate
 from tests_support import textured, write_tile
@@ -90,6 +92,19 @@ def test_the_map_lies_on_the_raster_and_says_what_it_is(model, tile, whole):
     assert cog_validate(out, strict=True, quiet=True) == (True, [], [])
     assert 0 < facts["seam_score"] < 1.2
     assert not out.with_name("map.tif.parts").exists()
+
+
+def test_style_picture_and_item_lie_beside_the_map(whole, tile):
+    out, _ = whole
+    item = pystac.Item.from_file(str(out.with_suffix(".json")))
+    assert item.properties["geodino:chip_size" if "geodino:chip_size" in item.properties else "gsd"]
+    assert {asset.href.rsplit("/", 1)[-1] for asset in item.assets.values()} >= {
+        "map.tif",
+        "map.png",
+    }
+    assert "<qgis" in out.with_suffix(".qml").read_text(encoding="utf-8")
+    with Image.open(out.with_suffix(".png")) as picture:
+        assert max(picture.size) <= 1024
 
 
 def test_the_middle_of_a_chip_has_the_heights_of_the_model(model, tile, whole):

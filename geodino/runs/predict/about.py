@@ -7,6 +7,9 @@ from pathlib import Path
 from geodino import __version__
 from geodino.infer.seams import SeamSums
 from geodino.io.cog.journal import Committed, read_parts
+from geodino.io.map_item import MapProduct, write_map_item
+from geodino.io.qml import write_height_style
+from geodino.report.quicklook import highest_shown_m, write_quicklook
 from geodino.runs.predict.job import PredictJob
 from geodino.runs.predict.maps import Map
 from geodino.runs.predict.task import Task
@@ -49,7 +52,36 @@ def tags(
     return found
 
 
-def finish(one: Map, job: PredictJob, task: Task) -> str:
-    """Write what lies beside a map; return its path."""
-    del job, task
-    return str(one.path)
+def finish(one: Map, job: PredictJob, task: Task, about: Mapping[str, str]) -> None:
+    """Write what lies beside a map: its style, its picture and its STAC item.
+
+    Args:
+        one: the map, whose file is written.
+        job: what was asked.
+        task: the model.
+        about: the tags of the map.
+    """
+    highest = highest_shown_m(one.path)
+    score = about.get("GEODINO_SEAM_SCORE")
+    more = {"geodino:symmetries": job.symmetries} if job.symmetries != "none" else {}
+    write_map_item(
+        MapProduct(
+            path=one.path,
+            title="Canopy height",
+            model=task.name,
+            model_sha256=task.sha256,
+            model_item=task.item,
+            model_license=task.canopy.license,
+            sources=(one.source.path,),
+            source_sha256=about["GEODINO_SOURCE_SHA256"],
+            times=(one.source.time,),
+            software=__version__,
+            command=about["GEODINO_COMMAND"],
+            chip_size=one.key["chip"],
+            overlap=one.key["overlap"],
+            seam_score=None if score is None else float(score),
+            quicklook=write_quicklook(one.path, highest_m=highest),
+            style=write_height_style(one.path, highest_m=highest),
+            more=more,
+        )
+    )

@@ -215,7 +215,7 @@ def _join(
     maps: Sequence[Map], job: PredictJob, task: Task, threads: ThreadPoolExecutor
 ) -> dict[str, Any]:
     """Write the files; return what is to be told of them."""
-    seams, empty, written = SeamSums(), [], []
+    seams, written, empty = SeamSums(), 0, []
     for one in maps:
         if not one.numbers:
             empty.append(one.source.path)
@@ -240,14 +240,15 @@ def _join(
             seams = seams + sum(
                 (SeamSums(**c.facts["seams"]) for c in committed.values()), SeamSums()
             )
-            written.append(finish(one, job, task))
+            finish(one, job, task, about)
+            written += 1
         shutil.rmtree(one.parts)
     if empty and not written:
         raise SourceError(
             f"{empty[0]} has no valid pixel{' in the area' if job.aoi else ''}: there is nothing to "
             "map. Check its nodata value (geodino inspect), or --set data.nodata=ignore."
         )
-    facts: dict[str, Any] = {"maps": len(written)}
+    facts: dict[str, Any] = {"maps": written}
     if empty:
         facts["empty"] = empty
     if seams.score is not None:

@@ -13,6 +13,7 @@ from geodino.infer.heights import HeightPredictor, HeightProduct
 from geodino.infer.symmetries import Symmetric
 from geodino.models.canopy_folder import LoadedCanopy
 from geodino.models.canopy_open import is_canopy, open_canopy
+from geodino.models.folder import ITEM
 from geodino.runs.models import tensors_hash
 from geodino.runs.predict.job import HEIGHT_TYPES, SYMMETRIES, PredictJob
 
@@ -30,6 +31,8 @@ class Task:
     canopy: LoadedCanopy
     name: str
     sha256: str
+    item: str
+    """Where the model is described: the STAC item of its folder, or its address."""
 
     @classmethod
     def open(cls, model: str) -> "Task":
@@ -47,7 +50,12 @@ class Task:
         name = model if model.startswith("hub:") else Path(model).resolve().name
         if name == "model":
             name = Path(model).resolve().parent.name
-        return cls(canopy=loaded, name=name, sha256=tensors_hash(loaded.model.state_dict()))
+        return cls(
+            canopy=loaded,
+            name=name,
+            sha256=tensors_hash(loaded.model.state_dict()),
+            item=_item(model),
+        )
 
     @property
     def contract(self) -> InputContract:
@@ -116,3 +124,11 @@ class Task:
         """Return what the model was made with."""
         found: Any = self.canopy.extra.get(name)
         return found if isinstance(found, int) else default
+
+
+def _item(model: str) -> str:
+    """Return the STAC item of a model's folder, or the address of one that has none."""
+    if model.startswith("hub:"):
+        return f"https://huggingface.co/{model.removeprefix('hub:')}"
+    places = (Path(model) / "model" / ITEM, Path(model) / ITEM)
+    return next((str(place) for place in places if place.is_file()), model)
