@@ -23,8 +23,8 @@ class ChipAxis:
     """Chips along the rows, or along the columns, of a raster.
 
     Chips begin every ``chip - overlap`` pixels. The last one is moved back so that it ends with the
-    raster (in whole ``align``), and no chip is longer than the raster: the borders are seen with
-    as many pixels as there are. Where two chips overlap, one fades into the next by a raised cosine
+    raster (with its last value, where the output is coarser), and no chip is longer than the raster
+    in whole ``align``: the borders are seen with as many pixels as there are. Where two chips overlap, one fades into the next by a raised cosine
     over the middle half of the overlap; the outer quarter at each end of a chip counts for nothing,
     except at the ends of the raster.
 
@@ -32,7 +32,7 @@ class ChipAxis:
         length: pixels of the raster.
         chip: pixels of a chip, a multiple of ``align``.
         overlap: pixels that neighbours share, a multiple of ``align``, at most half a chip.
-        align: pixels that chips begin at multiples of: the side of a patch.
+        align: sides of chips are multiples of it: the side of a patch, in pixels.
         stride: pixels per value of the output; divides ``align``.
     """
 
@@ -108,7 +108,7 @@ class ChipAxis:
     @cached_property
     def _last(self) -> int:
         """First pixel of the last chip."""
-        return -(-self.length // self.align) * self.align - self.side
+        return max(0, self.out_length * self.stride - self.side)
 
     def _cut(self, number: int) -> float:
         """Where a chip and its predecessor count the same: the middle of what they share."""

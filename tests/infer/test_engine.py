@@ -218,8 +218,9 @@ def test_chips_of_one_axis_by_hand():
     assert (axis.first(1), axis.full(1)) == (10, 14)
     angles = np.pi * (np.array([10.5, 11.5, 12.5, 13.5]) - 10) / 4
     np.testing.assert_allclose(axis.fade(1), 0.5 - 0.5 * np.cos(angles), rtol=1e-6)
-    # A raster of 42 pixels ends within its 11th patch: the last chip is moved there.
-    assert ChipAxis(42, chip=16, overlap=8, align=4).start(4) == 44 - 16
+    # The last chip ends with the raster; where a value is a patch, with its last patch.
+    assert ChipAxis(42, chip=16, overlap=8, align=4).start(4) == 42 - 16
+    assert ChipAxis(42, chip=16, overlap=8, align=4, stride=4).start(4) == 44 - 16
 
 
 @pytest.mark.parametrize("options", [{"overlap": 12}, {"overlap": 3}, {"chip": 18}, {"stride": 3}])
