@@ -19,8 +19,8 @@ _CM = 100
 _NONE = 65_535
 _HIGHEST_CM = _NONE - 1
 
-Interval = Callable[[Float[np.ndarray, "h w"]], tuple[np.ndarray, np.ndarray]]
-"""Gives the ends of an interval for predicted heights, metres."""
+Interval = Callable[[Float[np.ndarray, "k h w"]], tuple[np.ndarray, np.ndarray]]
+"""Gives the ends of an interval, metres, for the height and the quantiles a model predicted."""
 
 
 class HeightPredictor:
@@ -93,7 +93,7 @@ class HeightProduct:
         if values is None:
             return {"height": np.full((layer.count, *valid.shape), empty)}
         height = np.maximum(values[0], np.float32(0))
-        ends = () if self.interval is None else self.interval(height)
+        ends = () if self.interval is None else self.interval(values)
         bands = np.stack([height, *ends]).astype(np.float32, copy=False)
         if self.dtype == "uint16":
             bands = np.clip(np.rint(bands * _CM), 0, _HIGHEST_CM).astype(np.uint16)

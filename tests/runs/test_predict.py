@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 
 from geodino.cli.main import app
 from geodino.errors import CheckpointError, ContractError, RecipeError, RunError, SourceError
+from geodino.metrics.conformal import ResidualIntervals
 from geodino.models.canopy_open import open_canopy
 from geodino.runs.predict import PredictJob, predict
 from geodino.runs.predict.job import parse_memory, parse_shard
@@ -186,6 +187,25 @@ def test_centimetres_are_the_metres_rounded(model, tile, whole, tmp_path):
     valid = np.isfinite(height)
     np.testing.assert_array_equal(stored != 65535, valid)
     np.testing.assert_array_equal(stored[valid], np.rint(height[valid] * 100))
+
+
+def test_a_calibrated_model_gives_the_ends_of_its_interval(tile, whole, tmp_path):
+    calibrated = ResidualIntervals(
+        coverage=0.9, sites=12, pixels=1000, height_m=(0.0, 40.0), scale_m=(1.0, 5.0), factor=2.0
+    )
+    extra = {"chip": 64, "overlap": 16, "intervals": calibrated.model_dump(mode="json")}
+    model = save_small_canopy(tmp_path / "model", extra=extra)
+    run(model, tmp_path / "map.tif", tile)
+    run(model, tmp_path / "plain.tif", tile, interval=False)
+    with rasterio.open(tmp_path / "map.tif") as found, rasterio.open(whole[0]) as height:
+        assert found.descriptions == ("height", "lower", "upper")
+        bands, expected = found.read(), height.read(1)
+    np.testing.assert_array_equal(bands[0], expected)
+    half = 2 * np.interp(expected, (0, 40), (1, 5))
+    np.testing.assert_allclose(bands[1], np.maximum(expected - half, 0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(bands[2], expected + half, rtol=1e-5)
+    with rasterio.open(tmp_path / "plain.tif") as plain:
+        assert plain.count == 1
 
 
 def test_a_model_may_see_another_resolution(model, tile, tmp_path):

@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 
 from geodino.errors import CheckpointError, RecipeError
 from geodino.geo.contract import InputContract
 from geodino.infer.engine import Predictor
-from geodino.infer.heights import HeightPredictor, HeightProduct
+from geodino.infer.heights import HeightPredictor, HeightProduct, Interval
 from geodino.infer.symmetries import Symmetric
+from geodino.metrics.conformal import QuantileIntervals, ResidualIntervals
 from geodino.models.canopy_folder import LoadedCanopy
 from geodino.models.canopy_open import is_canopy, open_canopy
 from geodino.models.folder import ITEM
@@ -19,6 +21,10 @@ from geodino.runs.predict.job import HEIGHT_TYPES, SYMMETRIES, PredictJob
 
 _BATCH_PIXELS = {"cpu": 512 * 512, "cuda": 2048 * 2048}
 """Pixels of a batch: enough to keep the device busy."""
+
+_INTERVALS: TypeAdapter[ResidualIntervals | QuantileIntervals] = TypeAdapter(
+    Annotated[ResidualIntervals | QuantileIntervals, Field(discriminator="kind")]
+)
 
 _OVERLAP = 64
 """Pixels that chips share by default, a patch of which at each end is not used."""
@@ -117,8 +123,31 @@ class Task:
         return job.how.batch or max(1, min(64, fitting))
 
     def product(self, job: PredictJob) -> HeightProduct:
-        """Return what is stored."""
-        return HeightProduct(dtype=HEIGHT_TYPES[job.dtype])
+        """Return what is stored.
+
+        Raises:
+            CheckpointError: the model's calibration cannot be read.
+        """
+        interval = self._interval() if job.interval else None
+        return HeightProduct(dtype=HEIGHT_TYPES[job.dtype], interval=interval)
+
+    def _interval(self) -> Interval | None:
+        """Return the calibrated interval of the model; None where it has none."""
+        found = self.canopy.extra.get("intervals")
+        if found is None:
+            return None
+        try:
+            calibrated: ResidualIntervals | QuantileIntervals = _INTERVALS.validate_python(found)
+        except ValidationError as error:
+            raise CheckpointError(
+                f"{self.name}: its calibration in canopy.json cannot be read ({error}). Train or "
+                "calibrate it again, or leave the interval out with --no-interval."
+            ) from error
+        if isinstance(calibrated, ResidualIntervals):
+            residuals = calibrated
+            return lambda values: residuals.interval(values[0])
+        quantiles = calibrated
+        return lambda values: quantiles.interval(values[1], values[-1])
 
     def _made(self, name: str, default: int) -> int:
         """Return what the model was made with."""
