@@ -1,5 +1,6 @@
 """The lightest dense head: one linear map per cell, enlarged to pixels."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -86,10 +87,11 @@ class LinearHead(nn.Module):
         wide = F.interpolate(
             cells, (height, width * self.stride), mode="bilinear", align_corners=False
         )
-        places = (torch.arange(height * self.stride, device=cells.device) + 0.5) / self.stride - 0.5
         for above in range(-1, height):
-            share = places[places.floor() == above] - above
+            # Rows whose centres lie between those of this row of cells and the next.
+            start, stop = (math.ceil((i + 0.5) * self.stride - 0.5) for i in (above, above + 1))
+            rows = torch.arange(max(start, 0), min(stop, height * self.stride), device=cells.device)
             first, second = (wide[:, :, min(max(i, 0), height - 1)] for i in (above, above + 1))
-            if len(share):
-                weight = share.to(wide)[:, None]
-                yield torch.lerp(first[:, :, None], second[:, :, None], weight)
+            if len(rows):
+                share = ((rows + 0.5) / self.stride - 0.5 - above).to(wide)[:, None]
+                yield torch.lerp(first[:, :, None], second[:, :, None], share)
