@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 from rich.progress import (
@@ -21,6 +21,7 @@ from geodino.runs.record import RunLog
 _PLAIN_LINE_EVERY_S = 15.0
 
 
+@runtime_checkable
 class Figures(Protocol):
     """What knows the figures of recent steps."""
 

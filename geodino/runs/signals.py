@@ -2,7 +2,7 @@
 
 import signal
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 import torch
@@ -16,6 +16,7 @@ class StopAsked(Exception):  # noqa: N818  (not an error: the run ends well, and
     """A signal asked the run to save its state and stop."""
 
 
+@runtime_checkable
 class Keeper(Protocol):
     """What writes a run down."""
 
