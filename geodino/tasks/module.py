@@ -70,7 +70,7 @@ class CanopyModule(L.LightningModule):
 
     def training_step(self, batch: CanopyBatch, batch_idx: int) -> None:
         """Learn from a batch; a step whose gradient is not finite changes nothing."""
-        losses = self.objective(self.model(batch.pixels, batch.valid), batch)
+        losses = self.objective(self.model(batch.pixels.float(), batch.valid), batch)
         optimizer = self.optimizers()
         inner: Any = optimizer.optimizer  # type: ignore[union-attr]
         inner.zero_grad(set_to_none=True)

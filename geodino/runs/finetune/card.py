@@ -51,8 +51,8 @@ def finetune_card(scene: Scene, *, device: torch.device, out: Path) -> RunCard:
         "crops": f"{config.train.batch} of {windows.crop} px a step, from {len(windows)} windows with "
         f"{windows.labels:,} {what}; {len(windows.low)} low, {len(windows.tall)} tall (from "
         f"{windows.tall_m:.1f} m); augment: {config.sampling.augment}",
-        "steps": f"{config.train.steps}, validated every {config.validation.every} on at most "
-        f"{config.validation.areas} of {len(scene.val)} areas, patience {config.validation.patience}",
+        "steps": f"{config.train.steps}, validated every {config.validation.every} on "
+        f"{min(config.validation.areas, len(scene.val))} of {len(scene.val)} areas, patience {config.validation.patience}",
         "maps": f"chips of {scene.chips.chip} px, overlap {scene.chips.overlap} px",
         "device": str(device),
         "time": f"about {_to(clock(fast), clock(slow))} of steps ({flops / 1e9:.1f} GFLOP a crop), "

@@ -44,11 +44,8 @@ def extra_of(scene: Scene, results: Results) -> dict[str, Any]:
     """Return what is written into ``canopy.json`` beside the head."""
     prepared = scene.prepared
     return {
-        "chips": {
-            "chip_px": scene.chips.chip,
-            "overlap_px": scene.chips.overlap,
-            "together": scene.chips.together,
-        },
+        "chip": scene.chips.chip,
+        "overlap": scene.chips.overlap,
         "gsd_m": prepared.config.gsd_m,
         "intervals": results.facts["intervals"],
         "intervals_missing": results.facts["intervals_missing"],

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,12 @@ from geodino.errors import BandError, ContractError, RecipeError, RunError, Sour
 from geodino.geo.contract import InputContract
 from geodino.geo.outlines import outlines
 from geodino.io.raster import HandlePool
-from geodino.runs.embed.sources import Meeting, offer_of
 from geodino.runs.finetune.config import FinetuneConfig, StartConfig
 from geodino.runs.init import model_name
 from geodino.runs.models import OpenedModel, open_model, tensors_hash
 from geodino.runs.recipe import load_finetune_recipe, load_recorded_finetune
 from geodino.runs.record import RunFolder
+from geodino.runs.sources import Meeting, offer_of
 from geodino.tasks.canopy.source import CanopySource, FootprintLabels, Labels, RasterLabels
 
 DEFAULT_RECIPE = "canopy"
@@ -260,13 +260,11 @@ def _check_images(source: CanopySource, config: FinetuneConfig, opened: OpenedMo
             f"({', '.join(contract.band_names)}). Choose its bands in its order with data.bands, or "
             "take another model."
         )
-    how = Meeting(accept=config.accept, bands=config.data.bands)
+    how = Meeting(accept=config.accept, bands=config.data.bands, gsd_m=config.gsd_m)
     numbers = np.linspace(0, len(source.labelled) - 1, min(_LOOKED_AT, len(source.labelled)))
     for place in np.unique(numbers.round().astype(int)).tolist():
         image = source.labelled[place]
         offer = offer_of(source.raster(image), index.bands, index.dtype, contract, how)
-        if config.gsd_m is not None:
-            offer = replace(offer, gsd_m=(config.gsd_m, config.gsd_m))
         try:
             contract.check(offer, accept=config.accept)
         except ContractError as error:

@@ -28,6 +28,7 @@ class FinetuneRecorder(L.Callback):
         log: what was found, for people.
         identity: what a checkpoint must carry to be resumed here.
         validate: scores by name, of the model as it is.
+        wait_s: time spent waiting for crops so far.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class FinetuneRecorder(L.Callback):
         log: RunLog,
         identity: Mapping[str, str],
         validate: Callable[[], dict[str, float]],
+        wait_s: Callable[[], float],
     ) -> None:
         self.folder, self.config = folder, config
-        self.pace = Pace(wait_s=lambda: 0.0)
+        self.pace = Pace(wait_s=wait_s)
         self.latest: dict[str, Any] = {}
         self._log = log
         self._identity = dict(identity)
@@ -98,6 +100,7 @@ class FinetuneRecorder(L.Callback):
         self.latest = dict(rows[-1])
         figures = {
             "images_per_s": self.pace.images_per_s,
+            "data_wait": self.pace.data_wait,
             "memory_gib": peak_memory_gib(module.device),
         }
         self._write(

@@ -128,7 +128,7 @@ def _figures(scene: Scene, recorded: dict[str, Any]) -> Pairs:
 
 def _data(scene: Scene) -> Pairs:
     prepared, windows = scene.prepared, scene.windows
-    split = prepared.source.split
+    split, tall_m = prepared.source.split, f"{windows.tall_m:.1f} m"
     return (
         ("images", prepared.images_from),
         ("labels", prepared.labels_from),
@@ -136,8 +136,7 @@ def _data(scene: Scene) -> Pairs:
         ("sites", ", ".join(f"{len(split.sites(name))} {name}" for name in NAMES)),
         (
             "windows to learn from",
-            f"{len(windows)}; {len(windows.low)} low, {len(windows.tall)} tall "
-            + f"(from {windows.tall_m:.1f} m)",
+            f"{len(windows)}, {len(windows.low)} low, {len(windows.tall)} tall (from {tall_m})",
         ),
         ("augmentation", prepared.config.sampling.augment),
     )

@@ -1,7 +1,7 @@
 """What a trained head is worth: scores with intervals beside floors, coverage, effects of chips."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -13,6 +13,9 @@ from jaxtyping import Float
 from geodino import seeds
 from geodino.data.splits import SplitName
 from geodino.errors import RunError
+from geodino.infer.engine import Predictor
+from geodino.infer.heights import HeightPredictor
+from geodino.infer.symmetries import Symmetric, Symmetries
 from geodino.metrics.bootstrap import Interval
 from geodino.metrics.conformal import (
     HeightSite,
@@ -29,7 +32,6 @@ from geodino.runs.finetune.train import Scene
 from geodino.tasks.canopy.areas import Area, Compared, drawn_areas, find_areas
 from geodino.tasks.canopy.evaluate import Chips, SiteSums, SiteValues, by_site, judged
 from geodino.tasks.canopy.floors import Floors, fit_floors, green_map
-from geodino.tasks.canopy.predictor import CanopyPredictor, Turn
 
 MEAN, GREEN = "mean height", "height by greenness"
 """What the floors are called."""
@@ -79,15 +81,13 @@ class Judge:
 
     Args:
         scene: images, labels, chips.
-        model_of: makes a predictor of the model, its chips moved or not.
+        predictor: the model.
         threads: that read.
     """
 
-    def __init__(
-        self, scene: Scene, model_of: Callable[[Turn], CanopyPredictor], threads: Executor
-    ) -> None:
+    def __init__(self, scene: Scene, predictor: Predictor, threads: Executor) -> None:
         self._scene = scene
-        self._model_of = model_of
+        self._predictor = predictor
         self._threads = threads
         self._config = scene.prepared.config
 
@@ -134,24 +134,21 @@ class Judge:
         areas = drawn_areas(scene.val, _EFFECT_AREAS, seed=config.train.seed)
         usual = list(self._judged(areas, "val"))
         found: dict[str, Any] = {"areas": len(areas), "mae_m": _mae(usual)}
-        align = scene.model.multiple
+        align = self._predictor.align
         for name, factor in (("chips half as large", 0.5), ("chips twice as large", 2.0)):
             side = max(align, round(scene.chips.chip * factor / align) * align)
             if side == scene.chips.chip:
                 continue
-            chips = Chips.fitting(
-                chip=side, overlap=None, together=scene.chips.together, align=align
-            )
+            chips = Chips.fitting(chip=side, overlap=None, align=align)
             found[f"{name} ({side} px)"] = _change(
                 usual, list(self._judged(areas, "val", chips=chips))
             )
-        turns: tuple[tuple[str, Turn], ...] = (
-            ("chips mirrored left to right", "across"),
-            ("chips mirrored top to bottom", "down"),
-            ("chips turned by 90 degrees", "quarter"),
+        means: tuple[tuple[str, Symmetries], ...] = (
+            ("mean of 4 flips of each chip", "flips"),
+            ("mean of 8 flips and turns of each chip", "turns"),
         )
-        for name, turn in turns:
-            found[name] = _change(usual, list(self._judged(areas, "val", turn=turn)))
+        for name, symmetries in means:
+            found[name] = _change(usual, list(self._judged(areas, "val", symmetries=symmetries)))
         return found
 
     def _judged(
@@ -160,13 +157,13 @@ class Judge:
         which: SplitName,
         *,
         chips: Chips | None = None,
-        turn: Turn = "none",
+        symmetries: Symmetries = "none",
     ) -> Iterator[Compared]:
         return judged(
             self._scene.prepared.source,
             areas,
             which,
-            self._model_of(turn),
+            Symmetric(self._predictor, symmetries),
             chips or self._scene.chips,
             threads=self._threads,
         )
@@ -175,8 +172,7 @@ class Judge:
 def results_of(scene: Scene, threads: Executor, *, device: torch.device) -> Results:
     """Measure the scene's model, which is on ``device``, on test, validation and calibration ground."""
     config = scene.prepared.config
-    model = scene.model.to(device)
-    judge = Judge(scene, lambda turn: CanopyPredictor(model, turn=turn), threads)
+    judge = Judge(scene, HeightPredictor(scene.model, device=device), threads)
     floors = judge.floors()
     test, val = judge.measure("test", floors), judge.measure("val", floors)
     calibration = judge.measure("calibration", None)

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 
 from geodino.errors import CheckpointError, SourceError
+from geodino.infer.heights import HeightPredictor
 from geodino.models.canopy import CanopyModel, build_canopy
 from geodino.runs.checkpoints import read_checkpoint
 from geodino.runs.device import keep_freed_memory
@@ -27,7 +28,6 @@ from geodino.tasks.canopy.areas import Area, drawn_areas, find_areas
 from geodino.tasks.canopy.crops import CropFeed, Windows, find_windows
 from geodino.tasks.canopy.evaluate import Chips, SiteSums, judged
 from geodino.tasks.canopy.objective import CanopyObjective
-from geodino.tasks.canopy.predictor import CanopyPredictor
 from geodino.tasks.canopy.source import FootprintLabels
 from geodino.tasks.module import CanopyData, CanopyModule
 
@@ -78,8 +78,7 @@ def look(prepared: PreparedFinetune) -> Scene:
     chips = Chips.fitting(
         chip=crop if maps.chip == "auto" else maps.chip,
         overlap=None if maps.overlap == "auto" else maps.overlap,
-        together=maps.together,
-        align=model.multiple,
+        align=model.backbone.patch_size,
     )
     return Scene(prepared=prepared, model=model, windows=windows, chips=chips, val=val)
 
@@ -131,12 +130,21 @@ class Finetuning:
     def _fit(self, module: CanopyModule, checkpoint: Path | None, threads: Executor) -> str | None:
         prepared = self.scene.prepared
         config = prepared.config
+        feed = CropFeed(
+            prepared.source,
+            self.scene.windows,
+            config.sampling,
+            seed=config.train.seed,
+            batch=config.train.batch,
+            threads=prepared.threads,
+        )
         recorder = FinetuneRecorder(
             self.folder,
             config,
             log=self.log,
             identity=self._identity(),
             validate=lambda: validation(self.scene, module.model, threads),
+            wait_s=lambda: feed.waited_s,
         )
         progress = ProgressLine(
             recorder,
@@ -154,14 +162,6 @@ class Finetuning:
                 callbacks=[recorder, progress, Signals(recorder, self.log)],
                 ddp=DDPStrategy,
             )
-        feed = CropFeed(
-            prepared.source,
-            self.scene.windows,
-            config.sampling,
-            seed=config.train.seed,
-            batch=config.train.batch,
-            threads=prepared.threads,
-        )
         data = CanopyData(feed, steps=config.train.steps)
         try:
             with quiet_lightning():
@@ -220,7 +220,7 @@ def validation(scene: Scene, model: CanopyModel, threads: Executor) -> dict[str,
     areas = drawn_areas(scene.val, config.validation.areas, seed=config.train.seed)
     was_training = model.training
     sums = SiteSums(config.protocol)
-    predictor = CanopyPredictor(model)
+    predictor = HeightPredictor(model, device=model.bins_m.device)
     for compared in judged(prepared.source, areas, "val", predictor, scene.chips, threads=threads):
         sums.add(compared)
     model.train(was_training)

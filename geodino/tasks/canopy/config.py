@@ -123,9 +123,6 @@ class MapsConfig(Config):
     overlap: Literal["auto"] | int = "auto"
     """Pixels that neighbouring chips share; ``auto`` is a quarter of a chip."""
 
-    together: int = Field(default=4, ge=1)
-    """Chips that are computed together."""
-
 
 class ApplicabilityConfig(Config):
     """What is kept of the training ground's features, to tell later how far a map is from them."""

@@ -3,6 +3,7 @@
 Balance is for training alone: what is reported is measured on whole areas.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -143,6 +144,9 @@ class CropFeed:
         seed: of the run.
         batch: crops of a step.
         threads: that read.
+
+    Attributes:
+        waited_s: time spent waiting for crops.
     """
 
     def __init__(
@@ -161,13 +165,17 @@ class CropFeed:
         self._seed = seed
         self._batch = batch
         self._threads = threads
+        self.waited_s = 0.0
 
     def batches(self, step: int, stop: int) -> Iterator[CanopyBatch]:
         """Yield the batches of steps ``step`` to ``stop - 1``; threads read ahead."""
         samples = range(step * self._batch, stop * self._batch)
         crops: list[_Crop] = []
-        for crop in in_order(self._crop, samples, threads=self._threads):
-            crops.append(crop)
+        drawn = in_order(self._crop, samples, threads=self._threads)
+        for _ in samples:
+            began = time.perf_counter()
+            crops.append(next(drawn))
+            self.waited_s += time.perf_counter() - began
             if len(crops) == self._batch:
                 yield _batched(crops, step)
                 crops, step = [], step + 1

@@ -15,6 +15,11 @@ from geodino.metrics.height import HeightProtocol, HeightSums
 from geodino.tasks.canopy.areas import Area, Compared, compare
 from geodino.tasks.canopy.source import CanopySource
 
+_BATCH_PIXELS = {"cpu": 512 * 512, "cuda": 2048 * 2048}
+"""Pixels of a batch, as in ``geodino predict``: arithmetic may differ in the last bit with it."""
+
+_MOST_CHIPS = 64
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chips:
@@ -26,26 +31,24 @@ class Chips:
     overlap: int
     """Pixels that neighbours share."""
 
-    together: int
-    """How many are computed together."""
-
     @classmethod
-    def fitting(cls, *, chip: int, overlap: int | None, together: int, align: int) -> "Chips":
+    def fitting(cls, *, chip: int, overlap: int | None, align: int) -> "Chips":
         """Round a chip up, and its overlap to the nearest allowed; None is a quarter of a chip."""
         side = -(-chip // align) * align
         wanted = side / 4 if overlap is None else overlap
         shared = min(round(wanted / align), side // 2 // align) * align
-        return cls(chip=side, overlap=shared, together=together)
+        return cls(chip=side, overlap=shared)
 
-    def cover(self, height: int, width: int, *, align: int) -> Cover:
-        """Return how they cover an image."""
+    def cover(self, height: int, width: int, *, predictor: Predictor) -> Cover:
+        """Return how they cover an image, and how many are computed together, as predictions do."""
+        fitting = _BATCH_PIXELS[predictor.device.type] // (self.chip * self.chip)
         return Cover.of(
             height,
             width,
             chip=self.chip,
             overlap=self.overlap,
-            align=align,
-            group=self.together,
+            align=predictor.align,
+            group=max(1, min(_MOST_CHIPS, fitting)),
         )
 
 
@@ -57,7 +60,7 @@ def predicted_map(
     return predict_window(
         source.raster(area.image),
         predictor,
-        chips.cover(grid.height, grid.width, align=predictor.align),
+        chips.cover(grid.height, grid.width, predictor=predictor),
         threads=threads,
         regrid=source.regrid(area.image),
         window=area.window,
