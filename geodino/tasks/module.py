@@ -1,7 +1,7 @@
 """One step of learning a task, as Lightning runs it, and the batches it is handed."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import lightning as L
@@ -185,20 +185,34 @@ class CanopyData(L.LightningDataModule):
     def __init__(self, feed: CropFeed, *, steps: int) -> None:
         super().__init__()
         self._feed, self._steps = feed, steps
+        self._begun: list[Generator[CanopyBatch, None, None]] = []
 
     def train_dataloader(self) -> Any:
         """Return batches from the current global step on; a resumed run starts in the middle."""
         trainer = self.trainer
         if trainer is None:
             raise RuntimeError("the data module is not attached to a trainer")
-        return _Batches(self._feed, lambda: trainer.global_step, self._steps)
+        return _Batches(self._feed, lambda: trainer.global_step, self._steps, self._begun)
+
+    def close(self) -> None:
+        """Wait for the threads that read ahead: nothing may close what they read from before."""
+        while self._begun:
+            self._begun.pop().close()
 
 
 class _Batches:
     """An iterable without a length, as Lightning likes it."""
 
-    def __init__(self, feed: CropFeed, step: Callable[[], int], steps: int) -> None:
-        self._feed, self._step, self._steps = feed, step, steps
+    def __init__(
+        self,
+        feed: CropFeed,
+        step: Callable[[], int],
+        steps: int,
+        begun: list[Generator[CanopyBatch, None, None]],
+    ) -> None:
+        self._feed, self._step, self._steps, self._begun = feed, step, steps, begun
 
     def __iter__(self) -> Iterator[CanopyBatch]:
-        return self._feed.batches(self._step(), self._steps)
+        batches = self._feed.batches(self._step(), self._steps)
+        self._begun.append(batches)
+        return batches

@@ -172,6 +172,8 @@ class Finetuning:
                 "state is saved. The same command with --resume goes on."
             )
             return str(stop)
+        finally:
+            data.close()
         return None
 
     def _module(self) -> CanopyModule:

@@ -4,7 +4,8 @@ Balance is for training alone: what is reported is measured on whole areas.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,18 +168,19 @@ class CropFeed:
         self._threads = threads
         self.waited_s = 0.0
 
-    def batches(self, step: int, stop: int) -> Iterator[CanopyBatch]:
+    def batches(self, step: int, stop: int) -> Generator[CanopyBatch, None, None]:
         """Yield the batches of steps ``step`` to ``stop - 1``; threads read ahead."""
         samples = range(step * self._batch, stop * self._batch)
         crops: list[_Crop] = []
         drawn = in_order(self._crop, samples, threads=self._threads)
-        for _ in samples:
-            began = time.perf_counter()
-            crops.append(next(drawn))
-            self.waited_s += time.perf_counter() - began
-            if len(crops) == self._batch:
-                yield _batched(crops, step)
-                crops, step = [], step + 1
+        with closing(drawn):
+            for _ in samples:
+                began = time.perf_counter()
+                crops.append(next(drawn))
+                self.waited_s += time.perf_counter() - began
+                if len(crops) == self._batch:
+                    yield _batched(crops, step)
+                    crops, step = [], step + 1
 
     def _crop(self, sample: int) -> _Crop:
         generator = seeds.rng(self._seed, "crop", sample)
