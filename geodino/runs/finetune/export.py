@@ -1,5 +1,6 @@
 """From a trained head to a model folder that maps can be made with."""
 
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -138,10 +139,10 @@ def applicability(scene: Scene) -> Applicability | None:
     )  # fmt: skip
     count = min(wanted.crops, max(4 * len(scene.windows), 1))
     device = model.bins_m.device
-    tokens = [
-        patch_tokens(model.backbone, b.pixels.to(device), b.valid.to(device))
-        for b in feed.batches(0, count)
-    ]
+    with closing(feed.batches(0, count)) as batches:
+        tokens = [
+            patch_tokens(model.backbone, b.pixels.to(device), b.valid.to(device)) for b in batches
+        ]
     return fit_applicability(
         torch.cat(tokens), _held_out(scene), tokens=wanted.tokens, seed=config.train.seed
     )
