@@ -12,10 +12,12 @@ from geodino.runs.embed import EmbedJob, Meeting, parse_accept
 from geodino.runs.embed import embed as _embed
 from geodino.runs.evaluate import EvaluateJob
 from geodino.runs.evaluate import evaluate as _evaluate
+from geodino.runs.finetune import FinetuneJob
+from geodino.runs.finetune import finetune as _finetune
 from geodino.runs.pretrain import PretrainJob
 from geodino.runs.pretrain import pretrain as _pretrain
 
-__all__ = ["Model", "distill", "embed", "evaluate", "load", "pretrain"]
+__all__ = ["Model", "distill", "embed", "evaluate", "finetune", "load", "pretrain"]
 
 _Path = str | PathLike[str]
 
@@ -133,6 +135,67 @@ def distill(
             devices=devices,
             resume=resume,
             strict=strict,
+            dry_run=dry_run,
+            quiet=quiet,
+        )
+    )
+
+
+def finetune(
+    task: str,
+    images: _Path,
+    labels: _Path,
+    model: _Path | None,
+    out: _Path,
+    *,
+    recipe: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    split: _Path | None = None,
+    unfreeze: bool = False,
+    seed: int | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    dry_run: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Teach a model a task from labels; ``geodino finetune`` as a function.
+
+    Args:
+        task: ``canopy``.
+        images: folder, glob, raster or tile index.
+        labels: rasters of heights, or a vector file of footprints.
+        model: model whose features are used (see `load`); None with ``resume``.
+        out: run folder.
+        recipe: name or YAML file; None is ``canopy``.
+        overrides: ``{"train.steps": 2000}``; what ``--set`` takes.
+        split: vector file of polygons with a column ``split``; None draws blocks of ground.
+        unfreeze: the backbone learns as well.
+        seed: of everything random but the split.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        resume: go on with the run in ``out``.
+        dry_run: validate, show the run card, stop.
+        quiet: say nothing.
+
+    Returns:
+        Run folder, model folder, and the results: scores of the model and of floors, intervals.
+
+    Raises:
+        geodino.errors.GeodinoError: a mistake the caller can mend.
+    """
+    return _finetune(
+        FinetuneJob(
+            task=task,
+            images=str(images),
+            labels=str(labels),
+            model=None if model is None else fspath(model),
+            out=Path(out),
+            recipe=recipe,
+            overrides=tuple(f"{key}={value}" for key, value in (overrides or {}).items()),
+            split=None if split is None else fspath(split),
+            unfreeze=unfreeze,
+            seed=seed,
+            device=device,
+            resume=resume,
             dry_run=dry_run,
             quiet=quiet,
         )

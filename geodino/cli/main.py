@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from geodino.cli.distill import distill
+from geodino.cli.finetune import finetune
 from geodino.cli.options import (
     Aoi,
     Device,
@@ -96,6 +97,7 @@ def pretrain(
 
 app.command()(distill)
 app.command()(predict)
+app.command()(finetune)
 
 
 @app.command()

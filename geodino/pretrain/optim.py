@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from geodino.config import Config
+from geodino.models.param_groups import param_groups
 from geodino.models.shards import is_spread, part
-from geodino.pretrain.param_groups import param_groups
 
 
 class OptimConfig(Config):

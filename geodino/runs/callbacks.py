@@ -161,6 +161,12 @@ class Recorder(L.Callback):
                 "longer warm-up, or train.precision=float32."
             )
 
+    def keep(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write figures and the resumable state of this moment, and wait until they are on disk."""
+        self.flush(trainer, as_phased(pl_module))
+        self.save(trainer)
+        self.finish_saving(trainer)
+
     def save(self, trainer: L.Trainer) -> None:
         """Save the resumable state under its step and as the last one, whole or not at all."""
         self._saver.save(trainer)

@@ -103,7 +103,7 @@ def card_of(
     order = build_order(
         config, index, seed=config.train.seed, batch=batch, chip=resolved_chip(config)
     )
-    fast, slow = _duration_s(work / devices, device)
+    fast, slow = duration_s(work / devices, device)
     share = contract.statistics.get("valid_all")
     gsd = "unknown GSD" if index.gsd_m is None else f"{_range(index.gsd_m)} m"
     samples = sum(_samples(course, number) for number in range(len(course.names)))
@@ -121,7 +121,7 @@ def card_of(
         "passes": f"{samples / order.samples_per_epoch:.1f} over {order.samples_per_epoch} chips",
         "device": _devices(processes),
         **shared,
-        "time": f"about {_to(_clock(fast), _clock(slow))} "
+        "time": f"about {_to(clock(fast), clock(slow))} "
         f"({flops_per_image / 1e9:.1f} GFLOP an image)",
         **memory,
         "out": str(out),
@@ -274,7 +274,7 @@ def parameters_of(config: TrainingConfig, model: ModelConfig, contract: InputCon
     return trunk + sum(round(head_flops(head, backbone.dim) / 2) for head in heads)
 
 
-def _duration_s(flops: float, device: torch.device) -> tuple[float, float]:
+def duration_s(flops: float, device: torch.device) -> tuple[float, float]:
     """Return the time at the high and the low end of what steps reach of the matrix rate."""
     rate = _matrix_rate(device)
     return flops / (rate * _EFFICIENCY[1]), flops / (rate * _EFFICIENCY[0])
@@ -294,7 +294,8 @@ def _matrix_rate(device: torch.device) -> float:
     return best
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return a length of time in the unit that suits it."""
     minutes = seconds / 60
     if minutes < 90:
         return f"{max(minutes, 1):.0f} min"

@@ -24,7 +24,7 @@ from geodino.runs.checkpoints import read_checkpoint
 from geodino.runs.init import descent
 from geodino.runs.models import open_model
 from geodino.runs.networks import assemble_network
-from geodino.runs.recipe import DistillConfig, RunConfig, load_recorded, load_recorded_any
+from geodino.runs.recipe import DistillConfig, RunConfig, load_recorded, load_recorded_training
 from geodino.runs.record import RunFolder
 
 FORMATS = ("timm", "hub", "onnx")
@@ -86,7 +86,7 @@ def export_run(run: Path, *, to: str = "timm", out: Path | None = None) -> dict[
     _check_format(to)
     folder = RunFolder(run)
     folder.require()
-    if isinstance(load_recorded_any(folder.recipe), DistillConfig):
+    if isinstance(load_recorded_training(folder.recipe), DistillConfig):
         # Imported here: what distils opens its teacher with `load` above.
         from geodino.runs.distill.export import check_format, export_distillation
         from geodino.runs.distill.job import read_distillation

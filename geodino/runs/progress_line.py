@@ -2,7 +2,8 @@
 
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 from rich.progress import (
@@ -14,19 +15,42 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from geodino.pretrain.course import Course
-from geodino.pretrain.module import as_phased
-from geodino.runs.callbacks import Recorder
+from geodino.runs.callbacks import Pace
 from geodino.runs.record import RunLog
 
 _PLAIN_LINE_EVERY_S = 15.0
 
 
-class ProgressLine(L.Callback):
-    """A bar on a terminal; elsewhere a plain line now and then."""
+@runtime_checkable
+class Figures(Protocol):
+    """What knows the figures of recent steps."""
 
-    def __init__(self, recorder: Recorder, log: RunLog, *, course: Course, quiet: bool) -> None:
-        self._recorder, self._log, self._course, self._quiet = recorder, log, course, quiet
+    latest: dict[str, Any]
+    pace: Pace
+
+
+class ProgressLine(L.Callback):
+    """A bar on a terminal; elsewhere a plain line now and then.
+
+    Args:
+        recorder: knows the figures.
+        log: takes the lines.
+        steps: how many steps the run has; health may bring the end nearer.
+        phase: names what the module is doing.
+        quiet: show no bar.
+    """
+
+    def __init__(
+        self,
+        recorder: Figures,
+        log: RunLog,
+        *,
+        steps: Callable[[], int],
+        phase: Callable[[L.LightningModule], str],
+        quiet: bool,
+    ) -> None:
+        self._recorder, self._log, self._steps, self._quiet = recorder, log, steps, quiet
+        self._phase = phase
         self._bar: Progress | None = None
         self._task: Any = None
         self._said = 0.0
@@ -50,8 +74,8 @@ class ProgressLine(L.Callback):
             console=Console(stderr=True),
         )
         self._task = self._bar.add_task(
-            as_phased(pl_module).steps.name,
-            total=self._course.steps,
+            self._phase(pl_module),
+            total=self._steps(),
             completed=trainer.global_step,
             figures="",
         )
@@ -71,14 +95,14 @@ class ProgressLine(L.Callback):
         if self._bar is not None:
             self._bar.update(
                 self._task,
-                description=as_phased(pl_module).steps.name,
-                total=self._course.steps,
+                description=self._phase(pl_module),
+                total=self._steps(),
                 completed=trainer.global_step,
                 figures=self._figures(),
             )
         elif time.perf_counter() - self._said > _PLAIN_LINE_EVERY_S:
             self._said = time.perf_counter()
-            self._log.say(self._line(trainer.global_step, as_phased(pl_module).steps.name))
+            self._log.say(self._line(trainer.global_step, self._phase(pl_module)))
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Stop the bar."""
@@ -98,7 +122,7 @@ class ProgressLine(L.Callback):
     def _line(self, step: int, phase: str) -> str:
         first, since = self._began
         per_step = (time.perf_counter() - since) / max(step - first, 1)
-        minutes, seconds = divmod(int(per_step * (self._course.steps - step)), 60)
-        place = f"{phase} {step}/{self._course.steps}"
+        minutes, seconds = divmod(int(per_step * (self._steps() - step)), 60)
+        place = f"{phase} {step}/{self._steps()}"
         left = f"left {minutes} min {seconds:02d} s"
         return "  ".join(part for part in (place, self._figures(), left) if part)

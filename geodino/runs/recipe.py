@@ -4,12 +4,13 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from geodino.config import Config, fields, merged, number, parse_overrides
 from geodino.data.config import DataConfig
@@ -20,84 +21,8 @@ from geodino.pretrain.distill.config import DistillPhasesConfig, TargetsConfig
 from geodino.pretrain.objective_config import HeadsConfig
 from geodino.pretrain.optim import OptimConfig
 from geodino.pretrain.phases import Phases, PhasesConfig
-from geodino.pretrain.watch import Figure
-
-
-class TrainConfig(Config):
-    """How a step is computed, whatever it learns."""
-
-    seed: int = Field(default=0, ge=0)
-    """Every random number of the run follows from it."""
-
-    batch: int | Literal["auto"] = 64
-    """Samples of the global batch of the first phase, over all devices. auto: the largest that fits
-    the GPU."""
-
-    group: int = Field(default=16, ge=1)
-    """Samples that share a draw of masks and drop-path subsets, and KoLeo's neighbourhood. A
-    device holds whole groups, so that any number of devices computes the same step."""
-
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What matrices are multiplied in. auto: bfloat16 on CUDA, float32 elsewhere."""
-
-    compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the transformer blocks. auto: on CUDA only."""
-
-    @model_validator(mode="after")
-    def _batch_is_whole_groups(self) -> "TrainConfig":
-        if self.batch != "auto" and (self.batch < 2 or self.batch % self.group):
-            raise ValueError(
-                f"batch {self.batch} must be a multiple of group {self.group}, and at least 2"
-            )
-        return self
-
-
-class CheckpointConfig(Config):
-    """When the resumable state is saved."""
-
-    every: int = Field(default=1000, ge=1)
-    """Steps between two checkpoints."""
-
-    keep: int = Field(default=2, ge=1)
-    """How many numbered checkpoints stay, the newest ones."""
-
-
-class LogConfig(Config):
-    """What is written while a run goes on."""
-
-    every: int = Field(default=10, ge=1)
-    """Steps between two lines of metrics.jsonl."""
-
-    flush: int = Field(default=50, ge=1)
-    """Steps between two looks at the device: the only times the run waits for it."""
-
-    tensorboard: bool = False
-    """Also write TensorBoard event files (needs `pip install geodino[loggers]`)."""
-
-
-class HealthConfig(Config):
-    """How the quality of dense features is watched."""
-
-    every: int = Field(default=500, ge=1)
-    """Steps between two measurements on the probe tiles."""
-
-    tiles: int = Field(default=16, ge=2)
-    """Fixed probe chips, drawn once from the source."""
-
-    watch: Figure = "cls_patch_cosine"
-    """What dense features are judged by, for the best Gram teacher and for ``start: auto``."""
-
-    after: Literal["auto"] | int = "auto"
-    """Steps before which they are not judged: random weights look healthy too, and are no teacher.
-    ``auto``: a tenth of the first phase, and none for a run that begins with a model."""
-
-    tolerance: float = Field(default=0.1, ge=0)
-    """How much worse than their best they may become before ``start: auto`` acts: a share of the
-    best rank, or of the best cosine's distance to 1."""
-
-    patience: int = Field(default=3, ge=1)
-    """Measurements in a row that must be worse."""
-
+from geodino.runs.finetune.config import FinetuneConfig
+from geodino.runs.settings import CheckpointConfig, HealthConfig, LogConfig, TrainConfig
 
 R = TypeVar("R", bound="TrainingConfig")
 """A kind of recipe. Not ``Self``: the shape checker of the tests decorates methods one by one."""
@@ -208,6 +133,12 @@ class DistillConfig(TrainingConfig):
     """What is learnt, in order."""
 
 
+AnyConfig = RunConfig | DistillConfig | FinetuneConfig
+"""Every kind of recipe."""
+
+K = TypeVar("K", RunConfig, DistillConfig, FinetuneConfig)
+
+
 def recipe_folder() -> Path:
     """Return where the recipes that travel with the package lie."""
     packaged = Path(str(files("geodino"))) / "_recipes"
@@ -243,40 +174,41 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> RunConfig:
 
     Raises:
         RecipeError: unknown recipe, unreadable YAML, unknown key (with the nearest known one), or
-            a value out of range, every mistake in one message; or a recipe of distillation.
+            a value out of range, every mistake in one message; or a recipe of another command.
     """
-    path, values = _values(name, overrides)
-    if "distill" in values:
-        raise RecipeError(
-            f"{path.name} is a recipe of distillation: use it with `geodino distill --recipe "
-            f"{name}`, or choose another one here."
-        )
-    return RunConfig.parse(values, source=path.name)
+    return _load(RunConfig, name, overrides)
 
 
 def load_distill_recipe(name: str, overrides: Sequence[str] = ()) -> DistillConfig:
-    """Read a recipe of distillation, apply ``key.path=value`` overrides, validate.
-
-    Raises:
-        RecipeError: as ``load_recipe``; or a recipe of pretraining.
-    """
-    path, values = _values(name, overrides)
-    if "distill" not in values:
-        raise RecipeError(
-            f"{path.name} is a recipe of pretraining: use it with `geodino pretrain --recipe "
-            f"{name}`. Recipes of distillation have a section `distill`."
-        )
-    return DistillConfig.parse(values, source=path.name)
+    """Read a recipe of distillation, as ``load_recipe``."""
+    return _load(DistillConfig, name, overrides)
 
 
-def load_any_recipe(name: str, overrides: Sequence[str] = ()) -> TrainingConfig:
-    """Read a recipe of either kind.
+def load_finetune_recipe(name: str, overrides: Sequence[str] = ()) -> FinetuneConfig:
+    """Read a recipe of fine-tuning, as ``load_recipe``."""
+    return _load(FinetuneConfig, name, overrides)
+
+
+def load_any_recipe(name: str, overrides: Sequence[str] = ()) -> AnyConfig:
+    """Read a recipe of any kind.
 
     Raises:
         RecipeError: as ``load_recipe``.
     """
     path, values = _values(name, overrides)
-    return _kind(values).parse(values, source=path.name)
+    return _kind(values).config.parse(values, source=path.name)
+
+
+def _load(config: type[K], name: str, overrides: Sequence[str]) -> K:
+    path, values = _values(name, overrides)
+    found, wanted = _kind(values), _kind_of(config)
+    if found.config is not config:
+        section = f" Recipes of {wanted.what} have a section `{wanted.section}`."
+        raise RecipeError(
+            f"{path.name} is a recipe of {found.what}: use it with `geodino {found.command} "
+            f"--recipe {name}`, or choose another one here.{section if wanted.section else ''}"
+        )
+    return config.parse(values, source=path.name)
 
 
 def _values(name: str, overrides: Sequence[str]) -> tuple[Path, dict[str, Any]]:
@@ -292,8 +224,30 @@ def _values(name: str, overrides: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     return path, merged(values, parse_overrides(overrides))
 
 
-def _kind(values: Mapping[str, Any]) -> type[RunConfig] | type[DistillConfig]:
-    return DistillConfig if "distill" in values else RunConfig
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A kind of recipe, told by a section that only it has."""
+
+    config: type[AnyConfig]
+    what: str
+    command: str
+    section: str = ""
+
+
+_KINDS = (
+    _Kind(DistillConfig, "distillation", "distill", "distill"),
+    _Kind(FinetuneConfig, "fine-tuning", "finetune canopy", "canopy"),
+    _Kind(RunConfig, "pretraining", "pretrain"),
+)
+"""Every kind of recipe; the last one is told by having no section of another."""
+
+
+def _kind(values: Mapping[str, Any]) -> _Kind:
+    return next(kind for kind in _KINDS if not kind.section or kind.section in values)
+
+
+def _kind_of(config: type[AnyConfig]) -> _Kind:
+    return next(kind for kind in _KINDS if kind.config is config)
 
 
 def load_recorded(path: Path) -> RunConfig:
@@ -302,47 +256,65 @@ def load_recorded(path: Path) -> RunConfig:
     Raises:
         RecipeError: it is not one, or was written by a version with other keys.
     """
-    return RunConfig.parse(_recorded(path, DistillConfig), source=str(path))
+    return _recorded(RunConfig, path)
 
 
 def load_recorded_distill(path: Path) -> DistillConfig:
-    """Read the complete configuration that a run folder of distillation holds.
-
-    Raises:
-        RecipeError: as ``load_recorded``.
-    """
-    return DistillConfig.parse(_recorded(path, RunConfig), source=str(path))
+    """Read the complete configuration of a run of distillation, as ``load_recorded``."""
+    return _recorded(DistillConfig, path)
 
 
-def load_recorded_any(path: Path) -> TrainingConfig:
-    """Read the complete configuration that a run folder of either kind holds.
+def load_recorded_finetune(path: Path) -> FinetuneConfig:
+    """Read the complete configuration of a run of fine-tuning, as ``load_recorded``."""
+    return _recorded(FinetuneConfig, path)
+
+
+def load_recorded_any(path: Path) -> AnyConfig:
+    """Read the complete configuration that a run folder of any kind holds.
 
     Raises:
         RecipeError: as ``load_recorded``.
     """
     values = _read(path)
-    return _kind(values).parse(values, source=str(path))
+    return _kind(values).config.parse(values, source=str(path))
 
 
-def _recorded(path: Path, other: type[TrainingConfig]) -> dict[str, Any]:
-    values = _read(path)
-    if _kind(values) is other:
-        command = "distill" if other is DistillConfig else "pretrain"
+def load_recorded_training(path: Path) -> TrainingConfig:
+    """Read the complete configuration of a run of pretraining or distillation.
+
+    Raises:
+        RecipeError: as ``load_recorded``.
+    """
+    config = load_recorded_any(path)
+    if isinstance(config, FinetuneConfig):
         raise RecipeError(
-            f"{path.parent} is a run of `geodino {command}`: go on with that command, or choose "
-            "another --out."
+            f"{path.parent} is a run of `geodino finetune`: its model and report are written by "
+            "that command; `--resume` writes them again."
         )
-    return values
+    return config
 
 
-def dump(config: TrainingConfig) -> str:
+def _recorded(config: type[K], path: Path) -> K:
+    values = _read(path)
+    found = _kind(values)
+    if found.config is not config:
+        raise RecipeError(
+            f"{path.parent} is a run of `geodino {found.command}`: go on with that command, or "
+            "choose another --out."
+        )
+    return config.parse(values, source=str(path))
+
+
+def dump(config: TrainingConfig | FinetuneConfig) -> str:
     """Return the complete configuration as YAML, defaults included."""
     stream = io.StringIO()
     yaml.safe_dump(config.model_dump(mode="json"), stream, sort_keys=False, width=100)
     return stream.getvalue()
 
 
-def differences(a: TrainingConfig, b: TrainingConfig) -> list[str]:
+def differences(
+    a: TrainingConfig | FinetuneConfig, b: TrainingConfig | FinetuneConfig
+) -> list[str]:
     """Return ``key: a -> b`` for every leaf in which two configurations differ."""
     left, right = dict(_leaves(a.model_dump(mode="json"))), dict(_leaves(b.model_dump(mode="json")))
     keys = [*left, *(k for k in right if k not in left)]
@@ -354,7 +326,7 @@ def differences(a: TrainingConfig, b: TrainingConfig) -> list[str]:
 def explain() -> list[tuple[str, str, str]]:
     """Return (key, default, meaning) of every key a recipe may hold."""
     rows: dict[str, tuple[str, str, str]] = {}
-    for kind in (RunConfig, DistillConfig):
+    for kind in (RunConfig, DistillConfig, FinetuneConfig):
         for key, field in fields(kind):
             default = "required" if field.is_required() else repr(field.get_default())
             text = " ".join((field.description or "").split())

@@ -45,6 +45,11 @@ class RunFolder:
         return self.root / "tiles.parquet"
 
     @property
+    def split(self) -> Path:
+        """Which ground a fine-tuned model was trained, judged and calibrated on."""
+        return self.root / "split.parquet"
+
+    @property
     def contract(self) -> Path:
         """The input contract measured on the tiles."""
         return self.root / "contract.json"

@@ -21,7 +21,7 @@ from geodino.report.page import render
 from geodino.report.words import count, duration, first_of, interval, moment, number
 from geodino.runs.build import whole_batch
 from geodino.runs.device import choose_device
-from geodino.runs.recipe import DistillConfig, TrainingConfig, load_recorded_any
+from geodino.runs.recipe import DistillConfig, TrainingConfig, load_recorded_training
 from geodino.runs.record import REPLACED, RunFolder
 from geodino.runs.report_data import collect_data
 from geodino.runs.report_features import collect_features
@@ -108,7 +108,7 @@ def read_run(folder: RunFolder) -> Recorded:
         )
     return Recorded(
         folder=folder,
-        config=load_recorded_any(folder.recipe),
+        config=load_recorded_training(folder.recipe),
         index=load_index(folder.tiles),
         contract=InputContract.from_json(
             folder.contract.read_text(encoding="utf-8"), source=folder.contract
@@ -327,7 +327,7 @@ def _repeat(run: Recorded) -> Repeat:
             *facts["versions"].items(),
         ),
         recipe=run.folder.recipe.read_text(encoding="utf-8"),
-        license=_license(run.folder.model / "config.json"),
+        license=license_words(run.folder.model / "config.json"),
     )  # fmt: skip
 
 
@@ -338,7 +338,8 @@ def _job(config: TrainingConfig) -> list[str]:
     return ["distill", "--teacher", config.teacher.model, "--students", ",".join(config.students)]
 
 
-def _license(path: Path) -> str:
+def license_words(path: Path) -> str:
+    """Return licence and lineage of the weights, from the config of a model folder."""
     if not path.is_file():
         return "No model has been exported yet; its licence will be written into its folder."
     try:

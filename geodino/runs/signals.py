@@ -2,15 +2,13 @@
 
 import signal
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from geodino.pretrain.module import as_phased
-from geodino.runs.callbacks import Recorder
 from geodino.runs.record import RunLog
 
 
@@ -18,10 +16,18 @@ class StopAsked(Exception):  # noqa: N818  (not an error: the run ends well, and
     """A signal asked the run to save its state and stop."""
 
 
+@runtime_checkable
+class Keeper(Protocol):
+    """What writes a run down."""
+
+    def keep(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write figures and the resumable state of this moment, and wait until they are on disk."""
+
+
 class Signals(L.Callback):
     """SIGTERM, SIGUSR1 and Ctrl-C: finish the step, save the state, stop."""
 
-    def __init__(self, recorder: Recorder, log: RunLog) -> None:
+    def __init__(self, recorder: Keeper, log: RunLog) -> None:
         self._recorder, self._log = recorder, log
         self._asked: str | None = None
         self._group: Any = None
@@ -46,9 +52,7 @@ class Signals(L.Callback):
     ) -> None:
         """Save and stop, on all ranks at the same step."""
         if self._any_asked():
-            self._recorder.flush(trainer, as_phased(pl_module))
-            self._recorder.save(trainer)
-            self._recorder.finish_saving(trainer)
+            self._recorder.keep(trainer, pl_module)
             raise StopAsked(self._asked or "a signal to another rank")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

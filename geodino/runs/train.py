@@ -10,7 +10,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from geodino.errors import CheckpointError, GeodinoError
 from geodino.pretrain.course import Course, PhaseSteps
-from geodino.pretrain.module import PhasedModule, PretrainData, PretrainModule
+from geodino.pretrain.module import PhasedModule, PretrainData, PretrainModule, as_phased
 from geodino.runs.build import (
     Feed,
     build_companions,
@@ -109,7 +109,13 @@ class Training:
 
     def _fit(self, module: PhasedModule, course: Course, checkpoint: Path | None) -> dict[str, Any]:
         recorder = self._recorder()
-        progress = ProgressLine(recorder, self.log, course=course, quiet=self.quiet)
+        progress = ProgressLine(
+            recorder,
+            self.log,
+            steps=lambda: course.steps,
+            phase=lambda ours: as_phased(ours).steps.name,
+            quiet=self.quiet,
+        )
         callbacks: list[L.Callback] = [recorder, progress, Signals(recorder, self.log)]
         with quiet_lightning():
             trainer = build_trainer(

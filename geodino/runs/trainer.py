@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from geodino.errors import RunError
 from geodino.runs.checkpoints import FileOrFolder
+from geodino.runs.finetune.config import FinetuneConfig
 from geodino.runs.networks import computes_in_bfloat16
 from geodino.runs.processes import Processes, Strategy
 from geodino.runs.recipe import TrainingConfig
@@ -28,7 +29,7 @@ _NOT_FOR_USERS = (
 
 
 def build_trainer(
-    config: TrainingConfig,
+    config: TrainingConfig | FinetuneConfig,
     processes: Processes,
     strategy: Strategy,
     *,

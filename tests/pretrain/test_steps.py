@@ -10,7 +10,7 @@ from written_out import written_out
 from geodino.data.batch import Batch
 from geodino.geo.bands import Band
 from geodino.geo.contract import InputContract
-from geodino.pretrain.param_groups import multipliers
+from geodino.models.param_groups import multipliers
 from geodino.pretrain.phases import rates
 from geodino.runs.build import build_course, build_module, build_planner
 from geodino.runs.recipe import load_recipe

@@ -2,6 +2,7 @@ import pytest
 
 from geodino.errors import RecipeError
 from geodino.runs.build import check_sizes
+from geodino.runs.finetune.config import FinetuneConfig
 from geodino.runs.recipe import (
     RunConfig,
     differences,
@@ -9,6 +10,7 @@ from geodino.runs.recipe import (
     explain,
     load_any_recipe,
     load_distill_recipe,
+    load_finetune_recipe,
     load_recipe,
     load_recorded_any,
     merged,
@@ -19,7 +21,11 @@ from geodino.runs.recipe import (
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_valid_and_its_crops_divide_into_patches(name):
-    check_sizes(load_any_recipe(name))
+    config = load_any_recipe(name)
+    if isinstance(config, FinetuneConfig):
+        assert config.sampling.crop % 32 == 0  # what a DPT head needs
+    else:
+        check_sizes(config)
 
 
 def test_the_recipes_that_are_promised_are_there():
@@ -39,6 +45,10 @@ def test_a_recipe_of_the_other_command_is_refused_with_its_command():
         load_recipe("debug-distill")
     with pytest.raises(RecipeError, match="use it with `geodino pretrain --recipe debug"):
         load_distill_recipe("debug")
+    with pytest.raises(RecipeError, match="use it with `geodino finetune canopy --recipe canopy"):
+        load_recipe("canopy")
+    with pytest.raises(RecipeError, match="Recipes of fine-tuning have a section `canopy`"):
+        load_finetune_recipe("debug")
     settings = [f"model.{key}=null" for key in ("patch_size", "depth", "layer_scale")]
     with pytest.raises(RecipeError, match="resnet18 cannot be pretrained, only taught"):
         load_recipe("debug", ["model.name=resnet18", "model.drop_path=0.0", *settings])

@@ -34,6 +34,7 @@ class DptConfig(Config):
     """A DPT head. The defaults suit backbones up to ViT-B; CHMv2's widths are given under each."""
 
     kind: Literal["dpt"] = "dpt"
+    """Which head: ``dpt``, convolutions that fuse four layers, or ``linear``, one map per patch."""
 
     taps: tuple[int, int, int, int] | None = None
     """Layers of the backbone to look at, counted from 0; None is four evenly spread over a ViT's

@@ -19,6 +19,7 @@ class LinearHeadConfig(Config):
     """A linear head, without norms: for probing features, or where speed is all."""
 
     kind: Literal["linear"] = "linear"
+    """Which head: ``dpt``, convolutions that fuse four layers, or ``linear``, one map per patch."""
 
     taps: tuple[int, int, int, int] | None = None
     """Layers of the backbone to look at, counted from 0; None is the usual four."""

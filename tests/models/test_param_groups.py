@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from geodino.pretrain.param_groups import multipliers, param_groups
+from geodino.models.param_groups import multipliers, param_groups
 
 CASES = {
     "groups_vit_depth4_decay0.9_patch0.2": {

@@ -1,0 +1,90 @@
+"""The command ``geodino finetune``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geodino.cli.options import (
+    Aoi,
+    Device,
+    Json,
+    Overrides,
+    Quiet,
+    Seed,
+    When,
+    Where,
+    filters,
+    show,
+)
+
+
+def finetune(
+    task: Annotated[str, typer.Argument(help="canopy.", metavar="TASK")],
+    images: Annotated[
+        str,
+        typer.Option(help="Folder, glob, raster, zarr store, STAC document, index or world:NAME."),
+    ],
+    labels: Annotated[
+        str, typer.Option(help="Rasters of heights, or a vector file of footprints.")
+    ],
+    out: Annotated[Path, typer.Option(help="Run folder.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Run or model folder, timm:NAME.TAG, hub:OWNER/NAME, weights file; may be left out "
+            "with --resume.",
+            metavar="MODEL",
+        ),
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="Name or YAML file; left out, canopy.")] = None,
+    overrides: Overrides = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Vector file of polygons with a column split; left out, blocks are drawn."
+        ),
+    ] = None,
+    aoi: Aoi = None,
+    when: When = None,
+    where: Where = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    *,
+    unfreeze: Annotated[
+        bool, typer.Option("--unfreeze", help="The backbone learns as well (optim.unfreeze).")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Validate, print the run card, stop.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Teach a model a task from labels: canopy height in metres."""
+    from geodino.runs.finetune import FinetuneJob, finetune
+
+    job = FinetuneJob(
+        task=task,
+        images=images,
+        labels=labels,
+        model=model,
+        out=out,
+        recipe=recipe,
+        overrides=(*(overrides or ()), *filters(aoi, when, where)),
+        split=split,
+        unfreeze=unfreeze,
+        seed=seed,
+        device=device,
+        resume=resume,
+        dry_run=dry_run,
+        quiet=quiet or as_json,
+    )
+    facts = finetune(job)
+    if as_json:
+        show(facts, as_json=True)
+    elif not dry_run:  # a dry run has said everything in its card, and a run its results
+        show(
+            {k: facts[k] for k in ("run", "model", "report", "stopped") if k in facts},
+            as_json=False,
+        )

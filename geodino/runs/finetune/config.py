@@ -1,0 +1,133 @@
+"""The recipe of a run that fine-tunes."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from geodino.config import Config, merged
+from geodino.data.config import DataConfig
+from geodino.data.labels.config import LabelsConfig
+from geodino.data.splits import SplitConfig
+from geodino.geo.contract import Accept
+from geodino.metrics.conformal import IntervalConfig
+from geodino.metrics.height import HeightProtocol
+from geodino.models.canopy import CanopyConfig
+from geodino.runs.settings import CheckpointConfig, LogConfig
+from geodino.tasks.canopy.config import (
+    ApplicabilityConfig,
+    CanopyOptimConfig,
+    CurriculumConfig,
+    MapsConfig,
+    SamplingConfig,
+    ValidationConfig,
+)
+
+
+class FinetuneTrainConfig(Config):
+    """How steps are computed."""
+
+    seed: int = Field(default=0, ge=0)
+    """Every random number of the run follows from it, but for the split, which has its own."""
+
+    steps: int = Field(default=10_000, ge=1)
+    """Steps of the run, if it is not stopped early."""
+
+    batch: int = Field(default=16, ge=1)
+    """Crops of a step."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What matrices are multiplied in. auto: bfloat16 on CUDA, float32 elsewhere."""
+
+
+class StartConfig(Config):
+    """Which weights the run began with; written when a run is prepared."""
+
+    model: str
+    """The MODEL that --model named; a path is absolute."""
+
+    name: str
+    """What the lineage of the result calls it."""
+
+    sha256: str
+    """Hash of its weights."""
+
+
+class FinetuneConfig(Config):
+    """A complete recipe of fine-tuning for canopy heights."""
+
+    description: str
+    """What the recipe is for, in one sentence."""
+
+    canopy: CanopyConfig
+    """The head and its bins; the section that makes a recipe one of canopy heights."""
+
+    start: StartConfig | None = None
+    """Which weights the run began with; written when a run is prepared, never by hand."""
+
+    gsd_m: float | None = Field(default=None, gt=0)
+    """Pixel of the grid the model sees, metres. ``null``: that of the images; else they are
+    resampled to it, and maps back to theirs."""
+
+    accept: tuple[Accept, ...] = ()
+    """Differences between the images and what the backbone was trained on that are taken as they
+    are: ``gsd``, ``units``, ``values``."""
+
+    data: DataConfig = DataConfig()
+    """How images are read."""
+
+    labels: LabelsConfig = LabelsConfig()
+    """How labels are read."""
+
+    split: SplitConfig = SplitConfig()
+    """Which ground is for what; --split names a file instead."""
+
+    train: FinetuneTrainConfig = FinetuneTrainConfig()
+    """Seed, steps, batch."""
+
+    sampling: SamplingConfig = SamplingConfig()
+    """Which crops are learnt from."""
+
+    curriculum: CurriculumConfig = CurriculumConfig()
+    """The losses."""
+
+    optim: CanopyOptimConfig = CanopyOptimConfig()
+    """Optimiser."""
+
+    validation: ValidationConfig = ValidationConfig()
+    """How the head is judged while it learns."""
+
+    maps: MapsConfig = MapsConfig()
+    """How maps are made of chips."""
+
+    intervals: IntervalConfig = IntervalConfig()
+    """How intervals are calibrated."""
+
+    protocol: HeightProtocol = HeightProtocol()
+    """How heights are scored."""
+
+    applicability: ApplicabilityConfig = ApplicabilityConfig()
+    """What is kept of the training ground's features."""
+
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """Resumable state."""
+
+    log: LogConfig = LogConfig()
+    """Metrics."""
+
+    def with_values(self, values: Mapping[str, Any]) -> "FinetuneConfig":
+        """Return the configuration with nested values laid on top, validated again."""
+        return FinetuneConfig.parse(merged(self.model_dump(), values), source="The recipe")
+
+    def digest(self) -> str:
+        """Return a hash of everything that decides what a step computes.
+
+        Values that are the defaults do not enter, so that keys that a later version adds leave
+        older runs their hash.
+        """
+        decisive = self.model_dump(
+            mode="json", exclude={"description", "log", "checkpoint"}, exclude_defaults=True
+        )
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,293 @@
+"""Before the first step: images, labels, split and model are brought together."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from geodino import files
+from geodino.config import parse_overrides
+from geodino.data.blocks import make_split
+from geodino.data.index import build_index, load_index
+from geodino.data.labels.footprints import FootprintIndex, pair_footprints
+from geodino.data.labels.open import open_labels
+from geodino.data.labels.pairs import labelled_ground, pair
+from geodino.data.parallel import thread_count
+from geodino.data.sources.find import absolute
+from geodino.data.splits import load_split
+from geodino.data.tiles import TileIndex
+from geodino.errors import BandError, ContractError, RecipeError, RunError, SourceError
+from geodino.geo.contract import InputContract
+from geodino.geo.outlines import outlines
+from geodino.io.raster import HandlePool
+from geodino.runs.finetune.config import FinetuneConfig, StartConfig
+from geodino.runs.init import model_name
+from geodino.runs.models import OpenedModel, open_model, tensors_hash
+from geodino.runs.recipe import load_finetune_recipe, load_recorded_finetune
+from geodino.runs.record import RunFolder
+from geodino.runs.sources import Meeting, offer_of
+from geodino.tasks.canopy.source import CanopySource, FootprintLabels, Labels, RasterLabels
+
+DEFAULT_RECIPE = "canopy"
+
+_LOOKED_AT = 32
+"""Images whose values are compared with those the model was trained on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedFinetune:
+    """Everything a run of fine-tuning is, before it runs."""
+
+    config: FinetuneConfig
+    opened: OpenedModel
+    source: CanopySource
+    images_from: str
+    labels_from: str
+    split_from: str | None
+    fingerprint: str
+    """Hash of images, labels and split."""
+
+    notes: tuple[str, ...] = ()
+    """Decisions, as sentences for the run card."""
+
+    derived: dict[str, Any] = field(default_factory=dict)
+    """Values that followed from the data, with the reasons."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that read."""
+        return thread_count(self.config.data.threads, far=self.source.images.is_far)
+
+    @property
+    def contract(self) -> InputContract:
+        """What the resulting model demands: the backbone's contract, at the resolution it learnt."""
+        grids = [self.source.grid(i) for i in self.source.labelled]
+        seen = [gsd for grid in grids for gsd in grid.gsd_m or ()]
+        gsd = (min(seen), max(seen)) if seen else None
+        return self.opened.loaded.contract.model_copy(update={"gsd_m": gsd})
+
+
+def prepare(
+    images: str,
+    labels: str,
+    model: str,
+    recipe: str | None,
+    overrides: Sequence[str],
+    *,
+    split: str | None,
+    pool: HandlePool,
+) -> PreparedFinetune:
+    """Read the recipe, open the model, pair images and labels, split the ground.
+
+    Args:
+        images: what the user called the images.
+        labels: what the user called the labels.
+        model: MODEL.
+        recipe: name or file; None is ``canopy``.
+        overrides: ``key.path=value``.
+        split: file of polygons; None makes a split.
+        pool: where open files are kept.
+
+    Raises:
+        GeodinoError: whatever is wrong with any of them.
+    """
+    config = load_finetune_recipe(recipe or DEFAULT_RECIPE, overrides)
+    opened = open_model(model)
+    config = _started(config, opened, model)
+    derived: dict[str, Any] = {}
+    config, index = _images(images, config, opened, derived)
+    found, ground, notes = _labels(labels, config, index)
+    if split is not None:
+        chosen = load_split(split)
+    else:
+        pixel = config.gsd_m or max(index.gsd_m or (1.0,))
+        chosen = make_split(ground, config.split, pixel_m=pixel)
+    source = CanopySource(
+        images=index,
+        contract=opened.loaded.contract,
+        labels=found,
+        split=chosen,
+        gsd_m=config.gsd_m,
+        pool=pool,
+    )
+    _check_images(source, config, opened)
+    return PreparedFinetune(
+        config=config,
+        opened=opened,
+        source=source,
+        images_from=absolute(images),
+        labels_from=absolute(labels),
+        split_from=None if split is None else absolute(split),
+        fingerprint=_fingerprint(source, labels, config),
+        notes=(*index.rule.reasons, *index.notes, *notes, *chosen.notes),
+        derived=derived,
+    )
+
+
+def read_prepared(folder: RunFolder, *, pool: HandlePool) -> PreparedFinetune:
+    """Read what a run folder says the run is.
+
+    Raises:
+        GeodinoError: a file is missing or damaged, or images, labels or model are others by now.
+    """
+    config = load_recorded_finetune(folder.recipe)
+    facts = folder.read_facts()
+    if config.start is None:
+        raise RunError(f"{folder.recipe} names no model: it was not recorded by a run.")
+    opened = open_model(config.start.model)
+    if _hash_of(opened) != config.start.sha256:
+        raise RunError(
+            f"The model {config.start.model} has other weights than when the run began: put those "
+            "back, or start a new run in another --out."
+        )
+    index = load_index(folder.tiles)
+    labels, _, _ = _labels(facts["labels_from"], config, index)
+    source = CanopySource(
+        images=index,
+        contract=opened.loaded.contract,
+        labels=labels,
+        split=load_split(folder.split),
+        gsd_m=config.gsd_m,
+        pool=pool,
+    )
+    fingerprint = _fingerprint(source, facts["labels_from"], config)
+    if fingerprint != facts["data"]["fingerprint"]:
+        raise RunError(
+            f"The images, labels or split of {folder.root} changed since it was started (a file "
+            "was rewritten): restore them, or start a new run in another --out."
+        )
+    return PreparedFinetune(
+        config=config,
+        opened=opened,
+        source=source,
+        images_from=facts["source"],
+        labels_from=facts["labels_from"],
+        split_from=facts["split_from"],
+        fingerprint=fingerprint,
+        notes=tuple(facts["notes"]),
+        derived=facts["derived"],
+    )
+
+
+def asked_again(
+    like: PreparedFinetune, recipe: str | None, overrides: Sequence[str]
+) -> FinetuneConfig:
+    """Return the recipe of a recorded run as another command line asks for it."""
+    if recipe is None:
+        return like.config.with_values(parse_overrides(overrides))
+    config = load_finetune_recipe(recipe, overrides)
+    values: dict[str, Any] = {"start": like.config.start and like.config.start.model_dump()}
+    if config.data.bands is None:
+        values["data"] = {"bands": like.config.data.bands}
+    return config.with_values(values)
+
+
+def _hash_of(opened: OpenedModel) -> str:
+    return tensors_hash(opened.loaded.backbone.state_dict())
+
+
+def _started(config: FinetuneConfig, opened: OpenedModel, model: str) -> FinetuneConfig:
+    start = StartConfig(model=model_name(model), name=opened.name, sha256=_hash_of(opened))
+    if config.start is not None and config.start.sha256 != start.sha256:
+        raise RecipeError(
+            f"start: the recipe was recorded with another model than {opened.name}. Leave `start` "
+            "out of the recipe; --model says what the run begins with."
+        )
+    return config.with_values({"start": start.model_dump()})
+
+
+def _images(
+    images: str, config: FinetuneConfig, opened: OpenedModel, derived: dict[str, Any]
+) -> tuple[FinetuneConfig, TileIndex]:
+    """List the images; where they hold more bands than the model reads, take the model's."""
+    contract = opened.loaded.contract
+    threads = thread_count("auto")
+    values: dict[str, Any] = {}
+    if config.data.valid != contract.valid:
+        values["valid"] = contract.valid
+        derived["data.valid"] = {"value": contract.valid, "reason": "as the model was trained"}
+        config = config.with_values({"data": values})
+    index = build_index(images, config.data, threads=threads)
+    wanted = contract.band_names
+    have = tuple(band.name for band in index.bands)
+    if config.data.bands is None and have != wanted and set(wanted) <= set(have):
+        config = config.with_values({"data": {"bands": wanted}})
+        derived["data.bands"] = {"value": list(wanted), "reason": "those the model reads"}
+        index = build_index(images, config.data, threads=threads)
+    lost = [tile.path for tile in index.tiles if tile.grid.gsd_m is None]
+    if lost:
+        more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+        raise SourceError(
+            f"{lost[0]}{more} has no place on the Earth (no CRS, or no transform), so no label can "
+            "be found for it: declare its CRS (gdal_edit.py -a_srs EPSG:... FILE), or leave it out."
+        )
+    return config, index
+
+
+def _labels(
+    labels: str, config: FinetuneConfig, index: TileIndex
+) -> tuple[Labels, Any, tuple[str, ...]]:
+    """Index labels and pair them; return them, the ground they cover, and notes."""
+    found = open_labels(labels, config.labels, threads=thread_count("auto"))
+    if isinstance(found, FootprintIndex):
+        on_images = pair_footprints(index, found)
+        places = outlines([index.tiles[i].grid for i in on_images.labelled])
+        return (
+            FootprintLabels(index=found, pairs=on_images),
+            places,
+            (*found.notes, *on_images.notes),
+        )
+    pairs = pair(index, found.tiles, order=config.labels.order)
+    ground = labelled_ground(index, found.tiles, pairs)
+    return RasterLabels(index=found, pairs=pairs), ground, (*found.notes, *pairs.notes)
+
+
+def _check_images(source: CanopySource, config: FinetuneConfig, opened: OpenedModel) -> None:
+    """Refuse images that are not what the backbone was trained on.
+
+    Raises:
+        ContractError: naming the first, and how many others there are.
+        BandError: there are not the bands that the model reads.
+    """
+    index, contract = source.images, opened.loaded.contract
+    if len(index.bands) != len(contract.bands):
+        raise BandError(
+            f"The images have {len(index.bands)} bands ({', '.join(b.name for b in index.bands)}), "
+            f"the model {opened.name} reads {len(contract.bands)} "
+            f"({', '.join(contract.band_names)}). Choose its bands in its order with data.bands, or "
+            "take another model."
+        )
+    how = Meeting(accept=config.accept, bands=config.data.bands, gsd_m=config.gsd_m)
+    numbers = np.linspace(0, len(source.labelled) - 1, min(_LOOKED_AT, len(source.labelled)))
+    for place in np.unique(numbers.round().astype(int)).tolist():
+        image = source.labelled[place]
+        offer = offer_of(source.raster(image), index.bands, index.dtype, contract, how)
+        try:
+            contract.check(offer, accept=config.accept)
+        except ContractError as error:
+            raise ContractError(
+                f"{error}\nIn a recipe, `accept` lists what is taken as it is, such as "
+                "accept: [gsd], and gsd_m sets the resolution the model sees."
+            ) from error
+
+
+def _fingerprint(source: CanopySource, labels: str, config: FinetuneConfig) -> str:
+    threads = thread_count(config.data.threads, far=source.images.is_far)
+    if isinstance(source.labels, FootprintLabels):
+        of_labels = files.sha256(labels)
+    else:
+        of_labels = source.labels.index.tiles.fingerprint(threads=threads)
+    split = source.split
+    rows = [
+        [word, site, shape.wkb_hex]
+        for word, site, shape in zip(split.split, split.site, split.geometry, strict=True)
+    ]
+    parts = {
+        "images": source.images.fingerprint(threads=threads),
+        "labels": of_labels,
+        "split": [split.crs, rows],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

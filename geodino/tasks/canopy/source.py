@@ -1,0 +1,151 @@
+"""Images with their labels and their split, read in windows of the grid the model works on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from geodino.data.labels.footprint_reader import FootprintReader, Footprints
+from geodino.data.labels.footprints import FootprintIndex, FootprintPairs
+from geodino.data.labels.index import LabelIndex
+from geodino.data.labels.pairs import Pairs
+from geodino.data.labels.reader import LabelReader
+from geodino.data.splits import Split, SplitName
+from geodino.data.tiles import TileIndex, TileReader
+from geodino.geo.contract import InputContract
+from geodino.geo.grid import Grid
+from geodino.geo.windows import Window
+from geodino.infer.chips import Pixels, Raster
+from geodino.infer.ground import Regrid
+from geodino.io.raster import HandlePool
+
+_SAME = 1e-3
+"""Resolutions that differ by less than this share are the same."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RasterLabels:
+    """Labels that are rasters, and the images they lie on."""
+
+    index: LabelIndex
+    pairs: Pairs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FootprintLabels:
+    """Labels that are footprints, and the images they lie on."""
+
+    index: FootprintIndex
+    pairs: FootprintPairs
+
+
+Labels = RasterLabels | FootprintLabels
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanopySource:
+    """Everything that is read, whether to learn from it or to be judged by it.
+
+    Safe to use from threads.
+    """
+
+    images: TileIndex
+    contract: InputContract
+    """Of the model: how invalid bands are filled."""
+
+    labels: Labels
+    split: Split
+
+    gsd_m: float | None
+    """Pixel of the model's grid, metres; None is that of each image."""
+
+    pool: HandlePool
+    """Where open files are kept."""
+
+    @cached_property
+    def read_image(self) -> TileReader:
+        """Reads the images."""
+        contract = self.contract
+        return TileReader(self.images, self.pool, valid=contract.valid, fill=contract.mean)
+
+    @cached_property
+    def read_rasters(self) -> LabelReader:
+        """Reads labels that are rasters."""
+        if not isinstance(self.labels, RasterLabels):
+            raise TypeError("the labels are footprints")
+        return LabelReader(self.labels.index, self.labels.pairs, self.images, self.pool)
+
+    @cached_property
+    def find_footprints(self) -> FootprintReader:
+        """Finds labels that are footprints."""
+        if not isinstance(self.labels, FootprintLabels):
+            raise TypeError("the labels are rasters")
+        return FootprintReader(self.labels.index, self.labels.pairs, self.images)
+
+    @property
+    def labelled(self) -> tuple[int, ...]:
+        """Numbers of the images that have labels."""
+        return self.labels.pairs.labelled
+
+    def raster(self, image: int) -> Raster:
+        """Return an image on its own grid."""
+        tile = self.images.tiles[image]
+
+        def read(window: Window) -> Pixels:
+            return self.read_image(image, window)
+
+        return Raster(name=tile.path, grid=tile.grid, read=read, block=tile.block)
+
+    def regrid(self, image: int) -> Regrid | None:
+        """Return how the model's grid lies on an image; None where they are one."""
+        grid = self.images.tiles[image].grid
+        if self.gsd_m is None or grid.gsd_m is None:
+            return None
+        if all(abs(own / self.gsd_m - 1) < _SAME for own in grid.gsd_m):
+            return None
+        return Regrid.to_gsd(grid, self.gsd_m)
+
+    def grid(self, image: int) -> Grid:
+        """Return the grid the model sees an image on."""
+        regrid = self.regrid(image)
+        return self.images.tiles[image].grid if regrid is None else regrid.model
+
+    def seen(self, image: int) -> Raster:
+        """Return an image on the model's grid."""
+        regrid, raster = self.regrid(image), self.raster(image)
+        return raster if regrid is None else regrid.seen(raster)
+
+    def heights(
+        self, image: int, window: Window, which: SplitName
+    ) -> tuple[Float[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
+        """Return the heights of a window of the model's grid, and where they are of a split."""
+        grid = self.grid(image)
+        of_split = self.split.mask(grid, window, which)
+        if not of_split.any():
+            return np.zeros(of_split.shape, np.float32), of_split
+        heights, known = self.read_rasters(image, window, grid)
+        return heights, known & of_split
+
+    def footprints(self, image: int, window: Window, which: SplitName) -> Footprints:
+        """Return the footprints wholly inside a window of the model's grid, and of a split."""
+        grid = self.grid(image)
+        found = self.find_footprints(image, window, grid)
+        if not len(found):
+            return found
+        of_split = self.split.mask(grid, window, which).reshape(-1)
+        inside = np.array([bool(of_split[found.of(i)].all()) for i in range(len(found))])
+        return chosen(found, np.flatnonzero(inside).tolist())
+
+
+def chosen(found: Footprints, places: Sequence[int]) -> Footprints:
+    """Return some of the footprints of a window, by their places among them."""
+    pixels = [found.of(i) for i in places]
+    ends = np.cumsum([0, *(len(p) for p in pixels)])
+    return Footprints(
+        numbers=found.numbers[list(places)],
+        height_m=found.height_m[list(places)],
+        pixels=np.concatenate(pixels) if pixels else found.pixels[:0],
+        starts=ends.astype(np.int64),
+    )
