@@ -146,13 +146,19 @@ class ContentHash:
 
     def add(self, pixels: Shaped[np.ndarray, "c h w"], valid: Bool[np.ndarray, "h w"]) -> None:
         """Add rows of the whole width, from the top on."""
-        used = np.where(valid, pixels, pixels.dtype.type(0))
+        bands, height, width = pixels.shape
         if self._is_empty:
-            self._hash.update(f"{len(pixels)} {pixels.shape[2]} {pixels.dtype}\n".encode())
+            self._hash.update(f"{bands} {width} {pixels.dtype}\n".encode())
             self._is_empty = False
-        for row in range(pixels.shape[1]):
-            self._hash.update(np.packbits(valid[row]).tobytes())
-            self._hash.update(used[:, row].tobytes())
+        # Of each row the mask, then its pixels band by band: in one array, hashed at once.
+        mask = np.packbits(valid, axis=1)
+        rows = np.empty((height, mask.shape[1] + bands * width * pixels.itemsize), dtype=np.uint8)
+        rows[:, : mask.shape[1]] = mask
+        used = rows[:, mask.shape[1] :].view(pixels.dtype).reshape(height, bands, width)
+        used[:] = pixels.transpose(1, 0, 2)
+        if not valid.all():
+            np.copyto(used, 0, where=~valid[:, None])
+        self._hash.update(rows.data)
 
     def hexdigest(self) -> str:
         """Return the hash of what was added so far."""

@@ -88,7 +88,7 @@ def predicted(
         if before is not None and strip is not None:
             fade = torch.from_numpy(cover.rows.fade(number)).to(strip)[:, None]
             rows = slice(first - start, first - start + len(fade))
-            strip[:, rows] = torch.lerp(before[:, : len(fade)], strip[:, rows], fade)
+            torch.lerp(before[:, : len(fade)], strip[:, rows], fade, out=strip[:, rows])
         # What fades into the next row of chips; a row without any fades into nothing used.
         low, high = end - start, cover.rows.full(number + 1) - start
         before = None if strip is None else strip[:, low:high].clone()
@@ -107,8 +107,11 @@ class _ChipRow:
         self._source = source
         self._predictor = predictor
         self._cover = cover
-        self._left, self._right = window.left, window.right
-        self._chips = cover.columns.touching(window.left, window.right)
+        self._width = window.width
+        self._chips = {
+            chip: _Place.of(cover.columns, chip, window, predictor.device)
+            for chip in cover.columns.touching(window.left, window.right)
+        }
         self._offset = cover.needed(window).left
 
     def predict(self, number: int) -> Tensor | None:
@@ -121,16 +124,15 @@ class _ChipRow:
         if not needed:
             return None
         predictor = self._predictor
-        strip = torch.zeros(
-            (predictor.channels, self._cover.rows.out_side, self._right - self._left),
-            device=predictor.device,
-        )
+        made = torch.empty if len(needed) == len(self._chips) else torch.zeros
+        size = predictor.channels, self._cover.rows.out_side, self._width
+        strip = made(size, device=predictor.device)
         for group in sorted({chip // self._cover.group for chip in needed}):
             members = self._cover.members(group)
             values = self._predict_group(pixels, valid, members)
             for chip, part in zip(members, values, strict=False):
                 if chip in needed:
-                    self._join(strip, chip, part)
+                    self._chips[chip].join(strip, part)
         return strip
 
     def _predict_group(
@@ -138,8 +140,9 @@ class _ChipRow:
     ) -> Float[Tensor, "b k hh ww"]:
         """Predict a batch of constant size."""
         count, side = self._cover.group, self._cover.columns.side
-        chips = np.zeros((count, len(pixels), len(valid), side), dtype=pixels.dtype)
-        masks = np.zeros((count, len(valid), side), dtype=bool)
+        made = np.empty if len(members) == count else np.zeros
+        chips = made((count, len(pixels), len(valid), side), dtype=pixels.dtype)
+        masks = made((count, len(valid), side), dtype=bool)
         for place, chip in enumerate(members):
             columns = self._columns(chip)
             chips[place], masks[place] = pixels[:, :, columns], valid[:, columns]
@@ -159,26 +162,45 @@ class _ChipRow:
         start = self._cover.columns.start(chip) - self._offset
         return slice(start, start + self._cover.columns.side)
 
-    def _join(
-        self, strip: Float[Tensor, "k h w"], chip: int, part: Float[Tensor, "k h side"]
-    ) -> None:
-        """Lay a chip into its strip: it fades in over its predecessor, and replaces what follows."""
-        axis = self._cover.columns
-        fade = _faded(axis, chip, self._left, self._right)
-        start = axis.start(chip) // self._predictor.stride
-        first, full = max(axis.first(chip), self._left), max(axis.full(chip), self._left)
-        full = min(full, self._right)
-        stop = min(axis.out_length if chip + 1 == axis.count else axis.full(chip + 1), self._right)
-        if len(fade):
-            weight = torch.from_numpy(fade).to(strip)
-            place = slice(first - self._left, full - self._left)
-            strip[..., place] = torch.lerp(
-                strip[..., place], part[..., first - start : full - start], weight
-            )
-        strip[..., full - self._left : stop - self._left] = part[..., full - start : stop - start]
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a chip goes in its strip: it fades in over its predecessor, and replaces what follows."""
 
-def _faded(axis: ChipAxis, chip: int, left: int, right: int) -> Float[np.ndarray, "n"]:
-    """Return the part of a chip's fade that lies within the columns ``left`` to ``right - 1``."""
-    first = axis.first(chip)
-    return axis.fade(chip)[max(0, left - first) : max(0, right - first)]
+    fading: slice
+    """Columns of the strip where it fades in."""
+
+    weight: Float[Tensor, "n"]
+    """How much it counts in each of them."""
+
+    alone: slice
+    """Columns of the strip that it replaces."""
+
+    left: int
+    """Column of the strip that the chip begins at; below 0 where it reaches out."""
+
+    @classmethod
+    def of(cls, axis: ChipAxis, chip: int, window: Window, device: torch.device) -> "_Place":
+        """Place a chip in strips as wide as a window."""
+        first, full = (
+            min(max(edge, window.left), window.right)
+            for edge in (axis.first(chip), axis.full(chip))
+        )
+        following = axis.out_length if chip + 1 == axis.count else axis.full(chip + 1)
+        stop = min(following, window.right)
+        weight = axis.fade(chip)[first - axis.first(chip) : full - axis.first(chip)]
+        return cls(
+            fading=slice(first - window.left, full - window.left),
+            weight=torch.from_numpy(weight).to(device),
+            alone=slice(full - window.left, stop - window.left),
+            left=axis.start(chip) // axis.stride - window.left,
+        )
+
+    def join(self, strip: Float[Tensor, "k h w"], part: Float[Tensor, "k h side"]) -> None:
+        """Lay the values of the chip into a strip."""
+        if len(self.weight):
+            strip[..., self.fading].lerp_(part[..., self._own(self.fading)], self.weight)
+        strip[..., self.alone] = part[..., self._own(self.alone)]
+
+    def _own(self, columns: slice) -> slice:
+        return slice(columns.start - self.left, columns.stop - self.left)

@@ -75,8 +75,10 @@ class Feed:
         if parts:
             self._none = parts[0][1].pixels[:, :0, :0]
         size = stop - top, self._window.width
-        pixels = np.zeros((len(self._none), *size), dtype=self._none.dtype)
-        valid = np.zeros(pixels.shape[1:], dtype=bool)
+        is_inside = stop <= self._bottom and self._window.right == self._right
+        made = np.empty if is_inside else np.zeros
+        pixels = made((len(self._none), *size), dtype=self._none.dtype)
+        valid = made(size, dtype=bool)
         for (rows, columns, cut), part in parts:
             pixels[:, rows, columns] = part.pixels[:, cut]
             valid[rows, columns] = part.valid[cut]
@@ -93,7 +95,8 @@ class Feed:
         """Return the columns that hold a valid, wanted pixel in some rows."""
         found = np.zeros(self._window.width, dtype=bool)
         for (_, columns, cut), part in self._rows(top, stop):
-            found[columns] |= part.used[cut].any(axis=0)
+            used = part.used[cut]
+            found[columns] |= used.all() or used.any(axis=0)  # columns are slow to look through
         return found
 
     def ask(self, top: int, stop: int) -> None:

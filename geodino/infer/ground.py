@@ -95,6 +95,8 @@ class Plain(Ground):
         found = self._feed.used(top * n, stop * n)
         left = self._window.left * n - self._needed.left
         columns = self._window.width * n
+        if n == 1:
+            return found[:, left : left + columns]
         lack = max(0, left + columns - found.shape[1])  # the last patch may reach over the edge
         inside = np.pad(found[:, left : left + columns], ((0, 0), (0, lack)))
         patches = inside.reshape(stop - top, n, self._window.width, n)

@@ -92,9 +92,13 @@ class HeightProduct:
         empty = np.dtype(self.dtype).type(layer.nodata)
         if values is None:
             return {"height": np.full((layer.count, *valid.shape), empty)}
-        height = np.maximum(values[0], np.float32(0))
-        ends = () if self.interval is None else self.interval(values)
-        bands = np.stack([height, *ends]).astype(np.float32, copy=False)
+        bands = np.empty((layer.count, *valid.shape), dtype=np.float32)
+        np.maximum(values[0], np.float32(0), out=bands[0])
+        if self.interval is not None:
+            bands[1:] = self.interval(values)
         if self.dtype == "uint16":
-            bands = np.clip(np.rint(bands * _CM), 0, _HIGHEST_CM).astype(np.uint16)
-        return {"height": np.where(valid, bands, empty)}
+            np.multiply(bands, _CM, out=bands)
+            np.rint(bands, out=bands)
+            bands = np.clip(bands, 0, _HIGHEST_CM, out=bands).astype(np.uint16)
+        np.copyto(bands, empty, where=~valid)
+        return {"height": bands}

@@ -196,7 +196,7 @@ class _Storing:
         self._measures = of.regrid is None
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="geodino-store")
         self._storing: Future[None] | None = None
-        self._rows: list[Mapping[str, Shaped[np.ndarray, "c h w"]]] = []
+        self._block: dict[str, Shaped[np.ndarray, "c block w"]] = {}
         self._top = window.top
         self._open: dict[int, _Open] = {}
 
@@ -235,8 +235,13 @@ class _Storing:
                 if piece.values is not None and self._measures:
                     found.meter.add(piece.top, piece.values[0, :, columns], piece.used[:, columns])
             values = piece.values if piece.used.any() else None
-            self._rows.append(self._product.stored(values, piece.used))
-            self._flush(piece.top + len(piece.used), list(piece.shares))
+            first, stop = piece.top - self._top, piece.top - self._top + len(piece.used)
+            for name, rows in self._product.stored(values, piece.used).items():
+                if name not in self._block:
+                    size = len(rows), self._layout.block, rows.shape[2]
+                    self._block[name] = np.empty(size, dtype=rows.dtype)
+                self._block[name][:, first:stop] = rows
+            self._flush(self._top + stop, list(piece.shares))
 
     def _opened(self, number: int) -> _Open:
         if number not in self._open:
@@ -256,18 +261,14 @@ class _Storing:
         """Hand a row of blocks over once it is whole."""
         if bottom % self._layout.block and bottom != self._layout.grid.height:
             return
-        whole = {
-            name: np.concatenate([rows[name] for rows in self._rows], axis=1)
-            if len(self._rows) > 1
-            else self._rows[0][name]
-            for name in self._rows[0]
-        }
-        self._rows = []
+        height = bottom - self._top
         for number in numbers:
             window = self._layout.window(number)
             row = (self._top - window.top) // self._layout.block
             columns, found = self._columns(number), self._open[number]
-            found.writer.write(row, {name: values[:, :, columns] for name, values in whole.items()})
+            found.writer.write(
+                row, {name: rows[:, :height, columns] for name, rows in self._block.items()}
+            )
             if bottom == window.bottom:
                 facts = {**self._facts, "seams": asdict(found.meter.sums)}
                 found.writer.commit(found.digest.hexdigest(), **facts)
