@@ -272,7 +272,7 @@ def test_mistakes_about_labels_are_one_sentence_each(world, base, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(SourceError, match="None of the 6 labels lies on any of the 6 images"):
         run(world, base, out, labels=elsewhere(world, tmp_path / "far"))
-    with pytest.raises(BandError, match=r"Declare it: labels\.unit: m, dm, cm or ft"):
+    with pytest.raises(BandError, match=r"Declare it: --set labels\.unit=m"):
         run(world, base, out, labels=changed(world, tmp_path / "unknown", unit=None))
     with pytest.raises(BandError, match=r"labels\.unit: dm"):
         run(world, base, out, labels=changed(world, tmp_path / "dm", factor=10.0))

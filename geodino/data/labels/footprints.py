@@ -247,8 +247,8 @@ def _factor(src: str | Path, height: str, config: LabelsConfig) -> float:
     if height.lower() in _OF_GEDI:
         return TO_M["m"]
     raise BandError(
-        f"{src} does not say in which unit its column {height!r} is. Declare it: labels.unit: m, "
-        "dm, cm or ft."
+        f"{src} does not say in which unit its column {height!r} is. Declare it: "
+        "--set labels.unit=m (or dm, cm, ft)."
     )
 
 
