@@ -48,7 +48,7 @@ def image_at(path, side=8, *, pixel_m=10.0, **place):
 def test_an_undeclared_unit_is_refused_until_it_is_declared(tmp_path):
     write(tmp_path / "h.tif", heights())
     with pytest.raises(
-        BandError, match=r"h\.tif does not say in which unit .* labels\.unit: m, dm"
+        BandError, match=r"h\.tif does not say in which unit .* --set labels\.unit=m"
     ):
         labels_of(tmp_path)
     assert "as labels.unit declares" in labels_of(tmp_path, unit="m").notes[0]
