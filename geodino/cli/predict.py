@@ -71,8 +71,8 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Map rasters with a model: seamless, in bounded memory, to cloud-optimised GeoTIFFs."""
+    from geodino.runs.mapping.job import parse_memory, parse_shard
     from geodino.runs.predict import PredictJob, predict
-    from geodino.runs.predict.job import parse_memory, parse_shard
     from geodino.runs.sources import Meeting, parse_accept, parse_bands
 
     job = PredictJob(

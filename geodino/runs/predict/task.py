@@ -6,21 +6,16 @@ from typing import Any
 
 import torch
 
-from geodino.errors import CheckpointError, RecipeError
+from geodino.errors import CheckpointError
 from geodino.geo.contract import InputContract
 from geodino.infer.engine import Predictor
 from geodino.infer.heights import HeightPredictor, HeightProduct
 from geodino.infer.symmetries import Symmetric
 from geodino.models.canopy_folder import LoadedCanopy
 from geodino.models.canopy_open import is_canopy, open_canopy
+from geodino.runs.mapping.chips import chip_overlap, chip_side
 from geodino.runs.models import tensors_hash
 from geodino.runs.predict.job import HEIGHT_TYPES, SYMMETRIES, PredictJob
-
-_BATCH_PIXELS = {"cpu": 512 * 512, "cuda": 2048 * 2048}
-"""Pixels of a batch: enough to keep the device busy."""
-
-_OVERLAP = 64
-"""Pixels that chips share by default, a patch of which at each end is not used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,15 +60,8 @@ class Task:
         Raises:
             RecipeError: not a whole number of patches.
         """
-        patch = self.align
-        side = self._made("chip", 448) if wanted is None else wanted
-        if side < patch or side % patch:
-            below = max(patch, side // patch * patch)
-            raise RecipeError(
-                f"--chip {side}: a chip is a whole number of patches of {patch} px. "
-                f"Choose {below} or {below + patch}."
-            )
-        return side
+        side = (self._made("chip") or 448) if wanted is None else wanted
+        return chip_side(side, patch=self.align)
 
     def overlap(self, wanted: int | None, *, chip: int) -> int:
         """Return the pixels that chips share.
@@ -81,15 +69,7 @@ class Task:
         Raises:
             RecipeError: not a whole number of patches, or more than half a chip.
         """
-        patch, most = self.align, chip // 2 // self.align * self.align
-        if wanted is None:
-            return min(self._made("overlap", -(-_OVERLAP // patch) * patch), most)
-        if not 0 <= wanted <= most or wanted % patch:
-            raise RecipeError(
-                f"--overlap {wanted}: chips of {chip} px share a multiple of {patch} px, at most "
-                f"{most}."
-            )
-        return wanted
+        return chip_overlap(wanted, chip=chip, patch=self.align, default=self._made("overlap"))
 
     def gsd(self, wanted: float | None) -> float | None:
         """Return the ground sampling distance the model is shown, metres; None is the raster's."""
@@ -103,16 +83,11 @@ class Task:
             heights if job.symmetries == "none" else Symmetric(heights, SYMMETRIES[job.symmetries])
         )
 
-    def group(self, device: torch.device, job: PredictJob, *, chip: int) -> int:
-        """Return how many chips are computed together: part of the result, to the last bit."""
-        fitting = _BATCH_PIXELS[device.type] // (chip * chip)
-        return job.how.batch or max(1, min(64, fitting))
-
     def product(self, job: PredictJob) -> HeightProduct:
         """Return what is stored."""
         return HeightProduct(dtype=HEIGHT_TYPES[job.dtype])
 
-    def _made(self, name: str, default: int) -> int:
+    def _made(self, name: str) -> int | None:
         """Return what the model was made with."""
         found: Any = self.canopy.extra.get(name)
-        return found if isinstance(found, int) else default
+        return found if isinstance(found, int) else None
