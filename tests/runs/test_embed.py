@@ -74,9 +74,9 @@ def tokens_of(model, pixels, valid):
 
 
 def holed():
-    """A tile whose sides are no multiples of the chip, with a hole of more than a chip."""
-    pixels = np.clip(textured(3), 1, 254)[:, :90, :77]
-    valid = np.ones((90, 77), dtype=bool)
+    """A tile whose sides are no multiples of the patch, with a hole of more than a chip."""
+    pixels = np.clip(textured(3), 1, 254)[:, :90, :93]
+    valid = np.ones((90, 93), dtype=bool)
     valid[30:70, 20:66] = False
     return pixels, valid
 

@@ -24,34 +24,51 @@ def seams_of(parts: Parts) -> SeamSums:
     return sum((SeamSums(**part.facts["seams"]) for part in parts.values()), SeamSums())
 
 
-def shared_tags(
+def job_tags(
+    *, command: str, model: str, sha256: str, chip: int, overlap: int, gsd_m: float | None
+) -> dict[str, str]:
+    """Return what all products of a job say of their making.
+
+    Args:
+        command: that repeats the job.
+        model: name of the model.
+        sha256: hash of its weights.
+        chip: side of a chip, pixels.
+        overlap: pixels that chips share.
+        gsd_m: ground sampling distance the model was shown, metres; None is the raster's.
+    """
+    found = {
+        "GEODINO_VERSION": __version__,
+        "GEODINO_COMMAND": command,
+        "GEODINO_MODEL": model,
+        "GEODINO_MODEL_SHA256": sha256,
+        "GEODINO_CHIP_SIZE": str(chip),
+        "GEODINO_OVERLAP": str(overlap),
+    }
+    return found if gsd_m is None else {**found, "GEODINO_GSD": f"{gsd_m:g}"}
+
+
+def map_tags(
     made: Sequence[tuple[Map, Parts]], *, command: str, model: str, sha256: str
 ) -> dict[str, str]:
     """Return the tags of a map: none of them depends on how the work was shared or interrupted.
 
     Args:
         made: the rasters it was made of, each with its supertiles.
-        command: that repeats the job.
-        model: name of the model.
-        sha256: hash of its weights.
+        command: see above, as what follows.
+        model: see above.
+        sha256: see above.
     """
-    first, _ = made[0]
-    seams = sum((seams_of(parts) for _, parts in made), SeamSums())
+    chip, overlap, gsd_m = (made[0][0].key[name] for name in ("chip", "overlap", "gsd_m"))
+    found = job_tags(
+        command=command, model=model, sha256=sha256, chip=chip, overlap=overlap, gsd_m=gsd_m
+    )
+    found["GEODINO_SOURCE"] = "; ".join(Path(one.source.path).name for one, _ in made)
+    found["GEODINO_SOURCE_SHA256"] = "; ".join(_hash(one, parts) for one, parts in made)
     times = sorted({one.source.time or "" for one, _ in made})
-    found = {
-        "GEODINO_VERSION": __version__,
-        "GEODINO_COMMAND": command,
-        "GEODINO_MODEL": model,
-        "GEODINO_MODEL_SHA256": sha256,
-        "GEODINO_SOURCE": "; ".join(Path(one.source.path).name for one, _ in made),
-        "GEODINO_SOURCE_SHA256": "; ".join(_hash(one, parts) for one, parts in made),
-        "GEODINO_CHIP_SIZE": str(first.key["chip"]),
-        "GEODINO_OVERLAP": str(first.key["overlap"]),
-    }
     if times[0]:
         found["GEODINO_ACQUIRED"] = times[0] if len(times) == 1 else f"{times[0]}/{times[-1]}"
-    if first.key["gsd_m"] is not None:
-        found["GEODINO_GSD"] = f"{first.key['gsd_m']:g}"
+    seams = sum((seams_of(parts) for _, parts in made), SeamSums())
     if seams.score is not None:
         found["GEODINO_SEAM_SCORE"] = f"{seams.score:.4f}"
     return found

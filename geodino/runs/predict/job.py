@@ -31,12 +31,9 @@ class PredictJob(MapJob):
                 f"--out {self.out}: a map is written as FILE.tif, or as a folder of GeoTIFFs (no "
                 "ending)."
             )
-        for option, value, known in (
-            ("--dtype", self.dtype, HEIGHT_TYPES),
-            ("--symmetries", self.symmetries, SYMMETRIES),
-        ):
-            if value not in known:
-                raise RecipeError(f"{option} {value}: choose {' or '.join(known)}.")
+        if self.dtype not in HEIGHT_TYPES:
+            raise RecipeError(f"--dtype {self.dtype}: choose {' or '.join(HEIGHT_TYPES)}.")
+        check_symmetries(self.symmetries)
         self.check_shared()
 
     def command(self) -> str:
@@ -46,3 +43,13 @@ class PredictJob(MapJob):
             "--symmetries": None if self.symmetries == "none" else self.symmetries,
         }
         return self.told("predict", own, [] if self.interval else ["--no-interval"])
+
+
+def check_symmetries(word: str) -> None:
+    """Refuse an unknown word.
+
+    Raises:
+        RecipeError: naming the known ones.
+    """
+    if word not in SYMMETRIES:
+        raise RecipeError(f"--symmetries {word}: choose {' or '.join(SYMMETRIES)}.")

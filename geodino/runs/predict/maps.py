@@ -38,7 +38,7 @@ def plan(
         gsd_m=task.gsd(job.gsd_m),
         device=device,
     )
-    product = task.product(job)
+    product = task.product(job.dtype)
     (layer,) = product.layers
     return [
         plan_map(

@@ -12,6 +12,7 @@ from geodino.runs.device import choose_device
 from geodino.runs.mapping.join import join
 from geodino.runs.mapping.maps import Map
 from geodino.runs.mapping.parts import check_parts, is_done, render
+from geodino.runs.mapping.show import rate, show_card
 from geodino.runs.predict.about import finish, tags
 from geodino.runs.predict.job import PredictJob
 from geodino.runs.predict.maps import plan
@@ -38,7 +39,7 @@ def predict(job: PredictJob) -> dict[str, Any]:
     log = RunLog(None, quiet=job.quiet)
     task = Task.open(job.model)
     begin = time.monotonic()
-    predictor = task.predictor(device, job)
+    predictor = task.predictor(device, scale=job.how.scale, symmetries=job.symmetries)
     workers = default_threads()
     with HandlePool() as pool, ThreadPoolExecutor(workers, "geodino-read") as threads:
         how = replace(job.how, gsd_m=task.gsd(job.gsd_m))
@@ -54,7 +55,7 @@ def predict(job: PredictJob) -> dict[str, Any]:
         maps = plan(job, task, found.sources, predictor, device=device)
         notes = [*found.notes, *(f"unusable: {reason}" for _, reason in found.bad)]
         card = _card(job, task, maps)
-        _show(card, notes, log)
+        show_card(card, notes, log)
         if job.dry_run:
             return {**card, "notes": notes}
         left = [one for one in maps if not is_done(one, job)]
@@ -68,12 +69,8 @@ def predict(job: PredictJob) -> dict[str, Any]:
                 tags=lambda one, committed: tags(one, job, task, committed),
                 finish=lambda one: finish(one, job, task),
             )
-    seconds = time.monotonic() - begin
-    facts: dict[str, Any] = {"out": str(job.out), **written, "rasters": len(maps)}
-    facts["unusable"] = len(found.bad)
-    if done:
-        facts["megapixels_per_second"] = round(done / 1e6 / seconds, 3)
-    return {**facts, "seconds": round(seconds, 1)}
+    facts = {"out": str(job.out), **written, "rasters": len(maps), "unusable": len(found.bad)}
+    return rate({**facts, "pixels": done}, seconds=time.monotonic() - begin)
 
 
 def _card(job: PredictJob, task: Task, maps: Sequence[Map]) -> dict[str, str]:
@@ -92,11 +89,3 @@ def _card(job: PredictJob, task: Task, maps: Sequence[Map]) -> dict[str, str]:
         "output": f"{layer.dtype}, {', '.join(layer.descriptions)}; at most "
         f"{size:,.1f} MiB before compression, written in parts of {layout.side} px",
     }
-
-
-def _show(card: Mapping[str, str], notes: Sequence[str], log: RunLog) -> None:
-    width = max(map(len, card))
-    for name, value in card.items():
-        log.say(f"  {name:<{width}}  {value}")
-    for note in notes:
-        log.say(f"  * {note}")

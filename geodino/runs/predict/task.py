@@ -1,6 +1,6 @@
 """The model of a prediction: what it computes, at which size of chips, and what is stored."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,15 @@ from geodino.geo.contract import InputContract
 from geodino.infer.engine import Predictor
 from geodino.infer.heights import HeightPredictor, HeightProduct
 from geodino.infer.symmetries import Symmetric
-from geodino.models.canopy_folder import LoadedCanopy
+from geodino.models.canopy_folder import LoadedCanopy, is_canopy_folder
 from geodino.models.canopy_open import is_canopy, open_canopy
+from geodino.models.folder import LoadedModel
+from geodino.models.foreign.hugging_face import fetch
 from geodino.runs.mapping.chips import chip_overlap, chip_side
-from geodino.runs.models import tensors_hash
-from geodino.runs.predict.job import HEIGHT_TYPES, SYMMETRIES, PredictJob
+from geodino.runs.models import OpenedModel, open_model, tensors_hash
+from geodino.runs.predict.job import HEIGHT_TYPES, SYMMETRIES
+
+_HUB = "hub:"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,16 +37,51 @@ class Task:
         Raises:
             CheckpointError: there is no model there, or one without a head.
         """
-        if not model.startswith("hub:") and Path(model).exists() and not is_canopy(model):
+        if not model.startswith(_HUB) and Path(model).exists() and not is_canopy(model):
             raise CheckpointError(
                 f"{model} holds a backbone and no head: it has features, not heights. Train a head "
                 "with `geodino finetune canopy --model`, or write features with `geodino embed`."
             )
         loaded = open_canopy(model)
-        name = model if model.startswith("hub:") else Path(model).resolve().name
+        name = model if model.startswith(_HUB) else Path(model).resolve().name
         if name == "model":
             name = Path(model).resolve().parent.name
         return cls(canopy=loaded, name=name, sha256=tensors_hash(loaded.model.state_dict()))
+
+    @classmethod
+    def within(cls, model: str) -> "Task | None":
+        """Open MODEL if it has a head; None for a backbone alone.
+
+        Raises:
+            CheckpointError: it is damaged, or cannot be fetched.
+        """
+        place = str(fetch(model.removeprefix(_HUB))) if model.startswith(_HUB) else model
+        return cls.open(model) if is_canopy(place) else None
+
+    def described(self, model: str) -> OpenedModel:
+        """Return the backbone as every form of MODEL is opened, sharing its weights."""
+        canopy = self.canopy
+        backbone = canopy.model.backbone
+        if any(is_canopy_folder(folder) for folder in (Path(model), Path(model) / "model")):
+            opened = open_model(model)
+            return replace(opened, loaded=replace(opened.loaded, backbone=backbone))
+        loaded = LoadedModel(
+            backbone=backbone,
+            heads={},
+            contract=canopy.contract,
+            config=backbone.config,
+            head_configs={},
+            license=canopy.license,
+            lineage=canopy.lineage,
+        )
+        return OpenedModel(
+            loaded=loaded,
+            name=self.name,
+            sha256=tensors_hash(backbone.state_dict()),
+            image_size=self.chip(None),
+            item=model,
+            folder=None,
+        )
 
     @property
     def contract(self) -> InputContract:
@@ -76,16 +115,22 @@ class Task:
         own = self.canopy.extra.get("gsd_m")
         return wanted if wanted is not None else own if isinstance(own, int | float) else None
 
-    def predictor(self, device: torch.device, job: PredictJob) -> Predictor:
-        """Return the model on its device."""
-        heights = HeightPredictor(self.canopy.model, device=device, scale=job.how.scale)
-        return (
-            heights if job.symmetries == "none" else Symmetric(heights, SYMMETRIES[job.symmetries])
-        )
+    def predictor(
+        self, device: torch.device, *, scale: float | None, symmetries: str = "none"
+    ) -> Predictor:
+        """Return the model on its device.
 
-    def product(self, job: PredictJob) -> HeightProduct:
+        Args:
+            device: that computes.
+            scale: what stored values are multiplied by first.
+            symmetries: orientations whose mean is taken.
+        """
+        heights = HeightPredictor(self.canopy.model, device=device, scale=scale)
+        return heights if symmetries == "none" else Symmetric(heights, SYMMETRIES[symmetries])
+
+    def product(self, dtype: str = "float32") -> HeightProduct:
         """Return what is stored."""
-        return HeightProduct(dtype=HEIGHT_TYPES[job.dtype])
+        return HeightProduct(dtype=HEIGHT_TYPES[dtype])
 
     def _made(self, name: str) -> int | None:
         """Return what the model was made with."""
