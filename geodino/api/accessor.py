@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import xarray
+
+    from geodino.api.model import Model
 
 
 class Accessor:
@@ -16,7 +18,7 @@ class Accessor:
 
     def embed(
         self,
-        model: Any,
+        model: "Model | str | PathLike[str]",
         *,
         bands: Sequence[str | int] | None = None,
         scale: float | None = None,
@@ -57,7 +59,7 @@ class Accessor:
 
     def predict(
         self,
-        model: Any,
+        model: "Model | str | PathLike[str]",
         *,
         bands: Sequence[str | int] | None = None,
         scale: float | None = None,
@@ -110,7 +112,7 @@ class Accessor:
         return restored.drop_vars("scale_factor").rename(self._array.name)
 
 
-def _opened(model: Any) -> Any:
+def _opened(model: "Model | str | PathLike[str]") -> "Model":
     from geodino.api import load
 
     return load(fspath(model)) if isinstance(model, str | PathLike) else model

@@ -104,6 +104,7 @@ def _write_maps(work: Work, maps: Sequence[Map], threads: Executor) -> dict[str,
         job,
         tags=lambda one, parts: tags_of_map(work, [(one, parts)], fits[one.path].loss),
         finish=finish,
+        whole=len(maps) - len(left),
     )
     facts = {**written, **_items([one for one in maps if one.path.exists()])}
     if job.pca:

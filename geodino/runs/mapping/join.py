@@ -21,6 +21,7 @@ def join(
     *,
     tags: Callable[[Map, Parts], Mapping[str, str]],
     finish: Callable[[Map], object],
+    whole: int = 0,
 ) -> dict[str, Any]:
     """Write the files; return what is to be told of them.
 
@@ -30,6 +31,8 @@ def join(
         tags: of the files of a map.
         finish: writes what lies beside a map. The parts go last, so that a job interrupted
             meanwhile is known to be unfinished.
+
+        whole: how many maps of the job were there before.
 
     Raises:
         SourceError: no raster has a valid pixel.
@@ -48,7 +51,7 @@ def join(
         else:
             empty.append(one.source.path)
         shutil.rmtree(one.parts)
-    if empty and not written:
+    if empty and not written and not whole:
         raise SourceError(
             f"{empty[0]} has no valid pixel{' in the area' if job.aoi else ''}: there is nothing to "
             "map. Check its nodata value (geodino inspect), or --set data.nodata=ignore."

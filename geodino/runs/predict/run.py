@@ -68,6 +68,7 @@ def predict(job: PredictJob) -> dict[str, Any]:
                 job,
                 tags=lambda one, committed: tags(one, job, task, committed),
                 finish=lambda one: finish(one, job, task),
+                whole=len(maps) - len(left),
             )
     facts = {"out": str(job.out), **written, "rasters": len(maps), "unusable": len(found.bad)}
     return rate({**facts, "pixels": done}, seconds=time.monotonic() - begin)
