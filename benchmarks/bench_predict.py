@@ -48,7 +48,7 @@ from geodino.models.canopy import CanopyConfig, build_canopy
 from geodino.models.decoders.bins import BinsConfig
 from geodino.models.decoders.linear import LinearHeadConfig
 from geodino.models.sizes import ModelConfig
-from geodino.runs.predict.memory import used_memory
+from geodino.runs.mapping.memory import used_memory
 
 CHIP, OVERLAP, BATCH = 256, 64, 4
 STEP = CHIP - OVERLAP

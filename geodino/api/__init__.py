@@ -5,11 +5,10 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from geodino.api.maps import embed, predict
 from geodino.api.model import Model, open_any
 from geodino.runs.distill import DistillJob
 from geodino.runs.distill import distill as _distill
-from geodino.runs.embed import EmbedJob, Meeting, parse_accept
-from geodino.runs.embed import embed as _embed
 from geodino.runs.evaluate import EvaluateJob
 from geodino.runs.evaluate import evaluate as _evaluate
 from geodino.runs.finetune import FinetuneJob
@@ -17,7 +16,7 @@ from geodino.runs.finetune import finetune as _finetune
 from geodino.runs.pretrain import PretrainJob
 from geodino.runs.pretrain import pretrain as _pretrain
 
-__all__ = ["Model", "distill", "embed", "evaluate", "finetune", "load", "pretrain"]
+__all__ = ["Model", "distill", "embed", "evaluate", "finetune", "load", "predict", "pretrain"]
 
 _Path = str | PathLike[str]
 
@@ -210,7 +209,8 @@ def load(model: _Path) -> Model:
             DINOv3, or a weights file of Meta's.
 
     Returns:
-        ``embed(path or DataArray)`` gives features; ``backbone`` (``tokens(image, valid)`` takes
+        ``embed(path or DataArray)`` gives features, ``predict(...)`` heights where the model has a
+        canopy head; ``backbone`` (``tokens(image, valid)`` takes
         stored values ``[b c h w]`` and returns CLS, register and patch tokens), ``heads``,
         ``contract``, ``config``, licence and lineage.
 
@@ -219,86 +219,6 @@ def load(model: _Path) -> Model:
             fetched.
     """
     return open_any(fspath(model))
-
-
-def embed(
-    rasters: _Path | Sequence[_Path],
-    model: _Path,
-    out: _Path,
-    *,
-    dtype: str = "float32",
-    pca: int = 0,
-    pool: str = "mean",
-    bands: Sequence[str | int] | None = None,
-    scale: float | None = None,
-    accept: Sequence[str] = (),
-    chip: int | None = None,
-    batch: int | None = None,
-    datetime: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    overwrite: bool = False,
-    strict: bool = False,
-    dry_run: bool = False,
-    quiet: bool = False,
-) -> dict[str, Any]:
-    """Write features of rasters as COG, zarr or GeoParquet; ``geodino embed`` as a function.
-
-    Args:
-        rasters: folder, glob, raster or tile index, or several of them.
-        model: see `load`.
-        out: ``FILE.tif``, ``FILE.zarr``, ``FILE.parquet``, or a folder for a GeoTIFF each.
-        dtype: ``float32``, ``float16`` (not in GeoTIFF) or ``int8``.
-        pca: 3 adds a picture of the first principal components.
-        pool: what a row of a table is: ``mean`` of the patch tokens, or ``cls``.
-        bands: what to read in the model's order: names, or numbers (the first is 1).
-        scale: what stored values are multiplied by before the model.
-        accept: differences from the training data to take as they are: ``gsd``, ``units``,
-            ``values``.
-        chip: side of a chip, pixels; None is that of the training crops.
-        batch: chips per forward pass; None fits the device.
-        datetime: acquisition of all rasters, ISO 8601; None takes each file's own.
-        overrides: ``{"data.nodata": 0}``; what ``--set`` takes.
-        seed: of what int8 scales and the picture are fitted on.
-        device: see `pretrain`.
-        overwrite: replace files that are there.
-        strict: an unreadable raster stops the job.
-        dry_run: validate, say what would be made, stop.
-        quiet: say nothing.
-
-    Returns:
-        What was written, and what quantisation cost.
-
-    Raises:
-        geodino.errors.GeodinoError: a mistake the caller can mend.
-    """
-    named = [rasters] if isinstance(rasters, str | PathLike) else rasters
-    return _embed(
-        EmbedJob(
-            rasters=tuple(fspath(raster) for raster in named),
-            model=fspath(model),
-            out=Path(out),
-            dtype=dtype,
-            pca=pca,
-            pool=pool,
-            how=Meeting(
-                bands=None if bands is None else tuple(bands),
-                scale=scale,
-                accept=parse_accept(accept),
-                chip=chip,
-                batch=batch,
-            ),
-            overrides=tuple(f"{key}={value}" for key, value in (overrides or {}).items()),
-            datetime=datetime,
-            seed=seed,
-            device=device,
-            overwrite=overwrite,
-            strict=strict,
-            dry_run=dry_run,
-            quiet=quiet,
-        )
-    )
 
 
 def evaluate(

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import xarray
+
+    from geodino.api.model import Model
 
 
 class Accessor:
@@ -16,12 +18,14 @@ class Accessor:
 
     def embed(
         self,
-        model: Any,
+        model: "Model | str | PathLike[str]",
         *,
         bands: Sequence[str | int] | None = None,
         scale: float | None = None,
         accept: Sequence[str] = (),
+        gsd_m: float | None = None,
         chip: int | None = None,
+        overlap: int | None = None,
         batch: int | None = None,
         device: str = "auto",
     ) -> "xarray.DataArray":
@@ -32,23 +36,68 @@ class Accessor:
             bands: see ``geodino.load(...).embed``, as all that follow.
             scale: see there.
             accept: see there.
+            gsd_m: see there.
             chip: see there.
+            overlap: see there.
             batch: see there.
             device: see there.
 
         Raises:
             geodino.errors.GeodinoError: a mistake the caller can mend.
         """
-        from geodino.api import load
-
-        opened = load(fspath(model)) if isinstance(model, str | PathLike) else model
-        return opened.embed(
+        return _opened(model).embed(
             self._array,
             bands=bands,
             scale=scale,
             accept=accept,
+            gsd_m=gsd_m,
             chip=chip,
+            overlap=overlap,
             batch=batch,
+            device=device,
+        )
+
+    def predict(
+        self,
+        model: "Model | str | PathLike[str]",
+        *,
+        bands: Sequence[str | int] | None = None,
+        scale: float | None = None,
+        accept: Sequence[str] = (),
+        gsd_m: float | None = None,
+        chip: int | None = None,
+        overlap: int | None = None,
+        batch: int | None = None,
+        symmetries: str = "none",
+        device: str = "auto",
+    ) -> "xarray.DataArray":
+        """Return the canopy height ``height (band, y, x)`` on the array's grid, metres.
+
+        Args:
+            model: what ``geodino.load`` returns, or a run or model folder with a canopy head.
+            bands: see ``geodino.load(...).predict``, as all that follow.
+            scale: see there.
+            accept: see there.
+            gsd_m: see there.
+            chip: see there.
+            overlap: see there.
+            batch: see there.
+            symmetries: see there.
+            device: see there.
+
+        Raises:
+            geodino.errors.GeodinoError: a mistake the caller can mend.
+        """
+        return _opened(model).predict(
+            self._array,
+            bands=bands,
+            scale=scale,
+            accept=accept,
+            gsd_m=gsd_m,
+            chip=chip,
+            overlap=overlap,
+            batch=batch,
+            symmetries=symmetries,
             device=device,
         )
 
@@ -61,3 +110,9 @@ class Accessor:
             return self._array
         restored = self._array * self._array["scale_factor"]
         return restored.drop_vars("scale_factor").rename(self._array.name)
+
+
+def _opened(model: "Model | str | PathLike[str]") -> "Model":
+    from geodino.api import load
+
+    return load(fspath(model)) if isinstance(model, str | PathLike) else model

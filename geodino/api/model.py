@@ -1,14 +1,16 @@
-"""What ``geodino.load`` returns: a model that embeds paths and arrays."""
+"""What ``geodino.load`` returns: a model that turns paths and arrays into features and maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from os import PathLike, fspath
+from os import PathLike
 from typing import TYPE_CHECKING
 
+from geodino.errors import CheckpointError
 from geodino.models.folder import LoadedModel
-from geodino.runs.embed import Meeting, embed_array, embed_file, parse_accept
+from geodino.runs.embed import Meeting, embed_image, parse_accept
 from geodino.runs.embed.model import EmbeddingModel
 from geodino.runs.models import OpenedModel, open_model
+from geodino.runs.predict import Task, predict_image
 
 if TYPE_CHECKING:
     import xarray
@@ -21,6 +23,9 @@ class Model(LoadedModel):
     source: OpenedModel
     """Its name, the hash of its weights, and where it came from."""
 
+    task: Task | None = None
+    """Its head, on the same backbone; None for a backbone alone."""
+
     def embed(
         self,
         image: "str | PathLike[str] | xarray.DataArray",
@@ -28,7 +33,9 @@ class Model(LoadedModel):
         bands: Sequence[str | int] | None = None,
         scale: float | None = None,
         accept: Sequence[str] = (),
+        gsd_m: float | None = None,
         chip: int | None = None,
+        overlap: int | None = None,
         batch: int | None = None,
         device: str = "auto",
     ) -> "xarray.DataArray":
@@ -40,7 +47,10 @@ class Model(LoadedModel):
             scale: what stored values are multiplied by before the model.
             accept: differences from the training data to take as they are: ``gsd``, ``units``,
                 ``values``.
+            gsd_m: metres per pixel that the model is shown, and a patch of which becomes a pixel;
+                None is the image's own.
             chip: side of a chip, pixels; None is that of the training crops.
+            overlap: pixels that chips share; None is 64, or half a chip where that is less.
             batch: chips per forward pass; None fits the device.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
@@ -52,22 +62,80 @@ class Model(LoadedModel):
             geodino.errors.GeodinoError: a mistake the caller can mend; ContractError where the
                 image is not what the model was trained on.
         """
-        how = Meeting(
-            bands=None if bands is None else tuple(bands),
-            scale=scale,
-            accept=parse_accept(accept),
-            chip=chip,
-            batch=batch,
-        )
+        how = _meeting(bands, scale, accept, gsd_m, chip, batch)
         source = {f.name: getattr(self.source, f.name) for f in fields(self.source)}
         described = EmbeddingModel(**source)
-        if isinstance(image, str | PathLike):
-            return embed_file(described, fspath(image), how, device=device)
-        return embed_array(described, image, how, device=device)
+        return embed_image(described, image, how, overlap=overlap, device=device)
+
+    def predict(
+        self,
+        image: "str | PathLike[str] | xarray.DataArray",
+        *,
+        bands: Sequence[str | int] | None = None,
+        scale: float | None = None,
+        accept: Sequence[str] = (),
+        gsd_m: float | None = None,
+        chip: int | None = None,
+        overlap: int | None = None,
+        batch: int | None = None,
+        symmetries: str = "none",
+        device: str = "auto",
+    ) -> "xarray.DataArray":
+        """Return the canopy height over a raster or an array of pixels, in memory.
+
+        Args:
+            image: a raster, or a DataArray (band, y, x) of stored values.
+            bands: see `embed`.
+            scale: see `embed`.
+            accept: see `embed`.
+            gsd_m: metres per pixel that the model is shown; the map keeps the image's. None is
+                what the model was made with.
+            chip: side of a chip, pixels; None is what the model was made with.
+            overlap: pixels that chips share; None as for ``chip``.
+            batch: see `embed`.
+            symmetries: mean over orientations: ``none``, ``flips`` (4) or ``turns`` (8).
+            device: see `embed`.
+
+        Returns:
+            ``height (band, y, x)``, float32, metres above ground, NaN where the image has no valid
+            pixel, on the image's grid.
+
+        Raises:
+            geodino.errors.GeodinoError: a mistake the caller can mend; CheckpointError where the
+                model has no head.
+        """
+        if self.task is None:
+            raise CheckpointError(
+                f"{self.source.name} is a backbone and has no head: it has features, not heights. "
+                "Train a head with `geodino finetune canopy --model`, or use embed(...)."
+            )
+        how = _meeting(bands, scale, accept, gsd_m, chip, batch)
+        return predict_image(
+            self.task, image, how, overlap=overlap, symmetries=symmetries, device=device
+        )
 
 
 def open_any(model: str) -> Model:
     """Open whatever MODEL names."""
-    opened = open_model(model)
+    task = Task.within(model)
+    opened = open_model(model) if task is None else task.described(model)
     values = {field.name: getattr(opened.loaded, field.name) for field in fields(opened.loaded)}
-    return Model(**values, source=opened)
+    return Model(**values, source=opened, task=task)
+
+
+def _meeting(
+    bands: Sequence[str | int] | None,
+    scale: float | None,
+    accept: Sequence[str],
+    gsd_m: float | None,
+    chip: int | None,
+    batch: int | None,
+) -> Meeting:
+    return Meeting(
+        bands=None if bands is None else tuple(bands),
+        scale=scale,
+        accept=parse_accept(accept),
+        gsd_m=gsd_m,
+        chip=chip,
+        batch=batch,
+    )

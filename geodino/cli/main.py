@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from geodino.cli.distill import distill
+from geodino.cli.embed import embed
 from geodino.cli.finetune import finetune
 from geodino.cli.options import (
     Aoi,
@@ -96,89 +97,9 @@ def pretrain(
 
 
 app.command()(distill)
+app.command()(embed)
 app.command()(predict)
 app.command()(finetune)
-
-
-@app.command()
-def embed(
-    rasters: Annotated[
-        list[str], typer.Argument(help="Folders, globs, rasters or tile indexes.", metavar="RASTER")
-    ],
-    model: Model,
-    out: Annotated[
-        Path, typer.Option(help="FILE.tif, FILE.zarr, FILE.parquet, or a folder of GeoTIFFs.")
-    ],
-    dtype: Annotated[str, typer.Option(help="float32, float16 or int8.")] = "float32",
-    pca: Annotated[
-        int, typer.Option(help="3 adds a picture of the first principal components.")
-    ] = 0,
-    pool: Annotated[
-        str, typer.Option(help="A row of a table: mean (of the patches) or cls.")
-    ] = "mean",
-    bands: Annotated[
-        str | None,
-        typer.Option(help="Bands in the model's order, with commas: names, or numbers from 1."),
-    ] = None,
-    scale: Annotated[
-        float | None, typer.Option(help="Multiplies stored values before the model.")
-    ] = None,
-    accept: Annotated[
-        str, typer.Option(help="Differences from the training data to take: gsd,units,values.")
-    ] = "",
-    chip: Annotated[
-        int | None, typer.Option(help="Side of a chip, px; left out, that of the training crops.")
-    ] = None,
-    batch: Annotated[int | None, typer.Option(help="Chips per forward pass.", min=1)] = None,
-    datetime: Annotated[
-        str | None, typer.Option(help="Acquisition, where the files do not say it.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="data.KEY=VALUE, such as data.nodata=0.", metavar="KEY=VALUE"),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the sample that int8 and --pca fit.")] = 0,
-    device: Device = "auto",
-    *,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="An unreadable raster stops the job.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Validate, say what would be made, stop.")
-    ] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Write the features of rasters as a map (COG, zarr) or a table (GeoParquet)."""
-    from geodino.runs.embed import EmbedJob, Meeting, embed, parse_accept, parse_bands
-
-    job = EmbedJob(
-        rasters=tuple(rasters),
-        model=model,
-        out=out,
-        dtype=dtype,
-        pca=pca,
-        pool=pool,
-        how=Meeting(
-            bands=parse_bands(words(bands)),
-            scale=scale,
-            accept=parse_accept(words(accept)),
-            chip=chip,
-            batch=batch,
-        ),
-        overrides=tuple(overrides or ()),
-        datetime=datetime,
-        seed=seed,
-        device=device,
-        overwrite=overwrite,
-        strict=strict,
-        dry_run=dry_run,
-        quiet=quiet or as_json,
-    )
-    facts = embed(job)
-    if as_json or not dry_run:  # a dry run has said everything
-        show(facts, as_json=as_json)
 
 
 @app.command()

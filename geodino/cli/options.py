@@ -1,5 +1,6 @@
 """Options that several commands share, and what becomes of their values."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,6 +28,40 @@ When = Annotated[
 Where = Annotated[
     str | None, typer.Option(help="Condition on the tile index, e.g. 'gsd_x_m < 1' (data.where).")
 ]
+Rasters = Annotated[
+    list[str], typer.Argument(help="Folders, globs, rasters or tile indexes.", metavar="RASTER")
+]
+MapAoi = Annotated[
+    Path | None, typer.Option("--aoi", help="Vector file: only pixels in its areas are done.")
+]
+Bands = Annotated[
+    str | None,
+    typer.Option(help="Bands in the model's order, with commas: names, or numbers from 1."),
+]
+Scale = Annotated[float | None, typer.Option(help="Multiplies stored values before the model.")]
+Accept = Annotated[
+    str, typer.Option(help="Differences from the training data to take: gsd,units,values.")
+]
+Overlap = Annotated[int | None, typer.Option(help="Pixels that chips share.")]
+Batch = Annotated[int | None, typer.Option(help="Chips per forward pass.", min=1)]
+MaxMemory = Annotated[
+    str | None, typer.Option(help="Most this process may hold, such as 2GB.", metavar="SIZE")
+]
+Shard = Annotated[
+    str | None, typer.Option(help="Do part i of n; --assemble joins them.", metavar="I/N")
+]
+Acquired = Annotated[
+    str | None, typer.Option("--datetime", help="Acquisition, where the files do not say it.")
+]
+DataOverrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="data.KEY=VALUE, such as data.nodata=0.", metavar="KEY=VALUE"),
+]
+Assemble = Annotated[bool, typer.Option("--assemble", help="Join what shards wrote.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a map begun.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Strict = Annotated[bool, typer.Option("--strict", help="An unreadable raster stops the job.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Validate, say what would be made, stop.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random (train.seed).")]
 
 

@@ -5,28 +5,40 @@ from typing import Annotated
 
 import typer
 
-from geodino.cli.options import Device, Json, Model, Quiet, show, words
+from geodino.cli.options import (
+    Accept,
+    Acquired,
+    Assemble,
+    Bands,
+    Batch,
+    DataOverrides,
+    Device,
+    DryRun,
+    Json,
+    MapAoi,
+    MaxMemory,
+    Model,
+    Overlap,
+    Overwrite,
+    Quiet,
+    Rasters,
+    Resume,
+    Scale,
+    Shard,
+    Strict,
+    show,
+    words,
+)
 
 
 def predict(
-    rasters: Annotated[
-        list[str], typer.Argument(help="Folders, globs, rasters or tile indexes.", metavar="RASTER")
-    ],
+    rasters: Rasters,
     model: Model,
     out: Annotated[Path, typer.Option(help="FILE.tif, or a folder of GeoTIFFs.")],
-    aoi: Annotated[
-        Path | None, typer.Option(help="Vector file: only pixels in its areas are predicted.")
-    ] = None,
-    bands: Annotated[
-        str | None,
-        typer.Option(help="Bands in the model's order, with commas: names, or numbers from 1."),
-    ] = None,
-    scale: Annotated[
-        float | None, typer.Option(help="Multiplies stored values before the model.")
-    ] = None,
-    accept: Annotated[
-        str, typer.Option(help="Differences from the training data to take: gsd,units,values.")
-    ] = "",
+    aoi: MapAoi = None,
+    bands: Bands = None,
+    scale: Scale = None,
+    accept: Accept = "",
     gsd: Annotated[
         float | None,
         typer.Option(help="Metres per pixel that the model is shown; the map keeps the raster's."),
@@ -34,45 +46,32 @@ def predict(
     chip: Annotated[
         int | None, typer.Option(help="Side of a chip, px; left out, what the model was made with.")
     ] = None,
-    overlap: Annotated[int | None, typer.Option(help="Pixels that chips share.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Chips per forward pass.", min=1)] = None,
+    overlap: Overlap = None,
+    batch: Batch = None,
     dtype: Annotated[str, typer.Option(help="float32 (m) or uint16 (cm).")] = "float32",
     symmetries: Annotated[
         str, typer.Option(help="Mean over orientations: none, flips (4) or turns (8).")
     ] = "none",
-    max_memory: Annotated[
-        str | None, typer.Option(help="Most this process may hold, such as 2GB.", metavar="SIZE")
-    ] = None,
-    shard: Annotated[
-        str | None, typer.Option(help="Do part i of n; --assemble joins them.", metavar="I/N")
-    ] = None,
-    datetime: Annotated[
-        str | None, typer.Option(help="Acquisition, where the files do not say it.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="data.KEY=VALUE, such as data.nodata=0.", metavar="KEY=VALUE"),
-    ] = None,
+    max_memory: MaxMemory = None,
+    shard: Shard = None,
+    datetime: Acquired = None,
+    overrides: DataOverrides = None,
     device: Device = "auto",
     *,
     interval: Annotated[
         bool, typer.Option(help="Bands lower and upper, where the model is calibrated.")
     ] = True,
-    assemble: Annotated[bool, typer.Option("--assemble", help="Join what shards wrote.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a map begun.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="An unreadable raster stops the job.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Validate, say what would be made, stop.")
-    ] = False,
+    assemble: Assemble = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    strict: Strict = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Map rasters with a model: seamless, in bounded memory, to cloud-optimised GeoTIFFs."""
+    from geodino.runs.mapping.job import parse_memory, parse_shard
     from geodino.runs.predict import PredictJob, predict
-    from geodino.runs.predict.job import parse_memory, parse_shard
     from geodino.runs.sources import Meeting, parse_accept, parse_bands
 
     job = PredictJob(

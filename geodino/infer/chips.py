@@ -206,26 +206,34 @@ def all_chips(
 def drawn_chips(
     rasters: Sequence[Raster], *, chip: int, patch: int, count: int, seed: int
 ) -> Iterator[Chip]:
-    """Yield up to ``count`` chips that hold a valid pixel, drawn from all rasters without return.
-
-    At most four times as many places are looked at, so that a raster of mostly nothing does not
-    take for ever.
-    """
+    """Yield up to ``count`` chips that hold a valid pixel, drawn from all rasters (see below)."""
     cuts = [_chipping(raster, chip, patch) for raster in rasters]
-    ends = np.cumsum([cut.rows * cut.columns for cut in cuts])
-    total = int(ends[-1])
-    places = seeds.permuted(np.arange(min(4 * count, total)), total, seed, "drawn chips")
     found = 0
-    for place in places:
-        number = int(np.searchsorted(ends, place, side="right"))
-        row, column = divmod(int(place - ends[number] + cuts[number].rows * cuts[number].columns),
-                             cuts[number].columns)  # fmt: skip
+    for number, place in drawn_places([c.rows * c.columns for c in cuts], count=count, seed=seed):
+        row, column = divmod(place, cuts[number].columns)
         pixels, valid = rasters[number].read(cuts[number].window(row, column))
         if valid.any():
             yield _filled_up(pixels, valid, (number, row, column), chip)
             found += 1
         if found == count:
             return
+
+
+def drawn_places(totals: Sequence[int], *, count: int, seed: int) -> Iterator[tuple[int, int]]:
+    """Yield rasters and places in them, drawn without return from all of them alike.
+
+    Four times ``count`` at most, so that a raster of mostly nothing does not take for ever.
+
+    Args:
+        totals: places of each raster.
+        count: how many of use are wanted.
+        seed: of the order.
+    """
+    ends = np.cumsum(totals)
+    total = int(ends[-1])
+    for place in seeds.permuted(np.arange(min(4 * count, total)), total, seed, "drawn chips"):
+        number = int(np.searchsorted(ends, place, side="right"))
+        yield number, int(place - ends[number] + totals[number])
 
 
 def _chipping(raster: Raster, chip: int, patch: int) -> Chipping:

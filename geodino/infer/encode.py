@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped
 
 from geodino.errors import RunError
-from geodino.infer.chips import Chip, Chipping, patch_validity
+from geodino.infer.chips import Chip, patch_validity
 from geodino.models.backbone import Backbone
 
 _WAITING = 8
@@ -158,45 +157,3 @@ def _blank(chip: Chip) -> Encoded:
         patches=None,
         weights=None,
     )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Strip:
-    """One row of chips as part of the map of a raster."""
-
-    raster: int
-    """Number of its raster."""
-
-    top: int
-    """First row of the map that it covers, patches."""
-
-    values: Float[np.ndarray, "d rows columns"]
-    """Features; NaN where a patch has no valid pixel."""
-
-    valid: Bool[np.ndarray, "rows columns"]
-    """Whether a patch has a valid pixel."""
-
-
-def stitched(results: Iterable[Encoded], cuts: Sequence[Chipping], *, dim: int) -> Iterator[Strip]:
-    """Put encoded chips side by side, and yield a strip for each row of chips.
-
-    Args:
-        results: all chips of each raster, row by row.
-        cuts: how each raster was cut.
-        dim: width of the features.
-    """
-    for (raster, row), chips in groupby(results, key=lambda chip: (chip.raster, chip.row)):
-        cut = cuts[raster]
-        rows = min(cut.side, cut.patch_rows - row * cut.side)
-        values = np.full((dim, rows, cut.patch_columns), np.nan, dtype=np.float32)
-        valid = np.zeros((rows, cut.patch_columns), dtype=bool)
-        for chip in chips:
-            if chip.patches is None or chip.weights is None:
-                continue
-            left = chip.column * cut.side
-            columns = min(cut.side, cut.patch_columns - left)
-            used = chip.weights[:rows, :columns] > 0
-            valid[:, left : left + columns] = used
-            part = np.where(used[..., None], chip.patches[:rows, :columns], np.float32(np.nan))
-            values[:, :, left : left + columns] = part.transpose(2, 0, 1)
-        yield Strip(raster=raster, top=row * cut.side, values=values, valid=valid)

@@ -1,7 +1,7 @@
 """Which rasters make one map: those whose patches lie on one grid and do not overlap."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import shapely
@@ -14,7 +14,7 @@ _TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Map:
+class Mosaic:
     """One grid of patches and the rasters that lie on it."""
 
     grid: Grid
@@ -27,14 +27,7 @@ class Map:
     """First row and column of each of them on the grid."""
 
 
-def one_map_each(grids: Sequence[Grid]) -> list[Map]:
-    """Return a map for each patch grid."""
-    return [
-        Map(grid=grid, rasters=(number,), places=((0, 0),)) for number, grid in enumerate(grids)
-    ]
-
-
-def joined_maps(grids: Sequence[Grid]) -> list[Map]:
+def joined_maps(grids: Sequence[Grid]) -> list[Mosaic]:
     """Join the patch grids of each CRS to one map if they are parts of one grid, side by side.
 
     Two that overlap (two dates of one place) or are shifted by part of a patch stay apart, and
@@ -46,11 +39,11 @@ def joined_maps(grids: Sequence[Grid]) -> list[Map]:
     by_crs: dict[str | None, list[int]] = {}
     for number, grid in enumerate(grids):
         by_crs.setdefault(grid.crs, []).append(number)
-    maps: list[Map] = []
+    maps: list[Mosaic] = []
     for crs, numbers in by_crs.items():
         places = _places([grids[i] for i in numbers]) if crs is not None else None
         if places is None or len(numbers) == 1:
-            maps += [replace(one_map_each([grids[i]])[0], rasters=(i,)) for i in numbers]
+            maps += [Mosaic(grid=grids[i], rasters=(i,), places=((0, 0),)) for i in numbers]
         else:
             maps.append(_union([grids[i] for i in numbers], numbers, places))
     return maps
@@ -78,12 +71,14 @@ def _places(grids: Sequence[Grid]) -> list[tuple[int, int]] | None:
     return None if overlap > 0.5 else places
 
 
-def _union(grids: Sequence[Grid], numbers: Sequence[int], places: Sequence[tuple[int, int]]) -> Map:
+def _union(
+    grids: Sequence[Grid], numbers: Sequence[int], places: Sequence[tuple[int, int]]
+) -> Mosaic:
     top, left = (min(place[axis] for place in places) for axis in (0, 1))
     bottom = max(row + grid.height for (row, _), grid in zip(places, grids, strict=True))
     right = max(column + grid.width for (_, column), grid in zip(places, grids, strict=True))
     transform = grids[0].transform @ Affine.translation(left, top)
-    return Map(
+    return Mosaic(
         grid=Grid(grids[0].crs, transform, width=right - left, height=bottom - top),
         rasters=tuple(numbers),
         places=tuple((row - top, column - left) for row, column in places),

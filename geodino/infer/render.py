@@ -18,7 +18,6 @@ from geodino.infer.feed import Wanted
 from geodino.infer.ground import Ground, Plain, Regrid, Resampled
 from geodino.infer.seams import SeamMeter
 from geodino.io.cog.layout import Layer, Layout
-from geodino.io.cog.parts import PartsWriter, SupertileWriter
 
 
 @runtime_checkable
@@ -36,6 +35,25 @@ class Product(Protocol):
 
         Without values no pixel is valid.
         """
+
+
+@runtime_checkable
+class Supertile(Protocol):
+    """Takes the rows of blocks of one supertile (see :class:`geodino.io.cog.parts`)."""
+
+    def write(self, block_row: int, values: Mapping[str, Shaped[np.ndarray, "c h w"]]) -> None:
+        """Take one row of blocks, each layer by its name; rows come from the top."""
+
+    def commit(self, digest: str, **facts: Any) -> None:
+        """Note the supertile as finished."""
+
+
+@runtime_checkable
+class Parts(Protocol):
+    """Where supertiles go."""
+
+    def open_supertile(self, number: int) -> Supertile:
+        """Begin a supertile; several are open at once, side by side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +82,7 @@ class Rendering:
 
     def run(
         self,
-        parts: PartsWriter,
+        parts: Parts,
         numbers: Sequence[int],
         *,
         threads: Executor,
@@ -173,7 +191,7 @@ class _Piece:
 class _Open:
     """A supertile that is being written."""
 
-    writer: SupertileWriter
+    writer: Supertile
     digest: ContentHash
     meter: SeamMeter
 
@@ -185,7 +203,7 @@ class _Storing:
     """
 
     def __init__(
-        self, of: Rendering, parts: PartsWriter, window: Window, facts: Mapping[str, Any]
+        self, of: Rendering, parts: Parts, window: Window, facts: Mapping[str, Any]
     ) -> None:
         self._layout = of.layout
         self._product = of.product

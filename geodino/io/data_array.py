@@ -99,20 +99,38 @@ def feature_array(
     values: Float[np.ndarray, "d h w"], grid: Grid, *, attributes: Mapping[str, Any]
 ) -> "xarray.DataArray":
     """Return features as a DataArray ``embedding (band, y, x)`` that knows where it lies."""
+    return map_array(
+        values, grid, name="embedding", bands=np.arange(len(values)), attributes=attributes
+    )
+
+
+def map_array(
+    values: Float[np.ndarray, "k h w"],
+    grid: Grid,
+    *,
+    name: str,
+    bands: Sequence[Any] | np.ndarray,
+    attributes: Mapping[str, Any],
+) -> "xarray.DataArray":
+    """Return a map with NaN for no data as a DataArray (band, y, x) that knows where it lies.
+
+    Args:
+        values: the map.
+        grid: where its pixels lie.
+        name: of the array.
+        bands: coordinate of the bands: numbers or names.
+        attributes: of the array.
+    """
     import rioxarray  # noqa: F401  (registers .rio)
     import xarray
 
     t = grid.transform
-    coordinates: dict[str, Any] = {"band": np.arange(len(values))}
+    coordinates: dict[str, Any] = {"band": bands}
     if not (t.b or t.d):
         coordinates["x"] = t.c + t.a * (np.arange(grid.width) + 0.5)
         coordinates["y"] = t.f + t.e * (np.arange(grid.height) + 0.5)
     array = xarray.DataArray(
-        values,
-        dims=("band", "y", "x"),
-        coords=coordinates,
-        name="embedding",
-        attrs=dict(attributes),
+        values, dims=("band", "y", "x"), coords=coordinates, name=name, attrs=dict(attributes)
     )
     if grid.crs is not None:
         array = array.rio.write_crs(grid.crs)

@@ -59,7 +59,10 @@ class Product:
     dimensions: int
     data_type: str
     chip: int
-    """Side of a chip, pixels of the source."""
+    """Side of a chip, pixels that the model saw."""
+
+    overlap: int
+    """Pixels that neighbouring chips share."""
 
     quantization: Mapping[str, Any] | None
     software: str
@@ -84,7 +87,7 @@ def write_item(product: Product, *, now: datetime | None = None) -> Path:
         "emb:chip_layout": {
             "layout_type": "regular_grid",
             "chip_size": [product.chip, product.chip],
-            "stride": [product.chip, product.chip],
+            "stride": [product.chip - product.overlap] * 2,
         },
         "emb:runtime_parameters": dict(product.parameters),
         "processing:datetime": made,

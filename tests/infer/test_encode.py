@@ -10,7 +10,7 @@ from affine import Affine
 from geodino.errors import RunError
 from geodino.geo.grid import Grid
 from geodino.infer.chips import Chip, Chipping, ContentHash, Raster, all_chips
-from geodino.infer.encode import Encoded, encoded, stitched
+from geodino.infer.encode import encoded
 
 SIDE, PATCH = 8, 4
 
@@ -137,39 +137,8 @@ def test_features_that_are_not_finite_stop_the_job(encoder_of, backbone):
             weight.copy_(kept)
 
 
-def test_strips_put_every_patch_where_it_lies():
-    # 3 x 2 chips of 2 x 2 patches on a raster of 5 x 3 patches: the last ones reach over the edge.
-    cut = Chipping(5 * PATCH - 1, 3 * PATCH - 3, SIDE, PATCH)
-    assert (cut.rows, cut.columns, cut.patch_rows, cut.patch_columns) == (3, 2, 5, 3)
-
-    def result(row, column):
-        rows, columns = np.mgrid[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
-        empty = (row, column) == (1, 1)
-        return Encoded(
-            raster=0,
-            row=row,
-            column=column,
-            share=0.0 if empty else 1.0,
-            cls=None if empty else np.zeros(2, np.float32),
-            patches=None if empty else np.stack([rows, columns], axis=-1).astype(np.float32),
-            weights=None if empty else (rows + columns != 3).astype(np.float32),
-        )
-
-    strips = list(stitched([result(r, c) for r in range(3) for c in range(2)], [cut], dim=2))
-    assert [strip.top for strip in strips] == [0, 2, 4]
-    whole = np.concatenate([strip.values for strip in strips], axis=1)
-    assert whole.shape == (2, 5, 3)
-    for row in range(5):
-        for column in range(3):
-            empty = (row // 2, column // 2) == (1, 1) or row + column == 3
-            expected = [np.nan, np.nan] if empty else [row, column]
-            np.testing.assert_array_equal(whole[:, row, column], expected)
-    valid = np.concatenate([strip.valid for strip in strips])
-    np.testing.assert_array_equal(valid, np.isfinite(whole[0]))
-
-
 def peak_bytes(height, encoder):
-    """Most memory numpy held while a virtual raster of this height was encoded and stitched."""
+    """Most memory numpy held while a virtual raster of this height was encoded."""
 
     def read(window):
         pixels = np.random.default_rng(window.top).uniform(size=(2, window.height, window.width))
@@ -180,8 +149,7 @@ def peak_bytes(height, encoder):
     tracemalloc.start()
     try:
         chips = all_chips([wide], chip=SIDE, patch=PATCH, hashes=[ContentHash()])
-        rows = sum(s.values.shape[1] for s in stitched(encoded(chips, encoder), [cut], dim=16))
-        assert rows == height // PATCH
+        assert sum(1 for _ in encoded(chips, encoder)) == cut.rows * cut.columns
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodino.geo.grid import Grid
-from geodino.infer.maps import joined_maps, one_map_each
+from geodino.infer.maps import joined_maps
 
 
 def grid(row, column, height=4, width=5, *, crs="EPSG:32618", step=10.0):
@@ -53,8 +53,3 @@ def test_each_zone_has_its_own_maps():
 def test_pictures_without_a_place_are_never_joined():
     maps = joined_maps([grid(0, 0, crs=None), grid(0, 5, crs=None)])
     assert [found.rasters for found in maps] == [(0,), (1,)]
-
-
-def test_one_map_each_keeps_the_order():
-    grids = [grid(0, 0), grid(0, 5)]
-    assert [found.grid for found in one_map_each(grids)] == grids

@@ -28,6 +28,7 @@ def product(tmp_path):
         dimensions=128,
         data_type="int8",
         chip=256,
+        overlap=64,
         quantization={"method": "linear", "original_dtype": "float32"},
         software="0.1.0",
         parameters={"scale": None},
@@ -59,7 +60,7 @@ def test_fields_of_the_extensions_are_there(product):
     assert properties["emb:dimensions"] == 128
     assert properties["data_type"] == "int8"
     assert properties["emb:chip_layout"] == {
-        "layout_type": "regular_grid", "chip_size": [256, 256], "stride": [256, 256],
+        "layout_type": "regular_grid", "chip_size": [256, 256], "stride": [192, 192],
     }  # fmt: skip
     assert properties["emb:quantization"]["method"] == "linear"
     assert properties["gsd"] == pytest.approx(9.6, abs=0.01)

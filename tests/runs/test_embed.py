@@ -74,9 +74,9 @@ def tokens_of(model, pixels, valid):
 
 
 def holed():
-    """A tile whose sides are no multiples of the chip, with a hole of more than a chip."""
-    pixels = np.clip(textured(3), 1, 254)[:, :90, :77]
-    valid = np.ones((90, 77), dtype=bool)
+    """A tile whose sides are no multiples of the patch, with a hole of more than a chip."""
+    pixels = np.clip(textured(3), 1, 254)[:, :90, :93]
+    valid = np.ones((90, 93), dtype=bool)
     valid[30:70, 20:66] = False
     return pixels, valid
 
@@ -94,14 +94,14 @@ def write_holed(path, fill, *, by="nodata"):
 
 def test_a_map_holds_the_tokens_of_each_chip_where_it_lies(debug_run, model, tmp_path):
     source = write_holed(tmp_path / "a.tif", 0)
-    facts = run(debug_run, tmp_path / "f.tif", source)
+    facts = run(debug_run, tmp_path / "f.tif", source, overlap=0)
     pixels, valid = holed()
     with rasterio.open(tmp_path / "f.tif") as found, rasterio.open(source) as before:
         features = found.read()
         np.testing.assert_allclose(features, tokens_of(model, pixels, valid), atol=2e-5)
         assert found.crs == before.crs
         assert found.transform == before.transform * before.transform.scale(PATCH)
-        assert found.shape == (12, 10)
+        assert found.shape == (12, 12)
         assert found.tags()["GEODINO_CHIP_SIZE"] == "32"
         assert found.tags()["GEODINO_SOURCE"] == "a.tif"
     assert np.isnan(features).any(axis=0).sum() == 4 * 5  # whole patches of the hole
@@ -260,7 +260,7 @@ def test_a_table_has_a_row_for_each_chip_with_a_valid_pixel(debug_run, model, tm
     # Footprints of neighbours touch; together they are the tile.
     metric = frame.to_crs("EPSG:32632").geometry
     assert metric.union_all().area == pytest.approx(metric.area.sum(), rel=1e-6)
-    assert metric.area.sum() == pytest.approx((90 * 77 - 32 * 32) * 0.36, rel=1e-3)
+    assert metric.area.sum() == pytest.approx((90 * 93 - 32 * 32) * 0.36, rel=1e-3)
     assert frame["chip_id"].is_unique
 
 
@@ -270,6 +270,7 @@ def test_the_item_describes_the_product(debug_run, tiles, tmp_path):
     assert item.datetime.isoformat() == "2020-07-01T10:20:30+00:00"
     assert item.properties["emb:type"] == "pixel"
     assert item.properties["emb:chip_layout"]["chip_size"] == [32, 32]
+    assert item.properties["emb:chip_layout"]["stride"] == [16, 16]
     (link,) = item.get_links("emb:model")
     found = pystac.Item.from_file(link.get_absolute_href())
     assert "mlm:name" in found.properties
@@ -372,6 +373,10 @@ def test_what_is_there_is_not_replaced_unasked(debug_run, tiles, tmp_path):
         ("f.tif", {"pca": 2}, RecipeError, "3 components"),
         ("f.parquet", {"pca": 3}, RecipeError, "a table has no pixels"),
         ("f.parquet", {"pool": "max"}, RecipeError, "choose cls or mean"),
+        ("f.tif", {"overlap": 4}, RecipeError, "a multiple of 8 px, at most 16"),
+        ("f.zarr", {"shard": (1, 2)}, RecipeError, "a .zarr is written in one go"),
+        ("f.parquet", {"resume": True}, RecipeError, "a .parquet is written in one go"),
+        ("f.parquet", {"overlap": 8}, RecipeError, "chips side by side"),
         ("f.tif", {"how": Meeting(chip=20)}, RecipeError, "Choose 16 or 24"),
         ("f.tif", {"how": Meeting(chip=3)}, RecipeError, "Choose 8 or 16"),
         ("f.tif", {"how": Meeting(bands=("red", "gren", "blue"))}, BandError, "Did you mean 'green'"),
@@ -391,7 +396,7 @@ def test_wrong_options_are_refused_before_anything_is_written(
 
 
 def test_several_rasters_do_not_fit_into_one_geotiff(debug_run, tiles, tmp_path):
-    with pytest.raises(RecipeError, match=r"6 were named.*--out .*/f\)"):
+    with pytest.raises(RecipeError, match=r"6 rasters were named.*--out .*/f\), or all to"):
         run(debug_run, tmp_path / "f.tif", tiles)
 
 
@@ -413,18 +418,20 @@ def test_an_unreadable_raster_among_others_is_counted_or_fatal(debug_run, tmp_pa
 
 def test_a_dry_run_writes_nothing(debug_run, tiles, tmp_path):
     card = run(debug_run, tmp_path / "f.zarr", tiles, tiles / "t0.tif", dry_run=True)
-    assert card["rasters"] == "6, in 54 chips of 32 px"
+    assert card["rasters"] == "6, in 150 chips of 32 px with 16 px in common"
     assert "1 raster(s) were named more than once: read once" in card["notes"]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_raster_without_a_valid_pixel_is_all_nodata(debug_run, tmp_path):
-    source = write_tile(tmp_path / "a.tif", np.zeros((3, 40, 40), np.uint8), nodata=0)
-    run(debug_run, tmp_path / "f.tif", source)
-    with rasterio.open(tmp_path / "f.tif") as found:
-        assert np.isnan(found.read()).all()
+def test_a_raster_without_a_valid_pixel_makes_no_map_and_an_empty_array(debug_run, tmp_path):
+    source = write_tile(tmp_path / "in" / "a.tif", np.zeros((3, 40, 40), np.uint8), nodata=0)
+    with pytest.raises(SourceError, match="no valid pixel: there is nothing to map"):
+        run(debug_run, tmp_path / "f.tif", source)
     with pytest.raises(SourceError, match="No valid pixel"):
         run(debug_run, tmp_path / "g.tif", source, dtype="int8")
+    assert not list(tmp_path.glob("[fg]*"))
+    run(debug_run, tmp_path / "f.zarr", source)
+    assert xr.open_zarr(tmp_path / "f.zarr", chunks=None)["embedding"].isnull().all()
 
 
 def test_the_recorded_command_repeats_the_job(debug_run, tiles, tmp_path):

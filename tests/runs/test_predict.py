@@ -26,8 +26,8 @@ from geodino.cli.main import app
 from geodino.errors import CheckpointError, ContractError, RecipeError, RunError, SourceError
 from geodino.metrics.conformal import ResidualIntervals
 from geodino.models.canopy_open import open_canopy
+from geodino.runs.mapping.job import parse_memory, parse_shard
 from geodino.runs.predict import PredictJob, predict
-from geodino.runs.predict.job import parse_memory, parse_shard
 from geodino.runs.sources import Meeting
 
 
@@ -143,7 +143,7 @@ def pixels_of(path):
 @pytest.mark.parametrize("memory", ["little", "much"])
 def test_the_memory_limit_changes_no_pixel(model, tile, whole, tmp_path, memory, monkeypatch):
     monkeypatch.setattr(
-        "geodino.runs.predict.run.columns_for", lambda *a, **k: 1 if memory == "little" else 9
+        "geodino.runs.mapping.parts.columns_for", lambda *a, **k: 1 if memory == "little" else 9
     )
     run(model, tmp_path / "map.tif", tile)
     assert pixels_of(tmp_path / "map.tif") == pixels_of(whole[0])

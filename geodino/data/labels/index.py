@@ -152,7 +152,9 @@ def _units(src: str, tiles: TileIndex, config: LabelsConfig) -> tuple[tuple[floa
         path, word = tiles.tiles[missing[0]].path, said[missing[0]]
         what = f"calls its unit {word!r}" if word else "does not say in which unit its heights are"
         count = f" (so do {len(missing) - 1} others)" if len(missing) > 1 else ""
-        raise BandError(f"{src}: {path} {what}{count}. Declare it: --set labels.unit=m (or dm, cm, ft).")
+        raise BandError(
+            f"{src}: {path} {what}{count}. Declare it: --set labels.unit=m (or dm, cm, ft)."
+        )
     units = [unit for unit in known if unit is not None]
     return tuple(TO_M[unit] for unit in units), [
         f"heights are in {', '.join(sorted(set(units)))}, as the files declare"

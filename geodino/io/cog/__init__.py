@@ -3,8 +3,3 @@
 :mod:`~geodino.io.cog.layout` cuts a map in blocks and supertiles, :mod:`~geodino.io.cog.parts`
 takes their pixels (any shards, resumable), :mod:`~geodino.io.cog.assemble` writes the file.
 """
-
-from geodino.io.cog_rows import CogWriter
-from geodino.io.metadata import Point, area_or_point
-
-__all__ = ["CogWriter", "Point", "area_or_point"]

@@ -1,6 +1,6 @@
 """What a product says about its making: tags, attributes of a store, STAC items."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ from geodino.infer.quantise import Loss, Quantiser
 from geodino.io.embedding_item import Product, write_item
 from geodino.io.item import relative_href
 from geodino.runs.embed.job import Work
-from geodino.runs.embed.plan import Plan
 from geodino.runs.embed.sample import CHIPS
+from geodino.runs.mapping.about import Parts, job_tags, map_tags
+from geodino.runs.mapping.maps import Map
 from geodino.runs.sources import Source
 
 _GEOEMB = {
@@ -22,17 +23,28 @@ _GEOEMB = {
 """The zarr convention for embeddings, by which readers know the attributes ``geoemb:*``."""
 
 
-def tags(work: Work, loss: Loss | None) -> dict[str, str]:
-    """Return what all maps of a job share."""
-    found = {
-        "GEODINO_VERSION": __version__,
-        "GEODINO_COMMAND": work.job.command(),
-        "GEODINO_MODEL": work.model.name,
-        "GEODINO_MODEL_SHA256": work.model.sha256,
-        "GEODINO_CHIP_SIZE": str(work.chip),
-        "GEODINO_PATCH_SIZE": str(work.encoder.patch),
-        "GEODINO_OVERLAP": "0",
-    }
+def tags_of_map(work: Work, made: Sequence[tuple[Map, Parts]], loss: Loss | None) -> dict[str, str]:
+    """Return the tags of a map of one or several rasters."""
+    model = work.model
+    shared = map_tags(made, command=work.job.command(), model=model.name, sha256=model.sha256)
+    return {**shared, **_own_tags(work, loss)}
+
+
+def tags_of_table(work: Work, loss: Loss | None) -> dict[str, str]:
+    """Return what a table says of its making."""
+    shared = job_tags(
+        command=work.job.command(),
+        model=work.model.name,
+        sha256=work.model.sha256,
+        chip=work.chip,
+        overlap=work.overlap,
+        gsd_m=work.job.gsd_m,
+    )
+    return {**shared, **_own_tags(work, loss), "GEODINO_POOL": work.job.pool}
+
+
+def _own_tags(work: Work, loss: Loss | None) -> dict[str, str]:
+    found = {"GEODINO_PATCH_SIZE": str(work.patch)}
     if loss is not None:
         found["GEODINO_QUANTISATION"] = (
             "feature = stored * scale, one scale per dimension from the largest magnitude in at "
@@ -43,87 +55,81 @@ def tags(work: Work, loss: Loss | None) -> dict[str, str]:
     return found
 
 
-def store_attributes(work: Work) -> dict[str, Any]:
+def store_attributes(work: Work, maps: Sequence[Map]) -> dict[str, Any]:
     """Return attributes of a zarr store: CF, and the convention for embeddings."""
     attributes: dict[str, Any] = {
         "Conventions": "CF-1.10",
         "zarr_conventions": [_GEOEMB],
         "geoemb:type": "pixel",
-        "geoemb:dimensions": work.encoder.dim,
+        "geoemb:dimensions": work.dim,
         "geoemb:model": relative_href(work.model.item, work.job.out),
-        "geoemb:source_data": [Path(source.path).name for source in work.sources],
+        "geoemb:source_data": [Path(one.source.path).name for one in maps],
         "geoemb:data_type": work.job.dtype,
         "geoemb:build_version": f"geodino {__version__}",
     }
-    grids = [source.raster.grid for source in work.sources]
+    grids = [one.rendering.raster.grid for one in maps]
     sizes = [gsd for grid in grids if grid.gsd_m is not None for gsd in grid.gsd_m]
     if sizes:
-        attributes["geoemb:gsd"] = round(max(sizes) * work.encoder.patch, 4)
+        attributes["geoemb:gsd"] = round(max(sizes) * work.patch, 4)
     if work.job.dtype == "int8":
-        attributes["geoemb:quantization"] = {
-            "method": "linear",
-            "original_dtype": "float32",
-            "quantized_dtype": "int8",
-        }
+        attributes["geoemb:quantization"] = dict(_QUANTISATION)
     return attributes
 
 
-def write_items(work: Work, planned: Plan, quantiser: Quantiser | None) -> list[Path]:
-    """Write a STAC item beside each file; return where."""
-    if work.job.format == ".tif":
-        pictures = planned.pictures or (None,) * len(planned.files)
-        return [
-            write_item(
-                _product(
-                    work, path, picture, [work.sources[i] for i in m.rasters], [m.grid], quantiser
-                )
-            )
-            for path, picture, m in zip(planned.files, pictures, planned.maps, strict=True)
-        ]
-    grids = [found.grid for found in planned.maps]
-    grids = grids or [source.raster.grid for source in work.sources]
-    picture = planned.pictures[0] if planned.pictures else None
-    return [write_item(_product(work, work.job.out, picture, work.sources, grids, quantiser))]
+_QUANTISATION: Mapping[str, str] = {
+    "method": "linear",
+    "original_dtype": "float32",
+    "quantized_dtype": "int8",
+}
 
 
-def _product(
+def describe(
     work: Work,
     path: Path,
+    *,
     preview: Path | None,
     sources: Sequence[Source],
     grids: Sequence[Grid],
     quantiser: Quantiser | None,
-) -> Product:
+) -> Path:
+    """Write the STAC item beside a product; return where.
+
+    Args:
+        work: what was asked, and the model.
+        path: the product.
+        preview: its picture.
+        sources: the rasters it was made of.
+        grids: of its maps, or of the rasters of a table.
+        quantiser: scales of int8.
+    """
     job = work.job
-    quantization = None
+    scales: dict[str, Any] = {}
     if quantiser is not None:
-        quantization = {
-            "method": "linear",
-            "original_dtype": "float32",
-            "quantized_dtype": "int8",
-            "scale": [float(step) for step in quantiser.scale],
-            "offset": [0.0],
-        }
-    return Product(
-        path=path,
-        preview=preview,
-        model_item=work.model.item,
-        sources=tuple(source.path for source in sources),
-        times=tuple(source.time for source in sources),
-        grids=tuple(grids),
-        kind="chip" if job.format == ".parquet" else "pixel",
-        dimensions=work.encoder.dim,
-        data_type=job.dtype,
-        chip=work.chip,
-        quantization=quantization,
-        software=__version__,
-        parameters={
-            "command": job.command(),
-            "model_sha256": work.model.sha256,
-            "patch_size": work.encoder.patch,
-            "bands": None if job.how.bands is None else list(job.how.bands),
-            "scale": job.how.scale,
-            "accept": list(job.how.accept),
-            **({"pool": job.pool} if job.format == ".parquet" else {}),
-        },
+        scales = {"scale": [float(step) for step in quantiser.scale], "offset": [0.0]}
+    return write_item(
+        Product(
+            path=path,
+            preview=preview,
+            model_item=work.model.item,
+            sources=tuple(source.path for source in sources),
+            times=tuple(source.time for source in sources),
+            grids=tuple(grids),
+            kind="chip" if job.format == ".parquet" else "pixel",
+            dimensions=work.dim,
+            data_type=job.dtype,
+            chip=work.chip,
+            overlap=work.overlap,
+            quantization=None if quantiser is None else {**_QUANTISATION, **scales},
+            software=__version__,
+            parameters={
+                "command": job.command(),
+                "model_sha256": work.model.sha256,
+                "patch_size": work.patch,
+                "bands": None if job.how.bands is None else list(job.how.bands),
+                "scale": job.how.scale,
+                "accept": list(job.how.accept),
+                "gsd_m": job.gsd_m,
+                **({"pool": job.pool} if job.format == ".parquet" else {}),
+            },
+        )
     )

@@ -1,15 +1,12 @@
 """What ``geodino embed`` was asked, and what it works with once rasters and model fit."""
 
-import shlex
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
+
+import torch
 
 from geodino.errors import RecipeError
-from geodino.infer.chips import Chipping
-from geodino.infer.encode import Encoder
 from geodino.runs.embed.model import EmbeddingModel
-from geodino.runs.record import RunLog
-from geodino.runs.sources import Meeting, Source, rfc3339
+from geodino.runs.mapping.job import MapJob
 
 DTYPES = {
     ".tif": ("float32", "int8"),
@@ -18,44 +15,20 @@ DTYPES = {
 }
 """Formats by the ending of ``--out``, and the types each can store. GeoTIFF has no float16 here."""
 
-_NAMED = 20
-"""Rasters that a recorded command names."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EmbedJob:
+class EmbedJob(MapJob):
     """What ``geodino embed`` was asked."""
 
-    rasters: tuple[str, ...]
-    model: str
-    out: Path
-    dtype: str = "float32"
     pca: int = 0
     pool: str = "mean"
-    how: Meeting = field(default_factory=Meeting)
-    overrides: tuple[str, ...] = ()
-    """``data.KEY=VALUE``: how files are read."""
-
-    datetime: str | None = None
-    """Acquisition of all rasters."""
-
     seed: int = 0
-    device: str = "auto"
-    overwrite: bool = False
-    strict: bool = False
-    dry_run: bool = False
-    quiet: bool = False
 
     @property
     def format(self) -> str:
         """``.tif``, ``.zarr`` or ``.parquet``; another ending is returned as it is."""
         suffix = self.out.suffix.lower()
         return ".tif" if suffix in ("", ".tiff") else suffix
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether ``out`` is a folder that gets a COG for each raster."""
-        return not self.out.suffix
 
     def check(self) -> None:
         """Refuse options that do not go together.
@@ -85,54 +58,49 @@ class EmbedJob:
             )
         if self.pool not in ("cls", "mean"):
             raise RecipeError(f"--pool {self.pool}: choose cls or mean.")
-        if self.datetime is not None:
-            rfc3339(self.datetime)
+        if self.goes_on and self.format != ".tif":
+            raise RecipeError(
+                f"--resume, --shard and --assemble are of GeoTIFFs: a {self.format} is written in "
+                "one go. Write FILE.tif or a folder, or leave them out."
+            )
+        if self.format == ".parquet" and (self.overlap or self.max_memory is not None):
+            raise RecipeError(
+                "--overlap and --max-memory are of maps: the rows of a table are chips side by "
+                "side, of which one row is in memory at a time. Leave them out, or write .tif or "
+                ".zarr."
+            )
+        self.check_shared()
 
     def command(self) -> str:
-        """Return the command that repeats this job; of many rasters it names the first few."""
-        how = self.how
-        options = {
-            "--model": self.model,
-            "--out": self.out,
+        """Return the command that repeats this job, whatever it was interrupted or shared by."""
+        own = {
             "--dtype": self.dtype,
             "--pca": self.pca or None,
             "--pool": self.pool if self.format == ".parquet" else None,
-            "--bands": None if how.bands is None else ",".join(map(str, how.bands)),
-            "--scale": how.scale,
-            "--accept": ",".join(how.accept) or None,
-            "--chip": how.chip,
-            "--batch": how.batch,
-            "--datetime": self.datetime,
             "--seed": self.seed or None,
         }
-        more = len(self.rasters) - _NAMED
-        words = ["geodino", "embed", *self.rasters[:_NAMED]]
-        words += [f"(and {more} more)"] if more > 0 else []
-        words += [str(w) for name, v in options.items() if v is not None for w in (name, v)]
-        words += [word for override in self.overrides for word in ("--set", override)]
-        return shlex.join(words)
+        return self.told("embed", own)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """Everything the writing needs, once rasters and model were found to fit."""
+    """What is asked, and the model that does it."""
 
     job: EmbedJob
     model: EmbeddingModel
-    sources: tuple[Source, ...]
-    """In the order in which they are written: the rasters of one map after each other."""
-
+    device: torch.device
     chip: int
-    encoder: Encoder
-    log: RunLog
+    """Side of a chip, pixels."""
+
+    overlap: int
+    """Pixels that chips share; 0 for a table."""
 
     @property
-    def cuts(self) -> list[Chipping]:
-        """How each raster is cut."""
-        grids = [source.raster.grid for source in self.sources]
-        return [Chipping(g.height, g.width, self.chip, self.encoder.patch) for g in grids]
+    def dim(self) -> int:
+        """Width of the features."""
+        return self.model.loaded.backbone.dim
 
     @property
-    def chips(self) -> int:
-        """Chips of all rasters."""
-        return sum(cut.rows * cut.columns for cut in self.cuts)
+    def patch(self) -> int:
+        """Side of a patch, pixels."""
+        return self.model.loaded.backbone.patch_size

@@ -8,12 +8,14 @@ import torch
 from geodino.errors import RecipeError
 from geodino.geo.contract import InputContract
 from geodino.infer.encode import Encoder
+from geodino.infer.tokens import TokenPredictor
 from geodino.runs import models
+from geodino.runs.mapping.chips import chip_group, chip_overlap, chip_side
 from geodino.runs.models import OpenedModel
 from geodino.runs.sources import Meeting
 
-BATCH_PIXELS = {"cpu": 512 * 512, "cuda": 2048 * 2048}
-"""Pixels of a batch: enough to keep the device busy."""
+_MOST = 256
+"""Chips of a batch at most, where each is a row of a table."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,28 +34,33 @@ class EmbeddingModel(OpenedModel):
             RecipeError: not a multiple of the patch, or nothing to go by.
         """
         patch = self.loaded.backbone.patch_size
-        if wanted is None:
-            if self.image_size is None:
-                raise RecipeError(
-                    f"{self.item} does not say what size of images {self.name} was "
-                    f"trained on. Choose a side with --chip, a multiple of {patch}."
-                )
-            return -(-self.image_size // patch) * patch
-        if wanted < patch or wanted % patch:
-            below = max(patch, wanted // patch * patch)
+        if wanted is not None:
+            return chip_side(wanted, patch=patch)
+        if self.image_size is None:
             raise RecipeError(
-                f"--chip {wanted}: a chip is a whole number of patches of {patch} px. "
-                f"Choose {below} or {below + patch}."
+                f"{self.item} does not say what size of images {self.name} was "
+                f"trained on. Choose a side with --chip, a multiple of {patch}."
             )
-        return wanted
+        return -(-self.image_size // patch) * patch
+
+    def overlap(self, wanted: int | None, *, chip: int) -> int:
+        """Return the pixels that chips share.
+
+        Raises:
+            RecipeError: not a whole number of patches, or more than half a chip.
+        """
+        return chip_overlap(wanted, chip=chip, patch=self.loaded.backbone.patch_size)
+
+    def predictor(self, device: torch.device, how: Meeting) -> TokenPredictor:
+        """Return the backbone on ``device``, for maps."""
+        return TokenPredictor(self.loaded.backbone, device=device, scale=how.scale)
 
     def encoder(self, device: torch.device, *, chip: int, how: Meeting) -> Encoder:
-        """Return the backbone on ``device``, ready for chips of this side."""
-        fitting = BATCH_PIXELS[device.type] // (chip * chip)
+        """Return the backbone on ``device``, for rows of a table."""
         return Encoder(
             self.loaded.backbone.to(device),
             device=device,
-            batch=how.batch or max(1, min(256, fitting)),
+            batch=chip_group(how.batch, chip=chip, device=device, most=_MOST),
             scale=how.scale,
         )
 

@@ -1,105 +1,115 @@
 """Which maps a job makes, and what their files, groups and pictures are called."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from geodino import seeds
-from geodino.errors import RecipeError, RunError
+from geodino.errors import RunError
 from geodino.geo.grid import Grid
-from geodino.infer.chips import patch_grid
-from geodino.infer.maps import Map, joined_maps, one_map_each
+from geodino.infer.maps import Mosaic, joined_maps
+from geodino.infer.tokens import FEATURES, PICTURE, TokenProduct
 from geodino.io.item import item_path
-from geodino.runs.embed.job import EmbedJob
+from geodino.runs.embed.job import EmbedJob, Work
+from geodino.runs.mapping.chips import chip_group
+from geodino.runs.mapping.maps import Map, plan_map, refuse_several, shared_key
 from geodino.runs.sources import Source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """What is written; per-map values follow ``maps``."""
+class Array:
+    """An array of a zarr store."""
 
-    sources: tuple[Source, ...]
-    """In the order in which they are written."""
+    mosaic: Mosaic
+    """Its grid, and the numbers of the maps that lie on it."""
 
-    maps: tuple[Map, ...]
-    """Their rasters are numbers of ``sources``; none for a table."""
+    group: str
+    """Where it lies in the store; the root is ``""``."""
 
-    files: tuple[Path, ...]
-    """One per map; the one table or store of all."""
-
-    groups: tuple[str, ...]
-    """Groups of a zarr store; the root is ``""``."""
-
-    pictures: tuple[Path, ...]
-    """One per map; none without ``--pca``."""
-
-    def refuse_existing(self) -> None:
-        """Refuse to replace files.
-
-        Raises:
-            RunError: naming the first one that is there.
-        """
-        items = [item_path(path) for path in self.files]
-        there = [path for path in (*self.files, *self.pictures, *items) if path.exists()]
-        if there:
-            raise RunError(
-                f"{there[0]} exists: nothing was changed. Choose another --out, or add --overwrite."
-            )
+    picture: Path | None
 
 
-def plan(job: EmbedJob, sources: Sequence[Source], *, patch: int) -> Plan:
-    """Plan the files of a job.
+def plan(work: Work, sources: Sequence[Source]) -> list[Map]:
+    """Plan the map of each raster.
 
     Raises:
         RecipeError: several rasters for one GeoTIFF.
+        ContractError: a resolution is asked of a raster that has none.
+        SourceError: the area cannot be read.
     """
-    if job.format == ".parquet":
-        return Plan(sources=tuple(sources), maps=(), files=(job.out,), groups=(), pictures=())
-    grids = [patch_grid(source.raster.grid, patch) for source in sources]
-    if job.format == ".zarr":
-        maps = joined_maps(grids)
-        ordered = tuple(sources[i] for found in maps for i in found.rasters)
-        maps = _renumbered(maps)
-        groups = _groups(maps, ordered)
-        pictures = [_picture(job.out, group) for group in groups]
-        files = [job.out]
-    else:
-        if len(sources) > 1 and not job.is_folder:
-            raise RecipeError(
-                f"{job.out} holds one raster, but {len(sources)} were named. Write a GeoTIFF for "
-                f"each to a folder (--out {job.out.with_suffix('')}), or all to a .zarr or .parquet."
-            )
-        maps, ordered, groups = one_map_each(grids), tuple(sources), []
-        named = [job.out / f"{source.name}.tif" for source in sources]
-        files = named if job.is_folder else [job.out]
-        pictures = [_picture(path, "") for path in files]
-    return Plan(
-        sources=ordered,
-        maps=tuple(maps),
-        files=tuple(files),
-        groups=tuple(groups),
-        pictures=tuple(pictures) if job.pca else (),
+    job = work.job
+    if job.format == ".tif":
+        refuse_several(job, sources, also=", or all to a .zarr or .parquet")
+    key = shared_key(
+        job,
+        model=work.model.sha256,
+        chip=work.chip,
+        overlap=work.overlap,
+        group=chip_group(job.how.batch, chip=work.chip, device=work.device),
+        gsd_m=job.gsd_m,
+        device=work.device,
     )
+    predictor = work.model.predictor(work.device, job.how)
+    product = TokenProduct(
+        dim=work.dim, is_quantised=job.dtype == "int8", has_picture=bool(job.pca)
+    )
+    own = {"dtype": job.dtype, "pca": job.pca, "seed": job.seed}
+    maps = []
+    for source in sources:
+        path = job.out / f"{source.name}.tif" if job.is_folder else job.out
+        files = {FEATURES: path, PICTURE: picture_path(path)}
+        maps.append(
+            plan_map(
+                job,
+                source,
+                predictor,
+                product,
+                files={layer.name: files[layer.name] for layer in product.layers},
+                beside=[item_path(path)],
+                key={**key, **own},
+            )
+        )
+    return maps
 
 
-def _renumbered(maps: Sequence[Map]) -> list[Map]:
-    """Number the rasters in the order in which their maps are written."""
-    renumbered, count = [], 0
-    for found in maps:
-        numbers = range(count, count + len(found.rasters))
-        renumbered.append(replace(found, rasters=tuple(numbers)))
-        count = numbers.stop
-    return renumbered
-
-
-def _groups(maps: Sequence[Map], sources: Sequence[Source]) -> list[str]:
-    """Name the groups of a store: the root for a single map, else by CRS, then by raster."""
-    if len(maps) == 1:
-        return [""]
-    zones = [_zone(found.grid) for found in maps]
+def plan_arrays(job: EmbedJob, maps: Sequence[Map]) -> list[Array]:
+    """Plan the arrays of a store: one for all maps that are parts of one grid."""
+    mosaics = joined_maps([one.layout.grid for one in maps])
+    groups = _groups(mosaics, maps)
     return [
-        zone if zones.count(zone) == 1 else f"{zone}/{sources[found.rasters[0]].name}"
-        for zone, found in zip(zones, maps, strict=True)
+        Array(mosaic=mosaic, group=group, picture=picture_path(job.out, group) if job.pca else None)
+        for mosaic, group in zip(mosaics, groups, strict=True)
+    ]
+
+
+def refuse_existing(job: EmbedJob, pictures: Sequence[Path | None] = ()) -> None:
+    """Refuse to replace a store or table, or what lies beside it.
+
+    Raises:
+        RunError: naming the first file that is there.
+    """
+    written = [job.out, *(path for path in pictures if path is not None), item_path(job.out)]
+    there = [path for path in written if path.exists()]
+    if there and not job.overwrite:
+        raise RunError(
+            f"{there[0]} exists: nothing was changed. Choose another --out, or add --overwrite."
+        )
+
+
+def picture_path(path: Path, group: str = "") -> Path:
+    """Return ``FILE.pca.tif``, with the group between where a store has several."""
+    name = group.replace("/", ".")
+    return path.with_suffix(f".{name}.pca.tif" if name else ".pca.tif")
+
+
+def _groups(mosaics: Sequence[Mosaic], maps: Sequence[Map]) -> list[str]:
+    """Name the groups of a store: the root for a single array, else by CRS, then by raster."""
+    if len(mosaics) == 1:
+        return [""]
+    zones = [_zone(found.grid) for found in mosaics]
+    return [
+        zone if zones.count(zone) == 1 else f"{zone}/{maps[found.rasters[0]].source.name}"
+        for zone, found in zip(zones, mosaics, strict=True)
     ]
 
 
@@ -110,9 +120,3 @@ def _zone(grid: Grid) -> str:
     if len(grid.crs) < 32:
         return grid.crs.lower().replace(":", "_")
     return f"crs_{seeds.integer(grid.crs):016x}"
-
-
-def _picture(path: Path, group: str) -> Path:
-    """Return ``FILE.pca.tif``, with the group between where a store has several."""
-    name = group.replace("/", ".")
-    return path.with_suffix(f".{name}.pca.tif" if name else ".pca.tif")

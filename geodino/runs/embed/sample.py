@@ -1,15 +1,21 @@
-"""What is fitted on features before they are written: scales of int8, axes of the picture."""
+"""Features that are looked at before any is written: scales of int8 and the picture fit them."""
 
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
+import torch
+from jaxtyping import Bool, Float
 
 from geodino import seeds
 from geodino.errors import SourceError
-from geodino.infer.chips import drawn_chips
-from geodino.infer.encode import encoded
+from geodino.geo.windows import Window
+from geodino.infer.chips import Chipping, Pixels, Raster, drawn_chips, drawn_places, patch_validity
+from geodino.infer.encode import Encoder, encoded
 from geodino.infer.quantise import Loss, Quantiser, measure
-from geodino.runs.embed.job import Work
+from geodino.infer.render import Rendering
 
 CHIPS = 256
 """Chips drawn at most, over all rasters."""
@@ -20,48 +26,73 @@ _TOKENS = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Features of some chips drawn from all rasters with the seed of the job."""
+    """Features drawn from all rasters with the seed of the job."""
 
-    tokens: np.ndarray
-    """Patch tokens on valid pixels ``[n d]``, equally many of each chip at most."""
-
-    vectors: np.ndarray
-    """Pooled vectors ``[n d]``, one per chip."""
+    features: Float[np.ndarray, "n d"]
 
     is_complete: bool
-    """Whether these are all features of the job."""
+    """Whether no feature of the job lies outside their range: all chips were drawn and kept."""
 
-    @classmethod
-    def draw(cls, work: Work) -> "Sample":
-        """Encode a sample of chips.
 
-        Raises:
-            SourceError: none of the places drawn holds a valid pixel.
-        """
-        seed = work.job.seed
-        chips = drawn_chips(
-            [source.raster for source in work.sources],
-            chip=work.chip,
-            patch=work.encoder.patch,
-            count=CHIPS,
-            seed=seed,
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A chip of a map."""
+
+    number: int
+    """Which one it is of those drawn."""
+
+    pixels: Pixels
+    used: Bool[np.ndarray, "rows columns"]
+    """Its patches that the map has values for."""
+
+
+def map_sample(maps: Sequence[Rendering], *, seed: int) -> Sample:
+    """Return patch tokens of chips of maps, as many of each chip at most.
+
+    What a map blends of two chips lies between what they say: tokens of all chips bound it.
+
+    Raises:
+        SourceError: none of the places drawn holds a valid pixel.
+    """
+    kept: dict[int, Float[np.ndarray, "n d"]] = {}
+    is_complete = True
+    for number, tokens in _tokens(maps, seed):
+        order = seeds.rng(seed, "sample tokens", number).permutation(len(tokens))
+        # How many chips will be found is not known yet: of each at most what is left for this
+        # many, and in the end less.
+        kept[number] = tokens[order[: max(1, _TOKENS // (len(kept) + 1))]]
+        is_complete &= len(kept[number]) == len(tokens)
+    if not kept:
+        raise SourceError(
+            f"No valid pixel in any of the places drawn from {maps[0].raster.name} and the "
+            "other rasters: there is nothing to fit --pca or --dtype int8 on. Check the nodata "
+            "value (--set data.nodata=...)."
         )
-        results = list(encoded(chips, work.encoder))
-        if not results:
-            raise SourceError(
-                f"No valid pixel in any of the places drawn from {work.sources[0].path} and the "
-                "other rasters: there is nothing to fit --pca or --dtype int8 on. Check the nodata "
-                "value (--set data.nodata=...)."
-            )
-        most = max(1, _TOKENS // len(results))
-        tokens, is_complete = [], work.chips <= CHIPS
-        for number, result in enumerate(results):
-            found = result.tokens()
-            chosen = seeds.rng(seed, "sample tokens", number).permutation(len(found))[:most]
-            tokens.append(found[np.sort(chosen)])
-            is_complete &= len(chosen) == len(found)
-        vectors = [v for result in results if (v := result.pooled(work.job.pool)) is not None]
-        return cls(np.concatenate(tokens), np.stack(vectors), is_complete)
+    most = max(1, _TOKENS // len(kept))
+    is_complete &= all(len(tokens) <= most for tokens in kept.values())
+    total = sum(one.cover.rows.count * one.cover.columns.count for one in maps)
+    features = np.concatenate([kept[number][:most] for number in sorted(kept)])
+    return Sample(features, is_complete and total <= CHIPS)
+
+
+def table_sample(
+    rasters: Sequence[Raster], encoder: Encoder, *, chip: int, pool: str, seed: int
+) -> Sample:
+    """Return the vectors of chips side by side.
+
+    Raises:
+        SourceError: none of the places drawn holds a valid pixel.
+    """
+    chips = drawn_chips(rasters, chip=chip, patch=encoder.patch, count=CHIPS, seed=seed)
+    vectors = [v for found in encoded(chips, encoder) if (v := found.pooled(pool)) is not None]
+    if not vectors:
+        raise SourceError(
+            f"No valid pixel in any of the places drawn from {rasters[0].name} and the other "
+            "rasters: there is nothing to fit --dtype int8 on. Check the nodata value (--set "
+            "data.nodata=...)."
+        )
+    cuts = [Chipping(r.grid.height, r.grid.width, chip, encoder.patch) for r in rasters]
+    return Sample(np.stack(vectors), sum(cut.rows * cut.columns for cut in cuts) <= CHIPS)
 
 
 def fit_quantiser(features: np.ndarray, *, seed: int, is_complete: bool) -> tuple[Quantiser, Loss]:
@@ -77,3 +108,50 @@ def fit_quantiser(features: np.ndarray, *, seed: int, is_complete: bool) -> tupl
     shuffled = seeds.rng(seed, "halves").permutation(len(features))
     fitted, held_out = np.array_split(shuffled, 2)
     return quantiser, measure(Quantiser.fit(features[fitted]), features[np.sort(held_out)])
+
+
+def _tokens(maps: Sequence[Rendering], seed: int) -> Iterator[tuple[int, Float[np.ndarray, "n d"]]]:
+    """Yield the tokens of each chip drawn that are on the map, by its number."""
+    waiting: dict[int, list[_Drawn]] = defaultdict(list)
+    for raster, drawn in islice(_drawn(maps, seed), CHIPS):
+        waiting[raster].append(drawn)
+        if len(waiting[raster]) == maps[raster].cover.group:
+            yield from _predicted(maps[raster], waiting.pop(raster))
+    for raster, chips in waiting.items():
+        yield from _predicted(maps[raster], chips)
+
+
+def _drawn(maps: Sequence[Rendering], seed: int) -> Iterator[tuple[int, _Drawn]]:
+    """Yield chips that hold a pixel to predict, and their map."""
+    totals = [one.cover.rows.count * one.cover.columns.count for one in maps]
+    found = 0
+    for raster, place in drawn_places(totals, count=CHIPS, seed=seed):
+        one = maps[raster]
+        rows, columns = one.cover.rows, one.cover.columns
+        down, across = divmod(place, columns.count)
+        top, left = rows.start(down), columns.start(across)
+        height, width = min(rows.side, rows.length - top), min(columns.side, columns.length - left)
+        window = Window(top, left, height, width)
+        pixels, valid = one.raster.read(window)
+        wanted = valid if one.wanted is None else valid & one.wanted(window)
+        if wanted.any():
+            edges = (0, rows.side - height), (0, columns.side - width)
+            used = patch_validity(np.pad(wanted, edges), rows.stride) > 0
+            chip = np.pad(pixels, ((0, 0), *edges)), np.pad(valid, edges)
+            yield raster, _Drawn(found, chip, used)
+            found += 1
+
+
+def _predicted(
+    one: Rendering, chips: Sequence[_Drawn]
+) -> Iterator[tuple[int, Float[np.ndarray, "n d"]]]:
+    """Predict up to a group of chips, in a batch of the size that the map's have."""
+    shape = one.cover.group, *chips[0].pixels[0].shape
+    pixels = np.zeros(shape, dtype=chips[0].pixels[0].dtype)
+    valid = np.zeros((shape[0], *shape[2:]), dtype=bool)
+    for place, drawn in enumerate(chips):
+        pixels[place], valid[place] = drawn.pixels
+    device = one.predictor.device
+    values = one.predictor(torch.from_numpy(pixels).to(device), torch.from_numpy(valid).to(device))
+    for drawn, tokens in zip(chips, values.cpu().numpy(), strict=False):
+        yield drawn.number, tokens[:, drawn.used].T

@@ -1,6 +1,8 @@
-"""``geodino predict``: maps of rasters from a model with a task, as COG, zarr or DataArray."""
+"""``geodino predict``: maps of rasters from a model with a task, as COG or DataArray."""
 
+from geodino.runs.predict.image import predict_image
 from geodino.runs.predict.job import PredictJob
 from geodino.runs.predict.run import predict
+from geodino.runs.predict.task import Task
 
-__all__ = ["PredictJob", "predict"]
+__all__ = ["PredictJob", "Task", "predict", "predict_image"]

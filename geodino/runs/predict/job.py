@@ -1,72 +1,24 @@
 """What ``geodino predict`` was asked."""
 
-import re
-import shlex
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import get_args
 
 from geodino.errors import RecipeError
 from geodino.infer.heights import HeightType
 from geodino.infer.symmetries import Symmetries
-from geodino.runs.sources import Meeting, rfc3339
-
-_NAMED = 20
-"""Rasters that a recorded command names."""
+from geodino.runs.mapping.job import MapJob
 
 HEIGHT_TYPES: dict[str, HeightType] = {name: name for name in get_args(HeightType)}
 SYMMETRIES: dict[str, Symmetries] = {name: name for name in get_args(Symmetries)}
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_SIZE = re.compile(r"\s*([0-9.]+)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PredictJob:
+class PredictJob(MapJob):
     """What ``geodino predict`` was asked."""
 
-    rasters: tuple[str, ...]
-    model: str
-    out: Path
-    how: Meeting = field(default_factory=Meeting)
-    overlap: int | None = None
-    """Pixels that neighbouring chips share; None is what the model was made with."""
-
-    gsd_m: float | None = None
-    """Ground sampling distance the model sees; None is the raster's own."""
-
-    aoi: Path | None = None
-    dtype: str = "float32"
     symmetries: str = "none"
     interval: bool = True
     """Whether the ends of the interval become bands, where the model has one."""
-
-    max_memory: int | None = None
-    """Bytes this process may use at most; None is half of what the machine has."""
-
-    shard: tuple[int, int] | None = None
-    """Number from 1, and how many; only parts are written."""
-
-    assemble: bool = False
-    """Only join what the shards wrote."""
-
-    resume: bool = False
-    overrides: tuple[str, ...] = ()
-    """``data.KEY=VALUE``: how files are read."""
-
-    datetime: str | None = None
-    """Acquisition of all rasters."""
-
-    device: str = "auto"
-    overwrite: bool = False
-    strict: bool = False
-    dry_run: bool = False
-    quiet: bool = False
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether ``out`` is a folder that gets a map for each raster."""
-        return not self.out.suffix
 
     def check(self) -> None:
         """Refuse options that do not go together.
@@ -79,78 +31,25 @@ class PredictJob:
                 f"--out {self.out}: a map is written as FILE.tif, or as a folder of GeoTIFFs (no "
                 "ending)."
             )
-        for option, value, known in (
-            ("--dtype", self.dtype, HEIGHT_TYPES),
-            ("--symmetries", self.symmetries, SYMMETRIES),
-        ):
-            if value not in known:
-                raise RecipeError(f"{option} {value}: choose {' or '.join(known)}.")
-        if self.gsd_m is not None and not self.gsd_m > 0:
-            raise RecipeError(f"--gsd {self.gsd_m}: a ground sampling distance is above 0 m.")
-        if self.assemble and (self.shard is not None or self.resume):
-            raise RecipeError(
-                "--assemble joins what shards wrote: give it without --shard and --resume."
-            )
-        if self.overwrite and (self.resume or self.assemble or self.shard is not None):
-            raise RecipeError(
-                "--overwrite starts again: it does not go with --resume, --shard or --assemble."
-            )
-        if self.datetime is not None:
-            rfc3339(self.datetime)
+        if self.dtype not in HEIGHT_TYPES:
+            raise RecipeError(f"--dtype {self.dtype}: choose {' or '.join(HEIGHT_TYPES)}.")
+        check_symmetries(self.symmetries)
+        self.check_shared()
 
     def command(self) -> str:
         """Return the command that repeats this job, whatever it was interrupted or shared by."""
-        how = self.how
-        options = {
-            "--model": self.model,
-            "--out": self.out,
-            "--aoi": self.aoi,
-            "--bands": None if how.bands is None else ",".join(map(str, how.bands)),
-            "--scale": how.scale,
-            "--accept": ",".join(how.accept) or None,
-            "--gsd": self.gsd_m,
-            "--chip": how.chip,
-            "--overlap": self.overlap,
-            "--batch": how.batch,
+        own = {
             "--dtype": self.dtype,
             "--symmetries": None if self.symmetries == "none" else self.symmetries,
-            "--datetime": self.datetime,
         }
-        more = len(self.rasters) - _NAMED
-        words = ["geodino", "predict", *self.rasters[:_NAMED]]
-        words += [f"(and {more} more)"] if more > 0 else []
-        words += [str(w) for name, v in options.items() if v is not None for w in (name, v)]
-        words += [] if self.interval else ["--no-interval"]
-        words += [word for override in self.overrides for word in ("--set", override)]
-        return shlex.join(words)
+        return self.told("predict", own, [] if self.interval else ["--no-interval"])
 
 
-def parse_memory(text: str | None) -> int | None:
-    """Return bytes: ``2GB``, ``1.5 GiB``, ``800M``.
+def check_symmetries(word: str) -> None:
+    """Refuse an unknown word.
 
     Raises:
-        RecipeError: no size.
+        RecipeError: naming the known ones.
     """
-    if text is None:
-        return None
-    found = _SIZE.fullmatch(text)
-    if found is None or not re.fullmatch(r"\d*\.?\d+|\d+\.", found[1]):
-        raise RecipeError(f"--max-memory {text}: expected a size such as 2GB or 800MB.")
-    unit = _UNITS[found[2].lower()]
-    if found[3]:
-        unit = 1024 ** list(_UNITS).index(found[2].lower())
-    return int(float(found[1]) * unit)
-
-
-def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """Return number and count of ``2/8``.
-
-    Raises:
-        RecipeError: not such a pair.
-    """
-    if text is None:
-        return None
-    number, _, count = text.partition("/")
-    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
-        raise RecipeError(f"--shard {text}: expected i/n with i from 1 to n, such as 2/8.")
-    return int(number), int(count)
+    if word not in SYMMETRIES:
+        raise RecipeError(f"--symmetries {word}: choose {' or '.join(SYMMETRIES)}.")

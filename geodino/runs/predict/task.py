@@ -1,33 +1,31 @@
 """The model of a prediction: what it computes, at which size of chips, and what is stored."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
 
-from geodino.errors import CheckpointError, RecipeError
+from geodino.errors import CheckpointError
 from geodino.geo.contract import InputContract
 from geodino.infer.engine import Predictor
 from geodino.infer.heights import HeightPredictor, HeightProduct, Interval
 from geodino.infer.symmetries import Symmetric
 from geodino.metrics.conformal import QuantileIntervals, ResidualIntervals
-from geodino.models.canopy_folder import LoadedCanopy
+from geodino.models.canopy_folder import LoadedCanopy, is_canopy_folder
 from geodino.models.canopy_open import is_canopy, open_canopy
-from geodino.models.folder import ITEM
-from geodino.runs.models import tensors_hash
-from geodino.runs.predict.job import HEIGHT_TYPES, SYMMETRIES, PredictJob
+from geodino.models.folder import ITEM, LoadedModel
+from geodino.models.foreign.hugging_face import fetch
+from geodino.runs.mapping.chips import chip_overlap, chip_side
+from geodino.runs.models import OpenedModel, open_model, tensors_hash
+from geodino.runs.predict.job import HEIGHT_TYPES, SYMMETRIES
 
-_BATCH_PIXELS = {"cpu": 512 * 512, "cuda": 2048 * 2048}
-"""Pixels of a batch: enough to keep the device busy."""
+_HUB = "hub:"
 
 _INTERVALS: TypeAdapter[ResidualIntervals | QuantileIntervals] = TypeAdapter(
     Annotated[ResidualIntervals | QuantileIntervals, Field(discriminator="kind")]
 )
-
-_OVERLAP = 64
-"""Pixels that chips share by default, a patch of which at each end is not used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,20 +45,51 @@ class Task:
         Raises:
             CheckpointError: there is no model there, or one without a head.
         """
-        if not model.startswith("hub:") and Path(model).exists() and not is_canopy(model):
+        if not model.startswith(_HUB) and Path(model).exists() and not is_canopy(model):
             raise CheckpointError(
                 f"{model} holds a backbone and no head: it has features, not heights. Train a head "
                 "with `geodino finetune canopy --model`, or write features with `geodino embed`."
             )
         loaded = open_canopy(model)
-        name = model if model.startswith("hub:") else Path(model).resolve().name
+        name = model if model.startswith(_HUB) else Path(model).resolve().name
         if name == "model":
             name = Path(model).resolve().parent.name
-        return cls(
-            canopy=loaded,
-            name=name,
-            sha256=tensors_hash(loaded.model.state_dict()),
-            item=_item(model),
+        sha256 = tensors_hash(loaded.model.state_dict())
+        return cls(canopy=loaded, name=name, sha256=sha256, item=_item(model))
+
+    @classmethod
+    def within(cls, model: str) -> "Task | None":
+        """Open MODEL if it has a head; None for a backbone alone.
+
+        Raises:
+            CheckpointError: it is damaged, or cannot be fetched.
+        """
+        place = str(fetch(model.removeprefix(_HUB))) if model.startswith(_HUB) else model
+        return cls.open(model) if is_canopy(place) else None
+
+    def described(self, model: str) -> OpenedModel:
+        """Return the backbone as every form of MODEL is opened, sharing its weights."""
+        canopy = self.canopy
+        backbone = canopy.model.backbone
+        if any(is_canopy_folder(folder) for folder in (Path(model), Path(model) / "model")):
+            opened = open_model(model)
+            return replace(opened, loaded=replace(opened.loaded, backbone=backbone))
+        loaded = LoadedModel(
+            backbone=backbone,
+            heads={},
+            contract=canopy.contract,
+            config=backbone.config,
+            head_configs={},
+            license=canopy.license,
+            lineage=canopy.lineage,
+        )
+        return OpenedModel(
+            loaded=loaded,
+            name=self.name,
+            sha256=tensors_hash(backbone.state_dict()),
+            image_size=self.chip(None),
+            item=model,
+            folder=None,
         )
 
     @property
@@ -79,15 +108,8 @@ class Task:
         Raises:
             RecipeError: not a whole number of patches.
         """
-        patch = self.align
-        side = self._made("chip", 448) if wanted is None else wanted
-        if side < patch or side % patch:
-            below = max(patch, side // patch * patch)
-            raise RecipeError(
-                f"--chip {side}: a chip is a whole number of patches of {patch} px. "
-                f"Choose {below} or {below + patch}."
-            )
-        return side
+        side = (self._made("chip") or 448) if wanted is None else wanted
+        return chip_side(side, patch=self.align)
 
     def overlap(self, wanted: int | None, *, chip: int) -> int:
         """Return the pixels that chips share.
@@ -95,41 +117,39 @@ class Task:
         Raises:
             RecipeError: not a whole number of patches, or more than half a chip.
         """
-        patch, most = self.align, chip // 2 // self.align * self.align
-        if wanted is None:
-            return min(self._made("overlap", -(-_OVERLAP // patch) * patch), most)
-        if not 0 <= wanted <= most or wanted % patch:
-            raise RecipeError(
-                f"--overlap {wanted}: chips of {chip} px share a multiple of {patch} px, at most "
-                f"{most}."
-            )
-        return wanted
+        return chip_overlap(wanted, chip=chip, patch=self.align, default=self._made("overlap"))
 
     def gsd(self, wanted: float | None) -> float | None:
         """Return the ground sampling distance the model is shown, metres; None is the raster's."""
         own = self.canopy.extra.get("gsd_m")
         return wanted if wanted is not None else own if isinstance(own, int | float) else None
 
-    def predictor(self, device: torch.device, job: PredictJob) -> Predictor:
-        """Return the model on its device."""
-        heights = HeightPredictor(self.canopy.model, device=device, scale=job.how.scale)
-        return (
-            heights if job.symmetries == "none" else Symmetric(heights, SYMMETRIES[job.symmetries])
-        )
+    def predictor(
+        self, device: torch.device, *, scale: float | None, symmetries: str = "none"
+    ) -> Predictor:
+        """Return the model on its device.
 
-    def group(self, device: torch.device, job: PredictJob, *, chip: int) -> int:
-        """Return how many chips are computed together: part of the result, to the last bit."""
-        fitting = _BATCH_PIXELS[device.type] // (chip * chip)
-        return job.how.batch or max(1, min(64, fitting))
+        Args:
+            device: that computes.
+            scale: what stored values are multiplied by first.
+            symmetries: orientations whose mean is taken.
+        """
+        heights = HeightPredictor(self.canopy.model, device=device, scale=scale)
+        return heights if symmetries == "none" else Symmetric(heights, SYMMETRIES[symmetries])
 
-    def product(self, job: PredictJob) -> HeightProduct:
+    def product(self, dtype: str = "float32", *, interval: bool = True) -> HeightProduct:
         """Return what is stored.
+
+        Args:
+            dtype: of heights.
+            interval: whether the ends of the interval are too, where the model has one.
 
         Raises:
             CheckpointError: the model's calibration cannot be read.
         """
-        interval = self._interval() if job.interval else None
-        return HeightProduct(dtype=HEIGHT_TYPES[job.dtype], interval=interval)
+        return HeightProduct(
+            dtype=HEIGHT_TYPES[dtype], interval=self._interval() if interval else None
+        )
 
     def _interval(self) -> Interval | None:
         """Return the calibrated interval of the model; None where it has none."""
@@ -149,15 +169,15 @@ class Task:
         quantiles = calibrated
         return lambda values: quantiles.interval(values[1], values[-1])
 
-    def _made(self, name: str, default: int) -> int:
+    def _made(self, name: str) -> int | None:
         """Return what the model was made with."""
         found: Any = self.canopy.extra.get(name)
-        return found if isinstance(found, int) else default
+        return found if isinstance(found, int) else None
 
 
 def _item(model: str) -> str:
     """Return the STAC item of a model's folder, or the address of one that has none."""
-    if model.startswith("hub:"):
-        return f"https://huggingface.co/{model.removeprefix('hub:')}"
+    if model.startswith(_HUB):
+        return f"https://huggingface.co/{model.removeprefix(_HUB)}"
     places = (Path(model) / "model" / ITEM, Path(model) / ITEM)
     return next((str(place) for place in places if place.is_file()), model)

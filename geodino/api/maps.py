@@ -1,0 +1,214 @@
+"""Maps of rasters: the functions that mirror ``geodino embed`` and ``geodino predict``."""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from geodino.runs.embed import EmbedJob, Meeting, parse_accept
+from geodino.runs.embed import embed as _embed
+from geodino.runs.mapping.job import parse_memory, parse_shard
+from geodino.runs.predict import PredictJob
+from geodino.runs.predict import predict as _predict
+
+_Path = str | PathLike[str]
+
+
+def embed(
+    rasters: _Path | Sequence[_Path],
+    model: _Path,
+    out: _Path,
+    *,
+    dtype: str = "float32",
+    pca: int = 0,
+    pool: str = "mean",
+    bands: Sequence[str | int] | None = None,
+    scale: float | None = None,
+    accept: Sequence[str] = (),
+    gsd_m: float | None = None,
+    chip: int | None = None,
+    overlap: int | None = None,
+    batch: int | None = None,
+    aoi: _Path | None = None,
+    max_memory: str | None = None,
+    shard: str | None = None,
+    assemble: bool = False,
+    resume: bool = False,
+    datetime: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    overwrite: bool = False,
+    strict: bool = False,
+    dry_run: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Write features of rasters as COG, zarr or GeoParquet; ``geodino embed`` as a function.
+
+    Args:
+        rasters: folder, glob, raster or tile index, or several of them.
+        model: see `load`.
+        out: ``FILE.tif``, ``FILE.zarr``, ``FILE.parquet``, or a folder for a GeoTIFF each.
+        dtype: ``float32``, ``float16`` (not in GeoTIFF) or ``int8``.
+        pca: 3 adds a picture of the first principal components.
+        pool: what a row of a table is: ``mean`` of the patch tokens, or ``cls``.
+        bands: what to read in the model's order: names, or numbers (the first is 1).
+        scale: what stored values are multiplied by before the model.
+        accept: differences from the training data to take as they are: ``gsd``, ``units``,
+            ``values``.
+        gsd_m: metres per pixel that the model is shown, and a patch of which becomes a pixel; None
+            is each raster's own.
+        chip: side of a chip, pixels; None is that of the training crops.
+        overlap: pixels that chips of a map share; None is 64, or half a chip where that is less.
+        batch: chips per forward pass; None fits the device.
+        aoi: vector file: only its areas are encoded.
+        max_memory: what this process may hold, such as ``2GB``; None is half of the machine's.
+        shard: ``i/n`` writes part i of n of GeoTIFFs; ``assemble`` joins them.
+        assemble: join what the shards wrote.
+        resume: go on with GeoTIFFs that were begun.
+        datetime: acquisition of all rasters, ISO 8601; None takes each file's own.
+        overrides: ``{"data.nodata": 0}``; what ``--set`` takes.
+        seed: of what int8 scales and the picture are fitted on.
+        device: see `pretrain`.
+        overwrite: replace files that are there.
+        strict: an unreadable raster stops the job.
+        dry_run: validate, say what would be made, stop.
+        quiet: say nothing.
+
+    Returns:
+        What was written, and what quantisation cost.
+
+    Raises:
+        geodino.errors.GeodinoError: a mistake the caller can mend.
+    """
+    named = [rasters] if isinstance(rasters, str | PathLike) else rasters
+    return _embed(
+        EmbedJob(
+            rasters=tuple(fspath(raster) for raster in named),
+            model=fspath(model),
+            out=Path(out),
+            dtype=dtype,
+            pca=pca,
+            pool=pool,
+            how=Meeting(
+                bands=None if bands is None else tuple(bands),
+                scale=scale,
+                accept=parse_accept(accept),
+                chip=chip,
+                batch=batch,
+            ),
+            gsd_m=gsd_m,
+            overlap=overlap,
+            aoi=None if aoi is None else Path(aoi),
+            max_memory=parse_memory(max_memory),
+            shard=parse_shard(shard),
+            assemble=assemble,
+            resume=resume,
+            overrides=tuple(f"{key}={value}" for key, value in (overrides or {}).items()),
+            datetime=datetime,
+            seed=seed,
+            device=device,
+            overwrite=overwrite,
+            strict=strict,
+            dry_run=dry_run,
+            quiet=quiet,
+        )
+    )
+
+
+def predict(
+    rasters: _Path | Sequence[_Path],
+    model: _Path,
+    out: _Path,
+    *,
+    dtype: str = "float32",
+    symmetries: str = "none",
+    interval: bool = True,
+    bands: Sequence[str | int] | None = None,
+    scale: float | None = None,
+    accept: Sequence[str] = (),
+    gsd_m: float | None = None,
+    chip: int | None = None,
+    overlap: int | None = None,
+    batch: int | None = None,
+    aoi: _Path | None = None,
+    max_memory: str | None = None,
+    shard: str | None = None,
+    assemble: bool = False,
+    resume: bool = False,
+    datetime: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    strict: bool = False,
+    dry_run: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Map rasters with a model that has a head; ``geodino predict`` as a function.
+
+    Args:
+        rasters: folder, glob, raster or tile index, or several of them.
+        model: run or model folder with a canopy head, ``hub:OWNER/NAME``, or ``BACKBONE+HEAD``.
+        out: ``FILE.tif``, or a folder for a GeoTIFF each.
+        dtype: ``float32`` (metres) or ``uint16`` (centimetres).
+        symmetries: mean over orientations: ``none``, ``flips`` (4) or ``turns`` (8).
+        interval: write bands ``lower`` and ``upper``, where the model is calibrated.
+        bands: see `embed`, as all of the following that are not explained.
+        scale: see `embed`.
+        accept: see `embed`.
+        gsd_m: metres per pixel that the model is shown; the map keeps the raster's. None is what
+            the model was made with.
+        chip: side of a chip, pixels; None is what the model was made with.
+        overlap: pixels that chips share; None as for ``chip``.
+        batch: see `embed`.
+        aoi: see `embed`.
+        max_memory: see `embed`.
+        shard: see `embed`.
+        assemble: see `embed`.
+        resume: see `embed`.
+        datetime: see `embed`.
+        overrides: see `embed`.
+        device: see `pretrain`.
+        overwrite: see `embed`.
+        strict: see `embed`.
+        dry_run: see `embed`.
+        quiet: say nothing.
+
+    Returns:
+        What was written, how fast, and how much the borders of chips show.
+
+    Raises:
+        geodino.errors.GeodinoError: a mistake the caller can mend.
+    """
+    named = [rasters] if isinstance(rasters, str | PathLike) else rasters
+    return _predict(
+        PredictJob(
+            rasters=tuple(fspath(raster) for raster in named),
+            model=fspath(model),
+            out=Path(out),
+            dtype=dtype,
+            symmetries=symmetries,
+            interval=interval,
+            how=Meeting(
+                bands=None if bands is None else tuple(bands),
+                scale=scale,
+                accept=parse_accept(accept),
+                chip=chip,
+                batch=batch,
+            ),
+            gsd_m=gsd_m,
+            overlap=overlap,
+            aoi=None if aoi is None else Path(aoi),
+            max_memory=parse_memory(max_memory),
+            shard=parse_shard(shard),
+            assemble=assemble,
+            resume=resume,
+            overrides=tuple(f"{key}={value}" for key, value in (overrides or {}).items()),
+            datetime=datetime,
+            device=device,
+            overwrite=overwrite,
+            strict=strict,
+            dry_run=dry_run,
+            quiet=quiet,
+        )
+    )

@@ -1,0 +1,83 @@
+"""What a map says about its making."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from geodino import __version__
+from geodino.infer.seams import SeamSums
+from geodino.io.cog.journal import Committed, read_parts
+from geodino.runs.mapping.maps import Map
+
+Parts = Mapping[int, Committed]
+"""The finished supertiles of a map, by number."""
+
+
+def committed_of(one: Map) -> Parts:
+    """Return the finished supertiles of a map, by number."""
+    found = {part.number: part for part, _ in read_parts(one.parts)}
+    return {number: found[number] for number in sorted(found)}
+
+
+def seams_of(parts: Parts) -> SeamSums:
+    """Return how much the borders of chips show in a map."""
+    return sum((SeamSums(**part.facts["seams"]) for part in parts.values()), SeamSums())
+
+
+def job_tags(
+    *, command: str, model: str, sha256: str, chip: int, overlap: int, gsd_m: float | None
+) -> dict[str, str]:
+    """Return what all products of a job say of their making.
+
+    Args:
+        command: that repeats the job.
+        model: name of the model.
+        sha256: hash of its weights.
+        chip: side of a chip, pixels.
+        overlap: pixels that chips share.
+        gsd_m: ground sampling distance the model was shown, metres; None is the raster's.
+    """
+    found = {
+        "GEODINO_VERSION": __version__,
+        "GEODINO_COMMAND": command,
+        "GEODINO_MODEL": model,
+        "GEODINO_MODEL_SHA256": sha256,
+        "GEODINO_CHIP_SIZE": str(chip),
+        "GEODINO_OVERLAP": str(overlap),
+    }
+    return found if gsd_m is None else {**found, "GEODINO_GSD": f"{gsd_m:g}"}
+
+
+def map_tags(
+    made: Sequence[tuple[Map, Parts]], *, command: str, model: str, sha256: str
+) -> dict[str, str]:
+    """Return the tags of a map: none of them depends on how the work was shared or interrupted.
+
+    Args:
+        made: the rasters it was made of, each with its supertiles.
+        command: see above, as what follows.
+        model: see above.
+        sha256: see above.
+    """
+    chip, overlap, gsd_m = (made[0][0].key[name] for name in ("chip", "overlap", "gsd_m"))
+    found = job_tags(
+        command=command, model=model, sha256=sha256, chip=chip, overlap=overlap, gsd_m=gsd_m
+    )
+    found["GEODINO_SOURCE"] = "; ".join(Path(one.source.path).name for one, _ in made)
+    found["GEODINO_SOURCE_SHA256"] = "; ".join(_hash(one, parts) for one, parts in made)
+    times = sorted({one.source.time or "" for one, _ in made})
+    if times[0]:
+        found["GEODINO_ACQUIRED"] = times[0] if len(times) == 1 else f"{times[0]}/{times[-1]}"
+    seams = sum((seams_of(parts) for _, parts in made), SeamSums())
+    if seams.score is not None:
+        found["GEODINO_SEAM_SCORE"] = f"{seams.score:.4f}"
+    return found
+
+
+def _hash(one: Map, parts: Parts) -> str:
+    """Return a hash of the pixels of a raster that were used."""
+    digest = hashlib.sha256()
+    for number in one.numbers:
+        if number in parts:
+            digest.update(f"{number} {parts[number].digest}\n".encode())
+    return digest.hexdigest()

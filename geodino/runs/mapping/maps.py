@@ -1,0 +1,259 @@
+"""The maps of a job: for each raster where it goes, how it is cut, and what identifies it."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geodino import __version__
+from geodino.errors import ContractError, RecipeError
+from geodino.geo.grid import Grid
+from geodino.geo.windows import Window
+from geodino.infer.chips import Raster, patch_grid
+from geodino.infer.cover import Cover
+from geodino.infer.engine import Predictor
+from geodino.infer.ground import Regrid
+from geodino.infer.render import Product, Rendering
+from geodino.io.area import Area
+from geodino.io.cog.layout import Layer, Layout
+from geodino.io.cog.parts import parts_folder
+from geodino.io.content import content_sample
+from geodino.runs.mapping.job import MapJob
+from geodino.runs.sources import Source
+
+JOB_TAG = "GEODINO_JOB"
+"""Tag that says which job made a map: a map of the same job need not be made again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map:
+    """One raster and the map that is made of it."""
+
+    source: Source
+    files: Mapping[str, Path]
+    """Where each layer goes, by its name; the first is the map."""
+
+    beside: tuple[Path, ...] = ()
+    """What else is written."""
+
+    rendering: Rendering
+    numbers: tuple[int, ...]
+    """Supertiles that hold anything wanted."""
+
+    key: dict[str, Any]
+    """What the pixels of the map depend on, beside those of the raster."""
+
+    fit: str | None = None
+    """Hash of what was fitted before the map is made; parts of two fits do not mix."""
+
+    @property
+    def path(self) -> Path:
+        """The map."""
+        return next(iter(self.files.values()))
+
+    @property
+    def parts(self) -> Path:
+        """Where finished supertiles lie until the map is whole."""
+        return parts_folder(self.path)
+
+    @property
+    def parts_key(self) -> dict[str, Any]:
+        """What its parts must agree on."""
+        return self.key if self.fit is None else {**self.key, "fit": self.fit}
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """What is stored."""
+        return self.rendering.product.layers
+
+    @property
+    def layout(self) -> Layout:
+        """How it is cut."""
+        return self.rendering.layout
+
+    @property
+    def outside(self) -> list[int]:
+        """Supertiles that hold nothing wanted."""
+        return sorted(set(range(len(self.layout))) - set(self.numbers))
+
+    @property
+    def identity(self) -> str:
+        """A hash of the key: of the model, its chips, and what was asked."""
+        return hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def content(self) -> str:
+        """A cheap hash of the raster's files: it changes when one is written anew."""
+        digest = hashlib.sha256()
+        for path in self.source.files:
+            digest.update(repr(content_sample(path)).encode())
+        return digest.hexdigest()
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the raster per pixel of the map, along each axis."""
+        return self.rendering.predictor.stride
+
+    def pixels(self, numbers: Sequence[int] | None = None) -> int:
+        """Return how many pixels of the raster some supertiles, or all, go through."""
+        chosen = self.numbers if numbers is None else numbers
+        return sum(self.layout.window(number).area for number in chosen) * self.stride**2
+
+
+def shared_key(
+    job: MapJob,
+    *,
+    model: str,
+    chip: int,
+    overlap: int,
+    group: int,
+    gsd_m: float | None,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Return what the pixels of every map of a job depend on.
+
+    Args:
+        job: what was asked.
+        model: hash of its weights.
+        chip: side of a chip, pixels.
+        overlap: pixels that chips share.
+        group: chips that are computed together.
+        gsd_m: ground sampling distance the model is shown, metres; None is the raster's.
+        device: that computes.
+    """
+    return {
+        "model": model,
+        "version": __version__,
+        "chip": chip,
+        "overlap": overlap,
+        "group": group,
+        "gsd_m": gsd_m,
+        "device": device.type,
+        "scale": job.how.scale,
+        "bands": None if job.how.bands is None else list(job.how.bands),
+        "data": list(job.overrides),
+        "aoi": None if job.aoi is None else hashlib.sha256(job.aoi.read_bytes()).hexdigest(),
+    }
+
+
+def plan_map(
+    job: MapJob,
+    source: Source,
+    predictor: Predictor,
+    product: Product,
+    *,
+    files: Mapping[str, Path],
+    key: dict[str, Any],
+    beside: Sequence[Path] = (),
+) -> Map:
+    """Plan the map of a raster.
+
+    Raises:
+        ContractError: a resolution is asked of a raster that has none.
+        SourceError: the area cannot be read.
+    """
+    raster, regrid = seen_by(source, key["gsd_m"])
+    if predictor.stride > 1:
+        # A map of patches lies on the model's grid: there is no way back to the pixels.
+        regrid = None
+    else:
+        raster = source.raster
+    seen = raster.grid if regrid is None else regrid.model
+    cover = Cover.of(
+        seen.height,
+        seen.width,
+        chip=key["chip"],
+        overlap=key["overlap"],
+        align=predictor.align,
+        stride=predictor.stride,
+        group=key["group"],
+    )
+    grid = patch_grid(raster.grid, predictor.stride) if predictor.stride > 1 else raster.grid
+    layout = Layout.plan(grid, product.layers)
+    area = None if job.aoi is None else Area.on(job.aoi, raster.grid)
+    rendering = Rendering(
+        raster=raster,
+        predictor=predictor,
+        product=product,
+        cover=cover,
+        layout=layout,
+        regrid=regrid,
+        wanted=None if area is None else area.inside,
+    )
+    numbers = [
+        number
+        for number in range(len(layout))
+        if area is None or area.touches(pixels_under(layout.window(number), predictor.stride))
+    ]
+    return Map(
+        source=source,
+        files=files,
+        beside=tuple(beside),
+        rendering=rendering,
+        numbers=tuple(numbers),
+        key={**key, "seen": [seen.height, seen.width]},
+    )
+
+
+def seen_by(source: Source, gsd_m: float | None) -> tuple[Raster, Regrid | None]:
+    """Return a raster as a model sees it at a resolution, and how the two grids lie.
+
+    Raises:
+        ContractError: a resolution is asked of a raster that has none.
+    """
+    if gsd_m is None:
+        return source.raster, None
+    regrid = regrid_of(source.raster.grid, gsd_m, name=source.path)
+    return regrid.seen(source.raster), regrid
+
+
+def regrid_of(grid: Grid, gsd_m: float, *, name: str) -> Regrid:
+    """Return the grid a model is shown.
+
+    Raises:
+        ContractError: the raster has no resolution.
+    """
+    if grid.gsd_m is None:
+        raise ContractError(
+            f"{name} has no place on the Earth, so its pixels have no size: --gsd "
+            "cannot be met. Give the raster its CRS and transform, or pass --gsd nothing."
+        )
+    return Regrid.to_gsd(grid, gsd_m)
+
+
+def pixels_under(window: Window, stride: int) -> Window:
+    """Return the pixels of the raster under a window of its map."""
+    return Window(
+        *(edge * stride for edge in (window.top, window.left, window.height, window.width))
+    )
+
+
+def refuse_several(job: MapJob, sources: Sequence[Source], *, also: str = "") -> None:
+    """Refuse to write several rasters to one file.
+
+    Raises:
+        RecipeError: naming the way out.
+    """
+    if len(sources) > 1 and not job.is_folder:
+        raise RecipeError(
+            f"{job.out} holds one map, but {len(sources)} rasters were named. Write a map for each "
+            f"to a folder (--out {job.out.with_suffix('')}){also}."
+        )
+
+
+def with_product(one: Map, product: Product, *, fit: str) -> Map:
+    """Return the map with a product that was fitted meanwhile."""
+    return replace(one, rendering=replace(one.rendering, product=product), fit=fit)
+
+
+def share(maps: Sequence[Map], shard: tuple[int, int]) -> list[tuple[Map, list[int]]]:
+    """Return the supertiles of a shard, map by map: a run of neighbours of all there are."""
+    number, count = shard
+    every = [(i, n) for i, found in enumerate(maps) for n in found.numbers]
+    mine = every[len(every) * (number - 1) // count : len(every) * number // count]
+    return [(found, [n for j, n in mine if j == i]) for i, found in enumerate(maps)]

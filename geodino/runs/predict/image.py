@@ -1,0 +1,77 @@
+"""A map in memory: a raster or an xarray array in, a DataArray out."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from os import PathLike
+from typing import TYPE_CHECKING
+
+from geodino import __version__
+from geodino.data.loader import default_threads
+from geodino.infer.cover import Cover
+from geodino.infer.whole import predict_window
+from geodino.io.data_array import map_array
+from geodino.runs.device import choose_device
+from geodino.runs.mapping.chips import chip_group
+from geodino.runs.mapping.inputs import one_raster
+from geodino.runs.predict.job import check_symmetries
+from geodino.runs.predict.task import Task
+from geodino.runs.sources import Meeting
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def predict_image(
+    task: Task,
+    image: "str | PathLike[str] | xarray.DataArray",
+    how: Meeting,
+    *,
+    overlap: int | None = None,
+    symmetries: str = "none",
+    device: str = "auto",
+) -> "xarray.DataArray":
+    """Return the map of one raster, or of an array of pixels (band, y, x), on its own grid.
+
+    Raises:
+        SourceError: it cannot be read, the path names several, or the array is no image.
+        BandError: a band that was asked for is not there.
+        ContractError: it is not what the model was trained on.
+        RecipeError: chips that do not fit the model, or unknown symmetries.
+    """
+    check_symmetries(symmetries)
+    how = replace(how, gsd_m=task.gsd(how.gsd_m))
+    chip = task.chip(how.chip)
+    shared = task.overlap(overlap, chip=chip)
+    predictor = task.predictor(choose_device(device), scale=how.scale, symmetries=symmetries)
+    with (
+        one_raster(image, task.contract, how) as (raster, regrid),
+        ThreadPoolExecutor(default_threads(), "geodino-read") as threads,
+    ):
+        seen = raster.grid if regrid is None else regrid.model
+        cover = Cover.of(
+            seen.height,
+            seen.width,
+            chip=chip,
+            overlap=shared,
+            align=predictor.align,
+            group=chip_group(how.batch, chip=chip, device=predictor.device),
+        )
+        values, valid = predict_window(raster, predictor, cover, threads=threads, regrid=regrid)
+    product = task.product()
+    (layer,) = product.layers
+    return map_array(
+        product.stored(values, valid)[layer.name],
+        raster.grid,
+        name=layer.name,
+        bands=list(layer.descriptions),
+        attributes={
+            "long_name": "canopy height",
+            "units": "m",
+            "geodino_version": __version__,
+            "model": task.name,
+            "model_sha256": task.sha256,
+            "license": task.canopy.license,
+            "chip_size": chip,
+            "overlap": shared,
+        },
+    )
