@@ -15,7 +15,7 @@ import pytest
 import rasterio
 import shapely
 import torch
-from canopy_support import save_small_canopy
+from heights_support import save_small_canopy
 from PIL import Image
 from rasterio.transform import from_origin
 from rio_cogeo.cogeo import cog_validate
