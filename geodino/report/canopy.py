@@ -4,16 +4,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
-from geodino.report.content import Curve, Pairs, Picture, Repeat
+from geodino.metrics.coverage import CoverageReport
+from geodino.metrics.height import HeightClassScores
+from geodino.report.content import Curve, Pairs, Repeat
 from geodino.report.curves import is_constant
-from geodino.report.pictures import SIDE, coloured, data_uri, enlarged, enlargement, hatched
-from geodino.report.plots import ACCENT, MUTED, SECOND, STEPS, curve_plot, svg
+from geodino.report.height_plots import (
+    class_coverage_plot,
+    class_error_plot,
+    height_scatter,
+    site_coverage_plot,
+)
+from geodino.report.maps import HeightCase, height_panels
+from geodino.report.plots import curve_plot
 from geodino.report.words import number
 
 _TITLES = {
@@ -30,6 +36,9 @@ _TITLES = {
 }
 """Curves that are shown, in this order."""
 
+_SITES = 30
+"""Sites in the plot of coverage, at most."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreRow:
@@ -41,11 +50,22 @@ class ScoreRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HeightPictures:
-    """One labelled area as seen, as predicted, as measured, and how far the two are apart."""
+class HeightPoints:
+    """Heights of single pixels, or of footprints."""
 
-    title: str
-    pictures: tuple[Picture, ...]
+    predicted_m: Float[np.ndarray, " n"]
+    true_m: Float[np.ndarray, " n"]
+    words: str
+    """Which pixels they are, as a sentence."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeptIntervals:
+    """What was promised of intervals, and what was found."""
+
+    promised: float
+    """Coverage, 0 to 1."""
+    found: CoverageReport
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,17 +82,17 @@ class CanopyReport:
     rows: tuple[ScoreRow, ...]
     rows_of: str
     differences: Pairs
-    classes: tuple[tuple[str, float, float], ...]
-    """Height class, mean absolute error and bias, metres."""
+    classes: tuple[HeightClassScores, ...]
+    """By true height."""
     sites: tuple[tuple[str, ...], ...]
     """Name, pixels, MAE, bias of each site."""
-    coverage: tuple[tuple[str, str, str, str], ...]
-    """Site or class, pixels, covered, width."""
+    coverage: KeptIntervals | None
     coverage_of: str
+    """What intervals promise and keep, or why there are none."""
     effects: Pairs
-    pictures: tuple[HeightPictures, ...]
-    scatter: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]] | None
-    """True and predicted heights of a sample."""
+    cases: tuple[HeightCase, ...]
+    """Labelled areas to show."""
+    points: HeightPoints | None
     repeat: Repeat
 
 
@@ -86,67 +106,44 @@ def render_canopy(report: CanopyReport) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(number=number, image=_image)
     style, _, _ = environment.loader.get_source(environment, "style.css")  # type: ignore[union-attr]
     return environment.get_template("canopy.html.j2").render(
         report=report,
         style=Markup(style),  # noqa: S704  (our own file)
         panels=[_panel(curve) for curve in _shown(report.curves)],
-        classes=class_plot(report.classes) if report.classes else None,
-        scatter=None if report.scatter is None else scatter_plot(*report.scatter),
+        classes=class_error_plot(
+            report.classes,
+            label="Mean absolute error (bars) and bias (dots) by true height, metres",
+        )
+        if report.classes
+        else None,
+        scatter=None if report.points is None else _scatter(report.points),
+        maps=height_panels(report.cases),
+        most_sites=_SITES,
+        coverage=[] if report.coverage is None else _coverage_plots(report.coverage),
     )
 
 
-def height_picture(
-    height_m: Float[np.ndarray, "h w"],
-    valid: Bool[np.ndarray, "h w"],
-    *,
-    low_m: float,
-    high_m: float,
-    alt: str,
-    caption: str,
-) -> Picture:
-    """Show heights, or differences of heights, from ``low_m`` to ``high_m``; hatched where invalid."""
-    step = max(1, -(-max(valid.shape) // (2 * SIDE)))
-    shown, there = height_m[::step, ::step], valid[::step, ::step]
-    rgb = coloured(np.where(there, shown, low_m), low=low_m, high=max(high_m, low_m + 1e-6))
-    factor = enlargement(max(there.shape))
-    drawn = hatched(enlarged(rgb, factor), enlarged(there, factor))
-    return Picture(rgb=drawn, alt=alt, caption=caption)
+def _scatter(points: HeightPoints) -> Markup:
+    return height_scatter(
+        points.predicted_m,
+        points.true_m,
+        np.ones(points.true_m.shape, dtype=bool),
+        label="Predicted against true height, metres",
+    )
 
 
-def class_plot(classes: tuple[tuple[str, float, float], ...]) -> Markup:
-    """Draw error and bias of each class of true height."""
-
-    def draw(axes: Axes) -> None:
-        places = np.arange(len(classes))
-        axes.bar(places, [mae for _, mae, _ in classes], width=0.6, color=ACCENT, alpha=0.65)
-        axes.plot(places, [bias for _, _, bias in classes], color=SECOND, marker="o", markersize=4)
-        axes.axhline(0.0, color=MUTED, linewidth=0.8)
-        axes.set_xticks(places, [name for name, _, _ in classes])
-        axes.grid(visible=False, axis="x")
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
-
-    label = "Mean absolute error (bars) and bias (line) by true height, metres"
-    return svg(draw, label=label, size=(7.2, 2.4), box=(0.07, 0.12, 0.92, 0.84))
-
-
-def scatter_plot(true_m: Float[np.ndarray, " n"], predicted_m: Float[np.ndarray, " n"]) -> Markup:
-    """Draw predicted against true heights of a sample of pixels."""
-    top = float(max(true_m.max(), predicted_m.max(), 1.0))
-
-    def draw(axes: Axes) -> None:
-        axes.plot(
-            true_m, predicted_m, linestyle="none", marker=".", markersize=2, color=ACCENT, alpha=0.4
-        )
-        axes.plot([0, top], [0, top], color=MUTED, linewidth=0.8)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(5, steps=STEPS))
-        axes.set_xlim(0, top)
-        axes.set_ylim(0, top)
-
-    label = "Predicted against true height of a sample of pixels, metres"
-    return svg(draw, label=label, size=(3.6, 3.6), box=(0.1, 0.08, 0.88, 0.9))
+def _coverage_plots(coverage: KeptIntervals) -> list[Markup]:
+    found, promised = coverage.found, coverage.promised
+    return [
+        site_coverage_plot(
+            found, promised=promised, most=_SITES, label="Share of the pixels of each site whose true "
+            f"height lies in its interval; a line at the {promised:.0%} that were promised",
+        ),
+        class_coverage_plot(
+            found, promised=promised, label="The same share by predicted height, all sites together",
+        ),
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,11 +163,3 @@ def _panel(curve: Curve) -> _Panel:
     last = curve.values[np.isfinite(curve.values)]
     said = number(float(last[-1])) if len(last) else "no finite value"
     return _Panel(title=title, plot=curve_plot(curve, label=f"{title}: {said} at last", log=False))
-
-
-def _image(picture: Picture) -> Markup:
-    height, width = picture.rgb.shape[:2]
-    link = data_uri(picture.rgb, kind="photo")
-    return Markup('<img src="{}" alt="{}" width="{}" height="{}">').format(
-        link, picture.alt, width, height
-    )

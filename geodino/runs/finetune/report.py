@@ -6,18 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from geodino import seeds
 from geodino.data.splits import NAMES
 from geodino.files import read_lines, write_text
 from geodino.report.canopy import (
     CanopyReport,
-    HeightPictures,
+    HeightPoints,
+    KeptIntervals,
     ScoreRow,
-    height_picture,
     render_canopy,
 )
 from geodino.report.content import Pairs, Repeat
 from geodino.report.curves import training_of
+from geodino.report.maps import HeightCase
 from geodino.runs.display import Display
 from geodino.runs.finetune.job import in_words
 from geodino.runs.finetune.results import Results
@@ -25,7 +25,6 @@ from geodino.runs.finetune.train import Scene
 from geodino.runs.record import RunFolder
 from geodino.runs.report import license_words
 from geodino.tasks.canopy.areas import Compared
-from geodino.tasks.canopy.evaluate import SiteValues
 
 _COLUMNS = {
     "mae_m": "MAE",
@@ -36,9 +35,6 @@ _COLUMNS = {
     "edge_error_m_per_px": "edge error",
     "tree_cover_iou": "tree cover IoU",
 }
-
-_POINTS = 3000
-"""Pixels in the plot of predicted against true heights."""
 
 
 def write_report(scene: Scene, results: Results, folder: RunFolder) -> Path:
@@ -83,7 +79,7 @@ def _collected(scene: Scene, results: Results, folder: RunFolder) -> CanopyRepor
         differences=tuple(
             (name, _cell(row["mae_m"]) + " m") for name, row in found["model_minus"].items()
         ),
-        classes=_classes(scene, found),
+        classes=results.classes,
         sites=tuple(
             (
                 name,
@@ -93,11 +89,11 @@ def _collected(scene: Scene, results: Results, folder: RunFolder) -> CanopyRepor
             )
             for name, s in found["by_site"].items()
         ),
-        coverage=_coverage(facts),
+        coverage=_coverage(results),
         coverage_of=_coverage_words(facts),
         effects=_effects(facts["effects_on_val"]),
-        pictures=tuple(_pictures(scene, one) for one in results.shown if one.true_m.ndim == 2),
-        scatter=_scatter(results.values, prepared.config.train.seed),
+        cases=tuple(_case(scene, one) for one in results.shown if one.true_m.ndim == 2),
+        points=_points(results, found),
         repeat=_repeat(scene, recorded, folder),
     )
 
@@ -142,31 +138,10 @@ def _data(scene: Scene) -> Pairs:
     )
 
 
-def _classes(scene: Scene, found: dict[str, Any]) -> tuple[tuple[str, float, float], ...]:
-    scores = found["scores"].get("model", {})
-    rows = []
-    for name in scene.prepared.config.protocol.class_names:
-        mae = scores.get(f"class/{name}/mae_m", {}).get("value")
-        bias = scores.get(f"class/{name}/bias_predicted_minus_true_m", {}).get("value")
-        if mae is not None and bias is not None:
-            rows.append((name, float(mae), float(bias)))
-    return tuple(rows)
-
-
-def _coverage(facts: dict[str, Any]) -> tuple[tuple[str, str, str, str], ...]:
-    coverage = facts["coverage"]
-    if coverage is None:
-        return ()
-    return tuple(
-        (
-            group["name"],
-            f"{group['pixels']:,}",
-            "none" if group["coverage"] is None else f"{group['coverage']:.0%}",
-            _metres(group["width_m"]),
-        )
-        for group in (*coverage["sites"], *coverage["classes"])
-        if group["pixels"]
-    )
+def _coverage(results: Results) -> KeptIntervals | None:
+    if results.coverage is None or results.intervals is None:
+        return None
+    return KeptIntervals(promised=results.intervals.coverage, found=results.coverage)
 
 
 def _coverage_words(facts: dict[str, Any]) -> str:
@@ -197,43 +172,37 @@ def _effects(effects: dict[str, Any]) -> Pairs:
     return tuple(rows)
 
 
-def _pictures(scene: Scene, one: Compared) -> HeightPictures:
-    source = scene.prepared.source
-    area = one.area
-    pixels, valid = source.read_image(area.image, area.window)
+def _case(scene: Scene, one: Compared) -> HeightCase:
+    source, area = scene.prepared.source, one.area
+    pixels, seen = source.read_image(area.image, area.window)
     display = Display.of(scene.prepared.opened.loaded.contract)
-    top = float(max(one.true_m[one.valid].max(), one.values[0][one.valid].max(), 1.0))
-    error = one.values[0] - one.true_m
-    far = float(np.quantile(np.abs(error[one.valid]), 0.98))
-    site = f"site {area.site}"
-    mae = float(np.abs(error[one.valid]).mean())
-    return HeightPictures(
-        title=f"Site {area.site}, image {Path(source.images.tiles[area.image].path).name}",
-        pictures=(
-            display.stored(pixels, np.asarray(valid), alt=f"Image of {site}", caption="image"),
-            height_picture(
-                one.values[0], one.valid, low_m=0.0, high_m=top, alt=f"Predicted heights of {site}",
-                caption=f"predicted, 0 to {top:.0f} m",
-            ),
-            height_picture(
-                one.true_m, one.valid, low_m=0.0, high_m=top, alt=f"True heights of {site}",
-                caption=f"true, 0 to {top:.0f} m",
-            ),
-            height_picture(
-                error, one.valid, low_m=-far, high_m=far, alt=f"Errors at {site}",
-                caption=f"predicted minus true, -{far:.1f} to {far:.1f} m; MAE {mae:.2f} m",
-            ),
-        ),
-    )  # fmt: skip
+    shown = pixels[list(display.bands)].astype(np.float64)
+    return HeightCase(
+        name=f"site {area.site}, image {Path(source.images.tiles[area.image].path).name}",
+        image=np.where(seen, shown, np.nan),
+        low=display.low,
+        high=display.high,
+        predicted_m=np.where(one.valid, one.values[0], np.nan),
+        true_m=one.true_m,
+        valid=one.valid,
+    )
 
 
-def _scatter(values: list[SiteValues], seed: int) -> tuple[np.ndarray, np.ndarray] | None:
-    if not values:
+def _points(results: Results, found: dict[str, Any]) -> HeightPoints | None:
+    if not results.values:
         return None
-    true = np.concatenate([site.true_m for site in values])
-    predicted = np.concatenate([site.values[0] for site in values])
-    some = seeds.rng(seed, "scatter").permutation(true.size)[:_POINTS]
-    return true[some], predicted[some]
+    true_m = np.concatenate([site.true_m for site in results.values])
+    words = f"All {true_m.size:,} labels."
+    if true_m.size < found["pixels"]:
+        words = (
+            f"{true_m.size:,} of the {found['pixels']:,} labels, drawn by the seed: scores in the plot "
+            "are theirs."
+        )
+    return HeightPoints(
+        predicted_m=np.concatenate([site.values[0] for site in results.values]),
+        true_m=true_m,
+        words=words,
+    )
 
 
 def _repeat(scene: Scene, recorded: dict[str, Any], folder: RunFolder) -> Repeat:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from geodino.metrics.conformal import (
     fit_residual_intervals,
 )
 from geodino.metrics.coverage import CoverageReport, IntervalSite, coverage_report
-from geodino.metrics.height import HeightSums
+from geodino.metrics.height import HeightClassScores, HeightSums
 from geodino.metrics.height_sites import MIN_SITES, site_differences, site_intervals
 from geodino.runs.finetune.train import Scene
 from geodino.tasks.canopy.areas import Area, Compared, drawn_areas, find_areas
@@ -72,6 +73,13 @@ class Results:
     """For run.json, without anything that is not finite."""
 
     intervals: Intervals | None
+
+    classes: tuple[HeightClassScores, ...]
+    """Errors by true height, of all sites that are reported; empty without any."""
+
+    coverage: CoverageReport | None
+    """What intervals kept on test ground; None without intervals or test ground."""
+
     shown: list[Compared]
     values: list[SiteValues]
 
@@ -192,13 +200,15 @@ def results_of(scene: Scene, threads: Executor, *, device: torch.device) -> Resu
         "coverage": None,
         "effects_on_val": judge.effects(),
     }
+    coverage = None
     if intervals is not None and test is not None:
-        facts["coverage"] = asdict(
-            covered(test, intervals, quantiles, config.protocol.class_edges_m)
-        )
+        coverage = covered(test, intervals, quantiles, config.protocol.class_edges_m)
+        facts["coverage"] = asdict(coverage)
     return Results(
         facts=finite(facts),
         intervals=intervals,
+        classes=_classes(reported.model) if reported else (),
+        coverage=coverage,
         shown=reported.shown if reported else [],
         values=reported.values if reported else [],
     )
@@ -303,6 +313,10 @@ def _intervals(sites: Mapping[str, HeightSums], seed: int) -> dict[str, Any]:
         name: asdict(Interval(value=value, low=nan, high=nan))
         for name, value in only.named().items()
     }
+
+
+def _classes(sites: Mapping[str, HeightSums]) -> tuple[HeightClassScores, ...]:
+    return reduce(HeightSums.merge, sites.values()).scores().classes
 
 
 def _few(sums: HeightSums) -> dict[str, float]:
