@@ -13,6 +13,7 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
+import rioxarray
 import shapely
 import torch
 from heights_support import save_small_canopy
@@ -22,6 +23,7 @@ from rio_cogeo.cogeo import cog_validate
 from tests_support import textured, write_tile
 from typer.testing import CliRunner
 
+import geodino
 from geodino.cli.main import app
 from geodino.errors import CheckpointError, ContractError, RecipeError, RunError, SourceError
 from geodino.metrics.conformal import ResidualIntervals
@@ -351,6 +353,42 @@ def test_the_command_maps_a_raster(model, tile, whole, tmp_path):
     found = CliRunner().invoke(app, [*arguments, "--device", "cpu"])
     assert found.exit_code == 0, found.output
     assert pixels_of(tmp_path / "map.tif") == pixels_of(whole[0])
+
+
+def test_in_memory_the_map_is_that_of_the_file(model, tile, whole):
+    loaded = geodino.load(model)
+    assert loaded.task is not None
+    found = loaded.predict(tile, device="cpu")
+    with rasterio.open(whole[0]) as written:
+        np.testing.assert_array_equal(found.values, written.read())
+        assert found.rio.crs == written.crs
+        assert found.rio.transform() == written.transform
+    assert (found.name, list(found.band.values), found.attrs["units"]) == (
+        "height",
+        ["height"],
+        "m",
+    )
+    array = rioxarray.open_rasterio(tile)
+    again = array.geodino.predict(loaded, bands=(1, 2, 3), device="cpu")
+    np.testing.assert_array_equal(again.values, found.values)
+    features = loaded.embed(tile, chip=64, device="cpu")
+    assert features.shape == (32, 53, 44)
+
+
+def test_python_writes_what_the_command_writes(model, tile, whole, tmp_path):
+    facts = geodino.predict(
+        tile, model, tmp_path / "map.tif", shard="1/1", quiet=True, device="cpu", max_memory="64GB"
+    )
+    assert facts["rasters"] == 1
+    facts = geodino.predict(tile, model, tmp_path / "map.tif", assemble=True, quiet=True,
+                            device="cpu")  # fmt: skip
+    assert facts["maps"] == 1
+    assert pixels_of(tmp_path / "map.tif") == pixels_of(whole[0])
+
+
+def test_a_backbone_alone_predicts_nothing(debug_run, tile):
+    with pytest.raises(CheckpointError, match="is a backbone and has no head"):
+        geodino.load(debug_run).predict(tile)
 
 
 def test_kill_9_and_resume_give_the_bytes_of_the_whole(model, tile, whole, tmp_path):
