@@ -37,7 +37,13 @@ Colours = UInt8[np.ndarray, "3 h w"]
 
 
 def write_store(
-    work: Work, maps: Sequence[Map], arrays: Sequence[Array], fit: Fit, threads: Executor
+    work: Work,
+    maps: Sequence[Map],
+    arrays: Sequence[Array],
+    fit: Fit,
+    threads: Executor,
+    *,
+    room: Room,
 ) -> int:
     """Write all arrays and pictures; return how many pixels of the rasters that took.
 
@@ -51,7 +57,6 @@ def write_store(
         raise SourceError(
             f"{maps[0].source.path} has no pixel in the area of {job.aoi}: there is nothing to map."
         )
-    room = Room(job)
     with (
         ZarrWriter(job.out, attributes=store_attributes(work, maps)) as store,
         JobProgress("Mpx", total, quiet=job.quiet, unit=10**6) as progress,
