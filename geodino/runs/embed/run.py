@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from geodino.data.loader import default_threads
+from geodino.errors import SourceError
 from geodino.infer.tokens import PICTURE, TokenProduct
 from geodino.io.item import item_path
 from geodino.io.raster import HandlePool
@@ -123,6 +124,10 @@ def _write_store(work: Work, maps: Sequence[Map], threads: Executor) -> dict[str
     arrays = plan_arrays(job, maps)
     pictures = [array.picture for array in arrays if array.picture is not None]
     refuse_existing(job, pictures)
+    if not any(one.numbers for one in maps):
+        raise SourceError(
+            f"{maps[0].source.path} has no pixel in the area of {job.aoi}: there is nothing to map."
+        )
     room = Room(job)
     room.warm_up(maps)
     fit = fit_maps(maps, job)
