@@ -178,7 +178,7 @@ def test_an_area_changes_no_pixel_in_it(debug_run, scene, tmp_path):
     with pytest.raises(SourceError, match="no valid pixel in the area"):
         run(debug_run, tmp_path / "no.tif", scene, aoi=elsewhere, dtype="int8")
     with pytest.raises(SourceError, match="no pixel in the area"):
-        run(debug_run, tmp_path / "no.zarr", scene, aoi=elsewhere)
+        run(debug_run, tmp_path / "no.zarr", scene, aoi=elsewhere, dtype="int8")
 
 
 def test_the_memory_limit_changes_no_pixel_of_a_store(debug_run, scene, tmp_path, monkeypatch):

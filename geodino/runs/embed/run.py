@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from geodino.data.loader import default_threads
+from geodino.errors import SourceError
 from geodino.infer.tokens import PICTURE, TokenProduct
 from geodino.io.item import item_path
 from geodino.io.raster import HandlePool
@@ -22,7 +23,7 @@ from geodino.runs.embed.store import write_store
 from geodino.runs.embed.table import cuts_of, rasters_of, write_table
 from geodino.runs.mapping.join import join
 from geodino.runs.mapping.maps import Map, with_product
-from geodino.runs.mapping.parts import check_parts, is_done, render
+from geodino.runs.mapping.parts import Room, check_parts, is_done, render
 from geodino.runs.mapping.show import rate, show_card
 from geodino.runs.record import RunLog
 from geodino.runs.sources import Source, open_sources
@@ -83,9 +84,12 @@ def _write_maps(work: Work, maps: Sequence[Map], threads: Executor) -> dict[str,
     job = work.job
     left = [one for one in maps if not is_done(one, job)]
     check_parts(left, job)
+    room = Room(job)
+    if not job.assemble:
+        room.warm_up(left)
     fits = kept_fits(maps, left, job)
     left = [_fitted(one, fits[one.path]) for one in left]
-    pixels = 0 if job.assemble else render(left, job, threads)
+    pixels = 0 if job.assemble else render(left, job, threads, room=room)
     if job.shard is not None:
         return {"pixels": pixels}
 
@@ -120,9 +124,15 @@ def _write_store(work: Work, maps: Sequence[Map], threads: Executor) -> dict[str
     arrays = plan_arrays(job, maps)
     pictures = [array.picture for array in arrays if array.picture is not None]
     refuse_existing(job, pictures)
+    if not any(one.numbers for one in maps):
+        raise SourceError(
+            f"{maps[0].source.path} has no pixel in the area of {job.aoi}: there is nothing to map."
+        )
+    room = Room(job)
+    room.warm_up(maps)
     fit = fit_maps(maps, job)
     ready = [_fitted(one, fit) for one in maps]
-    pixels = write_store(work, ready, arrays, fit, threads)
+    pixels = write_store(work, ready, arrays, fit, threads, room=room)
     item = describe(
         work,
         job.out,

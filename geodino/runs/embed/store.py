@@ -13,7 +13,6 @@ from jaxtyping import Shaped, UInt8
 
 from geodino import files
 from geodino.data.loader import default_threads
-from geodino.errors import SourceError
 from geodino.infer.preview import Preview
 from geodino.infer.quantise import NODATA
 from geodino.infer.render import Supertile
@@ -37,21 +36,22 @@ Colours = UInt8[np.ndarray, "3 h w"]
 
 
 def write_store(
-    work: Work, maps: Sequence[Map], arrays: Sequence[Array], fit: Fit, threads: Executor
+    work: Work,
+    maps: Sequence[Map],
+    arrays: Sequence[Array],
+    fit: Fit,
+    threads: Executor,
+    *,
+    room: Room,
 ) -> int:
     """Write all arrays and pictures; return how many pixels of the rasters that took.
 
     Raises:
-        SourceError: no raster lies in the area, or a block cannot be read.
+        SourceError: a block cannot be read.
         RunError: the disk is full, memory does not suffice, or a value is not finite.
     """
     job = work.job
     total = sum(one.pixels() for one in maps)
-    if not total:
-        raise SourceError(
-            f"{maps[0].source.path} has no pixel in the area of {job.aoi}: there is nothing to map."
-        )
-    room = Room(job)
     with (
         ZarrWriter(job.out, attributes=store_attributes(work, maps)) as store,
         JobProgress("Mpx", total, quiet=job.quiet, unit=10**6) as progress,

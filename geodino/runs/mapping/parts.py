@@ -65,11 +65,20 @@ def check_parts(maps: Sequence[Map], job: MapJob) -> None:
 
 
 class Room:
-    """Makes renderings as wide as memory allows, one batch having been computed."""
+    """Makes renderings as wide as memory allows."""
 
     def __init__(self, job: MapJob) -> None:
         self._limit = default_limit() if job.max_memory is None else job.max_memory
         self._before = 0
+
+    def warm_up(self, maps: Sequence[Map]) -> None:
+        """Compute a batch, and note what the process has held by then.
+
+        What is fitted before the maps may need more for a moment, and gives it back.
+        """
+        for one in maps:
+            if one.numbers and not self._before:
+                self._before = _warmed_up(one)
 
     def fitted(self, one: Map) -> Rendering:
         """Return the rendering of a map.
@@ -77,15 +86,21 @@ class Room:
         Raises:
             RunError: not even one supertile fits.
         """
-        self._before = self._before or _warmed_up(one)
+        self.warm_up([one])
         bands, itemsize = _stored(one)
         found = need(one.rendering, bands=bands, itemsize=itemsize)
         columns = columns_for(self._limit, one.rendering, found, before=self._before)
         return replace(one.rendering, columns=columns)
 
 
-def render(maps: Sequence[Map], job: MapJob, threads: Executor) -> int:
+def render(maps: Sequence[Map], job: MapJob, threads: Executor, *, room: Room) -> int:
     """Render what is not committed yet; return how many pixels of the rasters that was.
+
+    Args:
+        maps: that are not whole.
+        job: what was asked.
+        threads: that read.
+        room: what memory allows.
 
     Raises:
         SourceError: a block cannot be read; what was committed stays.
@@ -94,7 +109,6 @@ def render(maps: Sequence[Map], job: MapJob, threads: Executor) -> int:
     """
     shares = share(maps, job.shard or (1, 1))
     total = sum(one.pixels(numbers) for one, numbers in shares)
-    room = Room(job)
     with JobProgress("Mpx", total, quiet=job.quiet, unit=10**6) as progress:
         for one, numbers in shares:
             if not numbers:

@@ -11,7 +11,7 @@ from geodino.io.raster import HandlePool
 from geodino.runs.device import choose_device
 from geodino.runs.mapping.join import join
 from geodino.runs.mapping.maps import Map
-from geodino.runs.mapping.parts import check_parts, is_done, render
+from geodino.runs.mapping.parts import Room, check_parts, is_done, render
 from geodino.runs.mapping.show import rate, show_card
 from geodino.runs.predict.about import finish, tags
 from geodino.runs.predict.job import PredictJob
@@ -60,7 +60,7 @@ def predict(job: PredictJob) -> dict[str, Any]:
             return {**card, "notes": notes}
         left = [one for one in maps if not is_done(one, job)]
         check_parts(left, job)
-        done = 0 if job.assemble else render(left, job, threads)
+        done = 0 if job.assemble else render(left, job, threads, room=Room(job))
         written: Mapping[str, Any] = {}
         if job.shard is None:
             written = join(
