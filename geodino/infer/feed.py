@@ -24,6 +24,13 @@ _TALL = 2048
 """Blocks higher than this are read in parts: the memory for whole ones would not be bounded."""
 
 
+def read_at_once(block: tuple[int, int]) -> tuple[int, int]:
+    """Return how many rows and columns one thread reads at a time, for blocks of a size."""
+    high, wide = block
+    rows = 2 * _ROWS if high > _TALL else -(-_ROWS // high) * high
+    return rows, -(-_COLUMNS // wide) * wide
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
     """Some columns of some rows, as read."""
@@ -61,9 +68,7 @@ class Feed:
         self._threads = threads
         self._wanted = wanted
         self._keep = keep
-        high, wide = raster.block
-        self._step = 2 * _ROWS if high > _TALL else -(-_ROWS // high) * high
-        self._across = -(-_COLUMNS // wide) * wide
+        self._step, self._across = read_at_once(raster.block)
         self._right = min(window.right, raster.grid.width)
         self._bottom = min(window.bottom, raster.grid.height)
         self._reads: dict[int, list[Future[_Part]]] = {}

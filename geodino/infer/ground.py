@@ -21,6 +21,9 @@ from geodino.infer.cover import Cover
 from geodino.infer.engine import Strip
 from geodino.infer.feed import Feed, Wanted
 
+RESAMPLED = 1 << 18
+"""Pixels, of the raster or of the model's grid, that a thread resamples at a time."""
+
 
 class Ground(ABC):
     """The raster under a region of a map; rows are asked for from top to bottom."""
@@ -171,11 +174,28 @@ class Regrid:
         def read(window: Window) -> Pixels:
             needed = source_window(rows, columns, window, how)
             pixels, valid = raster.read(needed)
-            per_band = np.broadcast_to(valid, pixels.shape)
-            values, kept = resample(
-                pixels, per_band, read=needed, rows=rows, columns=columns, window=window, how=how
-            )
-            return values, kept[0]
+            values = np.empty((len(pixels), window.height, window.width), dtype=pixels.dtype)
+            kept = np.empty(values.shape[1:], dtype=bool)
+            # A few rows at a time: what lies between is float64, several times over.
+            step = max(1, int(RESAMPLED // (window.width * max(1.0, rows.step * columns.step))))
+            for top in range(0, window.height, step):
+                part = Window(
+                    window.top + top, window.left, min(step, window.height - top), window.width
+                )
+                source = source_window(rows, columns, part, how)
+                y, x = source.inside(needed).slices
+                done = slice(top, top + part.height)
+                values[:, done], per_band = resample(
+                    pixels[:, y, x],
+                    np.broadcast_to(valid[y, x], (len(pixels), source.height, source.width)),
+                    read=source,
+                    rows=rows,
+                    columns=columns,
+                    window=part,
+                    how=how,
+                )
+                kept[done] = per_band[0]
+            return values, kept
 
         block = tuple(
             max(1, round(n / axis.step)) for n, axis in zip(raster.block, self.down, strict=True)
@@ -316,6 +336,6 @@ def _placed(source: Grid, target: Grid) -> tuple[Axis, Axis]:
 def _only_validity(raster: Raster) -> Raster:
     def read(window: Window) -> Pixels:
         pixels, valid = raster.read(window)
-        return pixels[:0], valid.copy()
+        return np.empty_like(pixels[:0]), valid.copy()  # a view would keep the pixels
 
     return replace(raster, read=read)

@@ -4,12 +4,18 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from geodino.data.loader import default_threads
 from geodino.errors import RunError
+from geodino.infer.feed import read_at_once
+from geodino.infer.ground import RESAMPLED
 from geodino.infer.render import Rendering
 
 _STATUS = Path("/proc/self/status")
 _SLACK = 96 << 20
 """For GDAL's block cache and what allocators keep."""
+
+_RESAMPLING = 6 * 8
+"""Bytes per band of a pixel that is being resampled: float64, six times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +49,36 @@ def default_limit() -> int:
 def need(rendering: Rendering, *, bands: int, itemsize: int) -> Need:
     """Return what rendering takes beside the model: rows of pixels, of chips, and of blocks."""
     cover, layout = rendering.cover, rendering.layout
-    pixel = bands * itemsize + 2  # and the two masks
     side, stride = cover.rows.side, cover.rows.stride
-    read = 4 * side * pixel  # a row of chips in use, one ahead, whole blocks around, one as a copy
-    strip = 3 * (side // stride) * rendering.predictor.channels * 4
+    channels = 4 * rendering.predictor.channels
     stored = sum(layer.pixel_bytes for layer in rendering.product.layers)
-    blocks = 3 * layout.block * (stored + rendering.predictor.channels * 4)
-    per_column = read * stride + strip + blocks
+    block = rendering.raster.block
+    pixel = bands * itemsize + 2  # and the two masks
+    rows, columns = read_at_once(block)
+    parts = rows * columns * pixel
+    down = across = 1.0
     if rendering.regrid is not None:
-        rows, columns = rendering.regrid.down
-        source = int(side * rows.step) * 4 * pixel
-        per_column = int(per_column / columns.step) + source + blocks
-    halo = cover.group * side * (read + strip)
-    return Need(fixed=halo + _SLACK, per_column=per_column)
+        down, across = (axis.step for axis in rendering.regrid.down)
+        block = max(1, round(block[0] / down)), max(1, round(block[1] / across))
+        rows, columns = read_at_once(block)
+        parts = int(rows * columns * max(1.0, down * across)) * pixel
+        parts += _RESAMPLING * RESAMPLED * bands
+    # Of pixels a row of chips and one ahead are held in whole reads, and three copies: one for
+    # the model, one being stored, one about to be. Of values a row of chips four times.
+    chips = (_held(2 * side, rows) + 3 * side) * pixel * stride + 4 * (side // stride) * channels
+    # Rows of blocks with their overviews and tiles, and the rows that are put into them.
+    strip = int(side * down / stride)
+    per_column = int(chips / across) + (2 * layout.block + 2 * strip) * stored
+    if rendering.regrid is not None:
+        per_column += (6 * side + 5 * strip) * channels  # values on their way to the map's grid
+        per_column += (_held(2 * strip, read_at_once(rendering.raster.block)[0]) + 3 * strip) * 2
+    halo = cover.group * cover.columns.side * chips
+    return Need(fixed=halo + default_threads() * parts + _SLACK, per_column=per_column)
+
+
+def _held(rows: int, at_once: int) -> int:
+    """Return the rows of the whole reads that some rows lie in, wherever they begin."""
+    return (-(-rows // at_once) + 1) * at_once
 
 
 def columns_for(limit: int, rendering: Rendering, found: Need, *, before: int) -> int:
