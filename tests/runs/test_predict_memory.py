@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import rasterio
-from canopy_support import save_small_canopy
+from heights_support import save_small_canopy
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 from tests_support import textured
@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from geodino.io import raster as reading
 from geodino.runs.predict import PredictJob, predict
-from geodino.runs.predict.memory import used_memory
+from geodino.runs.mapping.memory import used_memory
 from geodino.runs.sources import Meeting
 
 reading._CACHE_BYTES = 1 << 20  # GDAL keeps blocks: with more, of a higher raster more of them
