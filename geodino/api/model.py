@@ -98,7 +98,8 @@ class Model(LoadedModel):
 
         Returns:
             ``height (band, y, x)``, float32, metres above ground, NaN where the image has no valid
-            pixel, on the image's grid.
+            pixel, on the image's grid; bands ``lower`` and ``upper`` follow where the model is
+            calibrated.
 
         Raises:
             geodino.errors.GeodinoError: a mistake the caller can mend; CheckpointError where the

@@ -178,7 +178,7 @@ class _StoreParts:
         if (top, left) != (self._corner[0], self._corner[1] + self._width):
             self.flush()
             self._corner = top, left
-        self._waiting.append(features)
+        self._waiting.append(features.copy())  # they wait, and the caller uses its arrays again
         if self._colours is not None:
             height, width = features.shape[1:]
             self._colours[:, top : top + height, left : left + width] = values[PICTURE]
