@@ -3,10 +3,11 @@
 A tiled RGB raster on disk becomes a map on disk, chips of 256 pixels with 64 in common, once with a
 model that returns the first band (all that is measured is what surrounds a model) and once with
 a small ViT. Ours streams and ends in a COG. terratorch (its module alone is loaded) holds the raster
-and the map in memory and ends in a plain tiled GeoTIFF without overviews; the plain loop
-averages by a count of chips, and GDAL's COG driver copies what it wrote. Limits: reading alone,
-writing the COG alone, the model alone on as many chips. One thread computes, one reads and one
-compresses. With ``--memory`` each case also runs in a process of its own that tells its peak.
+and the map in memory, and the plain loop too, which averages by a count of chips; both write a
+tiled GeoTIFF that GDAL's COG driver copies, terratorch once more without that copy, hence without
+overviews and statistics. Limits: reading alone, writing the COG alone, the model alone on as many
+chips. One thread computes, one reads and one compresses. With ``--memory`` each case also runs in a
+process of its own that tells its peak.
 """
 
 import argparse
@@ -116,7 +117,9 @@ def cases_of(predictor: Predictor, path: Path) -> dict[str, Callable[[], Path]]:
     cases = {"ours": lambda: ours(predictor, path), "plain loop": lambda: plain(predictor, path)}
     tiled = terratorch()
     if tiled is not None:
-        cases["terratorch"] = lambda: by_terratorch(tiled.tiled_inference, predictor, path)
+        by_it = functools.partial(by_terratorch, tiled.tiled_inference, predictor, path)
+        cases["terratorch"] = lambda: cog_of(by_it(), "terratorch_cog.tif")
+        cases["terratorch, no COG"] = by_it
     return cases
 
 
@@ -187,8 +190,14 @@ def plain(predictor: Predictor, path: Path) -> Path:
         for (y, x), values in zip(batch, predictor(chips, valid[: len(batch)]), strict=True):
             total[y : y + CHIP, x : x + CHIP] += values[0]
             count[y : y + CHIP, x : x + CHIP] += 1
-    rows, out = path.with_name("rows.tif"), path.with_name("plain.tif")
+    rows = path.with_name("rows.tif")
     write_rows(rows, (total / count).numpy(), profile)
+    return cog_of(rows, "plain.tif")
+
+
+def cog_of(rows: Path, name: str) -> Path:
+    """Copy a GeoTIFF with GDAL's COG driver, compressed as ours."""
+    out = rows.with_name(name)
     options = {"compress": "zstd", "level": 1, "predictor": "YES", "num_threads": 1}
     rasterio.shutil.copy(rows, out, driver="COG", blocksize=512, statistics="YES", **options)
     return out
