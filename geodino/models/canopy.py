@@ -1,20 +1,21 @@
 """Canopy height: a backbone, a dense head, and bins of metres between them and the map."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Num
 from pydantic import field_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from geodino.config import Config
 from geodino.models.backbone import Backbone, Tokens
 from geodino.models.decoders.bins import BinsConfig, expected_height, initial_logits
-from geodino.models.decoders.dense import DenseHeadConfig, build_head
+from geodino.models.decoders.dense import DenseHead, DenseHeadConfig, build_head
 from geodino.models.decoders.dpt import DptConfig
+from geodino.models.headed import HeadedModel
 
 UNIT = "m"
 """Of every height: metres above the ground."""
@@ -43,15 +44,12 @@ class CanopyConfig(Config):
         return values
 
 
-class CanopyModel(nn.Module):
+class CanopyModel(HeadedModel):
     """Stored pixel values in, metres above the ground out, at the same pixels.
 
     Images of any size are padded at the right and bottom with invalid pixels to the multiple the
     head needs, and the result is cropped back: pixel (i, j) of the result is pixel (i, j) of the
     image.
-
-    A backbone none of whose parameters requires a gradient is frozen: it runs without a graph and
-    stays in evaluation mode whatever the mode of the model.
 
     Args:
         backbone: with its weights.
@@ -67,43 +65,22 @@ class CanopyModel(nn.Module):
         multiple: sides are padded to a multiple of this, pixels.
     """
 
+    head: DenseHead
     bins_m: Tensor
 
     def __init__(self, backbone: Backbone, config: CanopyConfig) -> None:
-        super().__init__()
+        super().__init__(backbone)
         self.config = config
-        self.backbone = backbone
         groups = 1 + len(config.quantiles)
         self.head, self.taps = build_head(backbone, config.head, outputs=groups * config.bins.count)
         self.multiple = math.lcm(self.head.multiple, backbone.patch_size)
         self.register_buffer("bins_m", config.bins.heights(), persistent=False)
-
-    @property
-    def is_frozen(self) -> bool:
-        """Whether no parameter of the backbone requires a gradient."""
-        return not any(p.requires_grad for p in self.backbone.parameters())
-
-    def freeze(self) -> None:
-        """Let no parameter of the backbone learn."""
-        self.backbone.requires_grad_(requires_grad=False)
-        self.backbone.eval()
 
     def init_head(self, generator: torch.Generator) -> None:
         """Draw the head's weights; it then predicts little more than ``bins.initial_m`` anywhere."""
         bins = self.config.bins
         start = initial_logits(self.bins_m, bins.initial_m, weighting=bins.weighting)
         self.head.init_weights(generator, bias=start.repeat(1 + len(self.config.quantiles)))
-
-    def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters of the head alone."""
-        return self.head.parameters()
-
-    def train(self, mode: bool = True) -> "CanopyModel":
-        """Set the mode; a frozen backbone stays in evaluation mode."""
-        super().train(mode)
-        if self.is_frozen:
-            self.backbone.eval()
-        return self
 
     def features(self, image: Num[Tensor, "b c h w"], valid: Bool[Tensor, "b h w"]) -> list[Tokens]:
         """Return the tokens the head reads, of an image of whole ``multiple``."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import Field, field_validator
@@ -21,6 +21,7 @@ from geodino.pretrain.distill.config import DistillPhasesConfig, TargetsConfig
 from geodino.pretrain.objective_config import HeadsConfig
 from geodino.pretrain.optim import OptimConfig
 from geodino.pretrain.phases import Phases, PhasesConfig
+from geodino.runs.finetune.canopy.config import CanopyFinetuneConfig
 from geodino.runs.finetune.config import FinetuneConfig
 from geodino.runs.settings import CheckpointConfig, HealthConfig, LogConfig, TrainConfig
 
@@ -133,10 +134,11 @@ class DistillConfig(TrainingConfig):
     """What is learnt, in order."""
 
 
-AnyConfig = RunConfig | DistillConfig | FinetuneConfig
+AnyConfig = RunConfig | DistillConfig | CanopyFinetuneConfig
 """Every kind of recipe."""
 
-K = TypeVar("K", RunConfig, DistillConfig, FinetuneConfig)
+K = TypeVar("K", bound=Config)
+F = TypeVar("F", bound=FinetuneConfig)
 
 
 def recipe_folder() -> Path:
@@ -184,9 +186,9 @@ def load_distill_recipe(name: str, overrides: Sequence[str] = ()) -> DistillConf
     return _load(DistillConfig, name, overrides)
 
 
-def load_finetune_recipe(name: str, overrides: Sequence[str] = ()) -> FinetuneConfig:
-    """Read a recipe of fine-tuning, as ``load_recipe``."""
-    return _load(FinetuneConfig, name, overrides)
+def load_finetune_recipe(config: type[F], name: str, overrides: Sequence[str] = ()) -> F:
+    """Read a recipe of fine-tuning for the task of ``config``, as ``load_recipe``."""
+    return _load(config, name, overrides)
 
 
 def load_any_recipe(name: str, overrides: Sequence[str] = ()) -> AnyConfig:
@@ -196,7 +198,7 @@ def load_any_recipe(name: str, overrides: Sequence[str] = ()) -> AnyConfig:
         RecipeError: as ``load_recipe``.
     """
     path, values = _values(name, overrides)
-    return _kind(values).config.parse(values, source=path.name)
+    return _parsed(values, source=path.name)
 
 
 def _load(config: type[K], name: str, overrides: Sequence[str]) -> K:
@@ -228,7 +230,7 @@ def _values(name: str, overrides: Sequence[str]) -> tuple[Path, dict[str, Any]]:
 class _Kind:
     """A kind of recipe, told by a section that only it has."""
 
-    config: type[AnyConfig]
+    config: type[Any]
     what: str
     command: str
     section: str = ""
@@ -236,17 +238,22 @@ class _Kind:
 
 _KINDS = (
     _Kind(DistillConfig, "distillation", "distill", "distill"),
-    _Kind(FinetuneConfig, "fine-tuning", "finetune canopy", "canopy"),
+    _Kind(CanopyFinetuneConfig, "canopy heights", "finetune canopy", "canopy"),
     _Kind(RunConfig, "pretraining", "pretrain"),
 )
 """Every kind of recipe; the last one is told by having no section of another."""
+
+
+def _parsed(values: dict[str, Any], *, source: str) -> AnyConfig:
+    found: AnyConfig = _kind(values).config.parse(values, source=source)
+    return found
 
 
 def _kind(values: Mapping[str, Any]) -> _Kind:
     return next(kind for kind in _KINDS if not kind.section or kind.section in values)
 
 
-def _kind_of(config: type[AnyConfig]) -> _Kind:
+def _kind_of(config: type[Any]) -> _Kind:
     return next(kind for kind in _KINDS if kind.config is config)
 
 
@@ -264,9 +271,9 @@ def load_recorded_distill(path: Path) -> DistillConfig:
     return _recorded(DistillConfig, path)
 
 
-def load_recorded_finetune(path: Path) -> FinetuneConfig:
+def load_recorded_finetune(config: type[F], path: Path) -> F:
     """Read the complete configuration of a run of fine-tuning, as ``load_recorded``."""
-    return _recorded(FinetuneConfig, path)
+    return _recorded(config, path)
 
 
 def load_recorded_any(path: Path) -> AnyConfig:
@@ -275,8 +282,7 @@ def load_recorded_any(path: Path) -> AnyConfig:
     Raises:
         RecipeError: as ``load_recorded``.
     """
-    values = _read(path)
-    return _kind(values).config.parse(values, source=str(path))
+    return _parsed(_read(path), source=str(path))
 
 
 def load_recorded_training(path: Path) -> TrainingConfig:
@@ -326,7 +332,7 @@ def differences(
 def explain() -> list[tuple[str, str, str]]:
     """Return (key, default, meaning) of every key a recipe may hold."""
     rows: dict[str, tuple[str, str, str]] = {}
-    for kind in (RunConfig, DistillConfig, FinetuneConfig):
+    for kind in get_args(AnyConfig):
         for key, field in fields(kind):
             default = "required" if field.is_required() else repr(field.get_default())
             text = " ".join((field.description or "").split())

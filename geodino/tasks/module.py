@@ -2,24 +2,45 @@
 
 import math
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from typing import Any, Literal, Protocol, TypeVar
 
 import lightning as L
 import torch
 from torch import Tensor
 
-from geodino.models.canopy import CanopyModel
+from geodino.models.headed import HeadedModel
 from geodino.models.param_groups import param_groups
-from geodino.tasks.canopy.batch import CanopyBatch
-from geodino.tasks.canopy.config import CanopyOptimConfig
-from geodino.tasks.canopy.crops import CropFeed
-from geodino.tasks.canopy.objective import CanopyObjective
+from geodino.tasks.optim import HeadOptimConfig, rate_at
 
 _MODEL, _BACKBONE = "model.", "model.backbone."
 
 
-class CanopyModule(L.LightningModule):
-    """A canopy model, its objective and its optimiser.
+class TaskBatch(Protocol):
+    """What one step learns from."""
+
+    @property
+    def step(self) -> int:
+        """The step it belongs to, from 0."""
+
+    @property
+    def pixels(self) -> Tensor:
+        """Stored values, an image a row."""
+
+    def to(self, device: torch.device) -> Any:
+        """Copy to a device without waiting."""
+
+
+B_co = TypeVar("B_co", bound=TaskBatch, covariant=True)
+
+Objective = Callable[[Any, Any], dict[str, Tensor]]
+"""Gives the named losses of a model on a batch, ``total`` among them: the one that is minimised."""
+
+Better = Literal["lower", "higher"]
+"""Which of two scores is the better one."""
+
+
+class TaskModule(L.LightningModule):
+    """A model with a head, its objective and its optimiser.
 
     A frozen backbone is no part of a checkpoint: it is what the run began with. The best weights
     so far are, and what early stopping remembers.
@@ -29,17 +50,19 @@ class CanopyModule(L.LightningModule):
         objective: the losses.
         optim: AdamW and its rate.
         steps: of the run.
+        better: which score of validation is the better one.
     """
 
     skipped_in_a_row: Tensor
 
     def __init__(
         self,
-        model: CanopyModel,
-        objective: CanopyObjective,
+        model: HeadedModel,
+        objective: Objective,
         *,
-        optim: CanopyOptimConfig,
+        optim: HeadOptimConfig,
         steps: int,
+        better: Better,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -47,8 +70,10 @@ class CanopyModule(L.LightningModule):
         self.objective = objective
         self.optim = optim
         self.steps = steps
+        self.better = better
         self.best: dict[str, Tensor] = {}
-        self.best_step, self.best_mae_m = 0, math.inf
+        self.best_step = 0
+        self.best_score = math.inf if better == "lower" else -math.inf
         self.looks_since = 0
         self.stopped = ""
         self._rows: list[tuple[dict[str, float | int], list[str], Tensor]] = []
@@ -68,9 +93,9 @@ class CanopyModule(L.LightningModule):
             groups += below
         return torch.optim.AdamW(groups, lr=0.0, betas=optim.betas, fused=True)
 
-    def training_step(self, batch: CanopyBatch, batch_idx: int) -> None:
+    def training_step(self, batch: Any, batch_idx: int) -> None:
         """Learn from a batch; a step whose gradient is not finite changes nothing."""
-        losses = self.objective(self.model(batch.pixels.float(), batch.valid), batch)
+        losses = self.objective(self.model, batch)
         optimizer = self.optimizers()
         inner: Any = optimizer.optimizer  # type: ignore[union-attr]
         inner.zero_grad(set_to_none=True)
@@ -107,12 +132,13 @@ class CanopyModule(L.LightningModule):
         self._rows = []
         return rows
 
-    def judge(self, mae_m: float, step: int) -> bool:
+    def judge(self, score: float, step: int) -> bool:
         """Note a look at the validation ground after ``step`` steps; whether it was the best."""
-        if not mae_m < self.best_mae_m:
+        is_best = score < self.best_score if self.better == "lower" else score > self.best_score
+        if not is_best:
             self.looks_since += 1
             return False
-        self.best_mae_m, self.best_step, self.looks_since = mae_m, step, 0
+        self.best_score, self.best_step, self.looks_since = score, step, 0
         self.best = {k: v.detach().cpu().clone() for k, v in self._learnt().items()}
         return True
 
@@ -131,8 +157,8 @@ class CanopyModule(L.LightningModule):
         }
 
     def transfer_batch_to_device(
-        self, batch: CanopyBatch, device: torch.device, dataloader_idx: int
-    ) -> CanopyBatch:
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
         """Copy a batch without waiting."""
         return batch.to(device)
 
@@ -145,7 +171,7 @@ class CanopyModule(L.LightningModule):
         checkpoint["geodino_best"] = {
             "weights": self.best,
             "step": self.best_step,
-            "mae_m": self.best_mae_m,
+            "score": self.best_score,
             "looks_since": self.looks_since,
             "stopped": self.stopped,
         }
@@ -161,20 +187,21 @@ class CanopyModule(L.LightningModule):
     def take_state(self, state: dict[str, Any]) -> None:
         """Take back what a checkpoint remembers of the best weights and of early stopping."""
         self.best = state["weights"]
-        self.best_step, self.best_mae_m = state["step"], state["mae_m"]
+        self.best_step, self.best_score = state["step"], state["score"]
         self.looks_since, self.stopped = state["looks_since"], state["stopped"]
 
 
-def rate_at(optim: CanopyOptimConfig, step: int, steps: int) -> float:
-    """Return the head's learning rate at ``step`` (from 0) of ``steps``."""
-    warmup = round(optim.warmup * steps)
-    if step < warmup:
-        return optim.lr * (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(steps - warmup, 1)
-    return optim.lr * 0.5 * (1.0 + math.cos(math.pi * done))
+class Feed(Protocol[B_co]):
+    """Draws batches; what is in one depends on the run's seed and the step alone."""
+
+    waited_s: float
+    """Time spent waiting for images so far."""
+
+    def batches(self, step: int, stop: int) -> Generator[B_co, None, None]:
+        """Yield the batches of steps ``step`` to ``stop - 1``."""
 
 
-class CanopyData(L.LightningDataModule):
+class TaskData(L.LightningDataModule):
     """Hands Lightning the batches, from the step the run stands at on.
 
     Args:
@@ -182,10 +209,10 @@ class CanopyData(L.LightningDataModule):
         steps: of the run.
     """
 
-    def __init__(self, feed: CropFeed, *, steps: int) -> None:
+    def __init__(self, feed: Feed[Any], *, steps: int) -> None:
         super().__init__()
         self._feed, self._steps = feed, steps
-        self._begun: list[Generator[CanopyBatch, None, None]] = []
+        self._begun: list[Generator[Any, None, None]] = []
 
     def train_dataloader(self) -> Any:
         """Return batches from the current global step on; a resumed run starts in the middle."""
@@ -205,14 +232,14 @@ class _Batches:
 
     def __init__(
         self,
-        feed: CropFeed,
+        feed: Feed[Any],
         step: Callable[[], int],
         steps: int,
-        begun: list[Generator[CanopyBatch, None, None]],
+        begun: list[Generator[Any, None, None]],
     ) -> None:
         self._feed, self._step, self._steps, self._begun = feed, step, steps, begun
 
-    def __iter__(self) -> Iterator[CanopyBatch]:
+    def __iter__(self) -> Iterator[Any]:
         batches = self._feed.batches(self._step(), self._steps)
         self._begun.append(batches)
         return batches

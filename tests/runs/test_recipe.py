@@ -2,7 +2,7 @@ import pytest
 
 from geodino.errors import RecipeError
 from geodino.runs.build import check_sizes
-from geodino.runs.finetune.config import FinetuneConfig
+from geodino.runs.finetune.canopy.config import CanopyFinetuneConfig
 from geodino.runs.recipe import (
     RunConfig,
     differences,
@@ -22,7 +22,7 @@ from geodino.runs.recipe import (
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_valid_and_its_crops_divide_into_patches(name):
     config = load_any_recipe(name)
-    if isinstance(config, FinetuneConfig):
+    if isinstance(config, CanopyFinetuneConfig):
         assert config.sampling.crop % 32 == 0  # what a DPT head needs
     else:
         check_sizes(config)
@@ -48,7 +48,7 @@ def test_a_recipe_of_the_other_command_is_refused_with_its_command():
     with pytest.raises(RecipeError, match="use it with `geodino finetune canopy --recipe canopy"):
         load_recipe("canopy")
     with pytest.raises(RecipeError, match="Recipes of fine-tuning have a section `canopy`"):
-        load_finetune_recipe("debug")
+        load_finetune_recipe(CanopyFinetuneConfig, "debug")
     settings = [f"model.{key}=null" for key in ("patch_size", "depth", "layer_scale")]
     with pytest.raises(RecipeError, match="resnet18 cannot be pretrained, only taught"):
         load_recipe("debug", ["model.name=resnet18", "model.drop_path=0.0", *settings])

@@ -10,7 +10,7 @@ from geodino import seeds
 from geodino.tasks.canopy.applicability import fit_applicability, load_applicability
 from geodino.tasks.canopy.augment import drawn_move, moved_places
 from geodino.tasks.canopy.batch import CanopyBatch, FootprintBatch
-from geodino.tasks.canopy.config import CanopyOptimConfig, CurriculumConfig, SamplingConfig
+from geodino.tasks.canopy.config import CurriculumConfig, SamplingConfig
 from geodino.tasks.canopy.crops import Windows
 from geodino.tasks.canopy.evaluate import Chips
 from geodino.tasks.canopy.objective import (
@@ -19,7 +19,7 @@ from geodino.tasks.canopy.objective import (
     pinball_loss,
     weights_at,
 )
-from geodino.tasks.module import rate_at
+from geodino.tasks.optim import HeadOptimConfig, rate_at
 
 
 def test_the_log_loss_gives_way_to_metres_and_shapes_come_in_as_in_chmv2():
@@ -38,7 +38,7 @@ def test_the_log_loss_gives_way_to_metres_and_shapes_come_in_as_in_chmv2():
 
 
 def test_the_rate_rises_through_the_warm_up_and_falls_to_nothing():
-    optim = CanopyOptimConfig(lr=1.0, warmup=0.1)
+    optim = HeadOptimConfig(lr=1.0, warmup=0.1)
     rates = [rate_at(optim, step, 100) for step in range(100)]
     assert rates[0] == pytest.approx(1 / 11)
     assert rates[10] == 1.0

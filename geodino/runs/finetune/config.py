@@ -1,29 +1,21 @@
-"""The recipe of a run that fine-tunes."""
+"""What recipes of fine-tuning share, whatever the task."""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
 from geodino.config import Config, merged
 from geodino.data.config import DataConfig
-from geodino.data.labels.config import LabelsConfig
 from geodino.data.splits import SplitConfig
 from geodino.geo.contract import Accept
-from geodino.metrics.conformal import IntervalConfig
-from geodino.metrics.height import HeightProtocol
-from geodino.models.canopy import CanopyConfig
 from geodino.runs.settings import CheckpointConfig, LogConfig
-from geodino.tasks.canopy.config import (
-    ApplicabilityConfig,
-    CanopyOptimConfig,
-    CurriculumConfig,
-    MapsConfig,
-    SamplingConfig,
-    ValidationConfig,
-)
+from geodino.tasks.optim import HeadOptimConfig, ValidationConfig
+
+F = TypeVar("F", bound="FinetuneConfig")
+"""A task's recipe. Not ``Self``: the shape checker of the tests decorates methods one by one."""
 
 
 class FinetuneTrainConfig(Config):
@@ -36,7 +28,7 @@ class FinetuneTrainConfig(Config):
     """Steps of the run, if it is not stopped early."""
 
     batch: int = Field(default=16, ge=1)
-    """Crops of a step."""
+    """Images of a step."""
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What matrices are multiplied in. auto: bfloat16 on CUDA, float32 elsewhere."""
@@ -56,20 +48,13 @@ class StartConfig(Config):
 
 
 class FinetuneConfig(Config):
-    """A complete recipe of fine-tuning for canopy heights."""
+    """What every recipe of fine-tuning holds; a task adds a section of its own name."""
 
     description: str
     """What the recipe is for, in one sentence."""
 
-    canopy: CanopyConfig
-    """The head and its bins; the section that makes a recipe one of canopy heights."""
-
     start: StartConfig | None = None
     """Which weights the run began with; written when a run is prepared, never by hand."""
-
-    gsd_m: float | None = Field(default=None, gt=0)
-    """Pixel of the grid the model sees, metres. ``null``: that of the images; else they are
-    resampled to it, and maps back to theirs."""
 
     accept: tuple[Accept, ...] = ()
     """Differences between the images and what the backbone was trained on that are taken as they
@@ -78,38 +63,17 @@ class FinetuneConfig(Config):
     data: DataConfig = DataConfig()
     """How images are read."""
 
-    labels: LabelsConfig = LabelsConfig()
-    """How labels are read."""
-
     split: SplitConfig = SplitConfig()
     """Which ground is for what; --split names a file instead."""
 
     train: FinetuneTrainConfig = FinetuneTrainConfig()
     """Seed, steps, batch."""
 
-    sampling: SamplingConfig = SamplingConfig()
-    """Which crops are learnt from."""
-
-    curriculum: CurriculumConfig = CurriculumConfig()
-    """The losses."""
-
-    optim: CanopyOptimConfig = CanopyOptimConfig()
+    optim: HeadOptimConfig = HeadOptimConfig()
     """Optimiser."""
 
     validation: ValidationConfig = ValidationConfig()
     """How the head is judged while it learns."""
-
-    maps: MapsConfig = MapsConfig()
-    """How maps are made of chips."""
-
-    intervals: IntervalConfig = IntervalConfig()
-    """How intervals are calibrated."""
-
-    protocol: HeightProtocol = HeightProtocol()
-    """How heights are scored."""
-
-    applicability: ApplicabilityConfig = ApplicabilityConfig()
-    """What is kept of the training ground's features."""
 
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Resumable state."""
@@ -117,9 +81,9 @@ class FinetuneConfig(Config):
     log: LogConfig = LogConfig()
     """Metrics."""
 
-    def with_values(self, values: Mapping[str, Any]) -> "FinetuneConfig":
+    def with_values(self: F, values: Mapping[str, Any]) -> F:
         """Return the configuration with nested values laid on top, validated again."""
-        return FinetuneConfig.parse(merged(self.model_dump(), values), source="The recipe")
+        return type(self).parse(merged(self.model_dump(), values), source="The recipe")
 
     def digest(self) -> str:
         """Return a hash of everything that decides what a step computes.

@@ -11,9 +11,10 @@ from geodino.files import append_lines
 from geodino.runs.callbacks import Pace
 from geodino.runs.device import peak_memory_gib
 from geodino.runs.finetune.config import FinetuneConfig
+from geodino.runs.finetune.scene import Judgement
 from geodino.runs.record import RunFolder, RunLog
 from geodino.runs.saving import Saver
-from geodino.tasks.module import CanopyModule
+from geodino.tasks.module import TaskModule
 
 PHASE = "finetune"
 """What rows of metrics.jsonl call it."""
@@ -27,8 +28,9 @@ class FinetuneRecorder(L.Callback):
         config: how often, and how much is kept.
         log: what was found, for people.
         identity: what a checkpoint must carry to be resumed here.
+        judgement: which score decides.
         validate: scores by name, of the model as it is.
-        wait_s: time spent waiting for crops so far.
+        wait_s: time spent waiting for images so far.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class FinetuneRecorder(L.Callback):
         *,
         log: RunLog,
         identity: Mapping[str, str],
+        judgement: Judgement,
         validate: Callable[[], dict[str, float]],
         wait_s: Callable[[], float],
     ) -> None:
@@ -46,6 +49,7 @@ class FinetuneRecorder(L.Callback):
         self.latest: dict[str, Any] = {}
         self._log = log
         self._identity = dict(identity)
+        self._judgement = judgement
         self._validate = validate
         self._saver = Saver(folder.checkpoints, keep=config.checkpoint.keep)
 
@@ -87,7 +91,7 @@ class FinetuneRecorder(L.Callback):
         """Write into the checkpoint which run it belongs to."""
         checkpoint["geodino"] = dict(self._identity)
 
-    def flush(self, module: CanopyModule) -> None:
+    def flush(self, module: TaskModule) -> None:
         """Write the waiting scalars, and stop a run that learns nothing.
 
         Raises:
@@ -114,20 +118,21 @@ class FinetuneRecorder(L.Callback):
                 "train.precision=float32."
             )
 
-    def _look(self, trainer: L.Trainer, module: CanopyModule) -> None:
+    def _look(self, trainer: L.Trainer, module: TaskModule) -> None:
         """Score the model; remember it if it is the best; stop if none was for long."""
         scores = self._validate()
         done = trainer.global_step
         # The row belongs to the last step whose weights were judged.
         self._write([{"step": done - 1, **{f"val/{k}": v for k, v in scores.items()}}])
-        is_best = module.judge(scores["mae_m"], done)
+        score, words = scores[self._judgement.score], self._judgement.words
+        is_best = module.judge(score, done)
         self._log.say(
-            f"step {done} of {self.config.train.steps}: validation MAE {scores['mae_m']:.2f} m"
-            + (" (best so far)" if is_best else f" (best {module.best_mae_m:.2f} m)")
+            f"step {done} of {self.config.train.steps}: validation {words.format(score)}"
+            + (" (best so far)" if is_best else f" (best {words.format(module.best_score)})")
         )
         if module.looks_since >= self.config.validation.patience:
             module.stopped = (
-                f"no lower validation error in {module.looks_since} looks, after step {done}"
+                f"no better validation score in {module.looks_since} looks, after step {done}"
             )
             self._log.say(f"Stopped early: {module.stopped}.")
             trainer.should_stop = True
@@ -140,7 +145,7 @@ class FinetuneRecorder(L.Callback):
         )
 
 
-def _ours(module: L.LightningModule) -> CanopyModule:
-    if not isinstance(module, CanopyModule):
-        raise TypeError(f"this recorder serves CanopyModule, not {type(module).__name__}")
+def _ours(module: L.LightningModule) -> TaskModule:
+    if not isinstance(module, TaskModule):
+        raise TypeError(f"this recorder serves TaskModule, not {type(module).__name__}")
     return module

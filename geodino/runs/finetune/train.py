@@ -1,9 +1,6 @@
-"""Training a prepared head to its end, or until a signal; then results, model and report."""
+"""Training a prepared head to its end, or until a signal."""
 
-import math
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,76 +8,17 @@ from typing import Any
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 
-from geodino.errors import CheckpointError, SourceError
-from geodino.infer.heights import HeightPredictor
-from geodino.models.canopy import CanopyModel, build_canopy
+from geodino.errors import CheckpointError
 from geodino.runs.checkpoints import read_checkpoint
 from geodino.runs.device import keep_freed_memory
-from geodino.runs.finetune.prepare import PreparedFinetune
 from geodino.runs.finetune.recorder import PHASE, FinetuneRecorder
-from geodino.runs.networks import seeded_generator
+from geodino.runs.finetune.scene import Scene, Trained
 from geodino.runs.processes import Processes
 from geodino.runs.progress_line import ProgressLine
 from geodino.runs.record import RunFolder, RunLog
 from geodino.runs.signals import Signals, StopAsked
 from geodino.runs.trainer import build_trainer, quiet_lightning
-from geodino.tasks.canopy.areas import Area, drawn_areas, find_areas
-from geodino.tasks.canopy.crops import CropFeed, Windows, find_windows
-from geodino.tasks.canopy.evaluate import Chips, SiteSums, judged
-from geodino.tasks.canopy.objective import CanopyObjective
-from geodino.tasks.canopy.source import FootprintLabels
-from geodino.tasks.module import CanopyData, CanopyModule
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scene:
-    """What a prepared run is made of once its labels were looked at."""
-
-    prepared: PreparedFinetune
-    model: CanopyModel
-    windows: Windows
-    chips: Chips
-
-    val: tuple[Area, ...]
-    """All validation areas."""
-
-    @property
-    def crop(self) -> int:
-        """Side of a crop, pixels."""
-        return self.windows.crop
-
-
-def look(prepared: PreparedFinetune) -> Scene:
-    """Build the model, and look at the labels of all training and validation ground.
-
-    Raises:
-        SourceError: there are no labels on one of them.
-        RecipeError: the head does not fit the backbone.
-    """
-    config = prepared.config
-    model = build_canopy(
-        prepared.opened.loaded.backbone,
-        config.canopy,
-        generator=seeded_generator(config.train.seed, "canopy head"),
-        frozen=not config.optim.unfreeze,
-    )
-    if config.optim.unfreeze:
-        model.backbone.requires_grad_(requires_grad=True)
-    crop = -(-config.sampling.crop // model.multiple) * model.multiple
-    windows = find_windows(prepared.source, config.sampling, crop=crop, threads=prepared.threads)
-    val = find_areas(prepared.source, "val", threads=prepared.threads)
-    if not val:
-        raise SourceError(
-            "There is no label on the ground for validation: declare other shares (split.shares), "
-            "another seed of the split (split.seed), or name a file (--split)."
-        )
-    maps = config.maps
-    chips = Chips.fitting(
-        chip=crop if maps.chip == "auto" else maps.chip,
-        overlap=None if maps.overlap == "auto" else maps.overlap,
-        align=model.backbone.patch_size,
-    )
-    return Scene(prepared=prepared, model=model, windows=windows, chips=chips, val=val)
+from geodino.tasks.module import TaskData, TaskModule
 
 
 @dataclass(kw_only=True)
@@ -88,16 +26,17 @@ class Finetuning:
     """The training of one head."""
 
     folder: RunFolder
-    scene: Scene
+    scene: Scene[Any]
     device: torch.device
     log: RunLog
     quiet: bool
 
-    def run(self, *, resume: bool) -> CanopyModule | str:
+    def run(self, *, resume: bool) -> Trained | str:
         """Train from the last checkpoint or the beginning.
 
         Returns:
-            The module with its best weights, on the device; or the signal that stopped it.
+            How it ended, the scene's model with its best weights and on the device; or the signal
+            that stopped it.
 
         Raises:
             CheckpointError: the last checkpoint is damaged, or of another run.
@@ -112,38 +51,32 @@ class Finetuning:
             if done >= config.train.steps or state["geodino_best"]["stopped"]:
                 module.on_load_checkpoint(state)
                 module.load_state_dict(state["state_dict"])
-                module.take_best()
                 self.log.say(f"All {done} steps are done already; the results are made again.")
-                return module.to(self.device)
+                return self._ended(module)
             self.log.say(f"Going on from step {done} of {config.train.steps} ({checkpoint}).")
         self.folder.forget_leftovers()
         self.folder.keep_metrics_before(done)
         if self.device.type == "cpu":
             keep_freed_memory()
-        with readers(self.scene) as threads:
+        with self.scene.readers() as threads:
             stopped = self._fit(module, checkpoint, threads)
-        if stopped is not None:
-            return stopped
-        module.take_best()
-        return module.to(self.device)
+        return self._ended(module) if stopped is None else stopped
 
-    def _fit(self, module: CanopyModule, checkpoint: Path | None, threads: Executor) -> str | None:
-        prepared = self.scene.prepared
-        config = prepared.config
-        feed = CropFeed(
-            prepared.source,
-            self.scene.windows,
-            config.sampling,
-            seed=config.train.seed,
-            batch=config.train.batch,
-            threads=prepared.threads,
-        )
+    def _ended(self, module: TaskModule) -> Trained:
+        module.take_best()
+        module.to(self.device)
+        return Trained(step=module.best_step, stopped_early=module.stopped)
+
+    def _fit(self, module: TaskModule, checkpoint: Path | None, threads: Executor) -> str | None:
+        scene, config = self.scene, self.scene.prepared.config
+        feed = scene.feed()
         recorder = FinetuneRecorder(
             self.folder,
             config,
             log=self.log,
-            identity=self._identity(),
-            validate=lambda: validation(self.scene, module.model, threads),
+            identity=scene.prepared.identity,
+            judgement=scene.judgement,
+            validate=lambda: scene.validate(threads),
             wait_s=lambda: feed.waited_s,
         )
         progress = ProgressLine(
@@ -162,7 +95,7 @@ class Finetuning:
                 callbacks=[recorder, progress, Signals(recorder, self.log)],
                 ddp=DDPStrategy,
             )
-        data = CanopyData(feed, steps=config.train.steps)
+        data = TaskData(feed, steps=config.train.steps)
         try:
             with quiet_lightning():
                 trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -176,65 +109,22 @@ class Finetuning:
             data.close()
         return None
 
-    def _module(self) -> CanopyModule:
-        prepared = self.scene.prepared
-        config, labels = prepared.config, prepared.source.labels
-        objective = CanopyObjective(
-            config.curriculum,
-            config.train.steps,
-            quantiles=config.canopy.quantiles,
-            percentile=labels.index.percentile if isinstance(labels, FootprintLabels) else None,
+    def _module(self) -> TaskModule:
+        scene, config = self.scene, self.scene.prepared.config
+        return TaskModule(
+            scene.model,
+            scene.objective(),
+            optim=config.optim,
+            steps=config.train.steps,
+            better=scene.judgement.better,
         )
-        return CanopyModule(
-            self.scene.model, objective, optim=config.optim, steps=config.train.steps
-        )
-
-    def _identity(self) -> dict[str, str]:
-        prepared = self.scene.prepared
-        return {"recipe": prepared.config.digest(), "data": prepared.fingerprint}
 
     def _checked(self, path: Path) -> dict[str, Any]:
         state = read_checkpoint(path)
-        for name, expected in self._identity().items():
+        for name, expected in self.scene.prepared.identity.items():
             if state["geodino"].get(name) != expected:
                 raise CheckpointError(
                     f"{path} is a checkpoint of another {name}: it cannot be resumed in this run "
                     "folder. Put the run's own checkpoint back, or start a new run."
                 )
         return state
-
-
-@contextmanager
-def readers(scene: Scene) -> Iterator[Executor]:
-    """Yield threads that read what maps are made of."""
-    with ThreadPoolExecutor(scene.prepared.threads, thread_name_prefix="geodino-maps") as executor:
-        yield executor
-
-
-def validation(scene: Scene, model: CanopyModel, threads: Executor) -> dict[str, float]:
-    """Return the scores of a model on some of the validation ground; it trains on afterwards.
-
-    Raises:
-        SourceError: no pixel of it has both a label and a valid image.
-    """
-    prepared = scene.prepared
-    config = prepared.config
-    areas = drawn_areas(scene.val, config.validation.areas, seed=config.train.seed)
-    was_training = model.training
-    sums = SiteSums(config.protocol)
-    predictor = HeightPredictor(model, device=model.bins_m.device)
-    for compared in judged(prepared.source, areas, "val", predictor, scene.chips, threads=threads):
-        sums.add(compared)
-    model.train(was_training)
-    whole = sums.whole
-    if whole is None:
-        raise SourceError(
-            "No pixel of the validation ground has both a label and a valid image: declare other "
-            "shares (split.shares), another seed of the split (split.seed), or name a file "
-            "(--split)."
-        )
-    return {
-        name: value
-        for name, value in whole.named().items()
-        if not name.startswith("class/") and math.isfinite(value)
-    }

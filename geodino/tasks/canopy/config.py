@@ -69,51 +69,6 @@ class CurriculumConfig(Config):
         return self
 
 
-class CanopyOptimConfig(Config):
-    """AdamW with a linear warm-up and half a cosine to 0."""
-
-    lr: float = Field(default=1e-4, gt=0)
-    """Learning rate of the head after the warm-up."""
-
-    betas: tuple[float, float] = (0.9, 0.99)
-    """Decay of the first and second moment."""
-
-    weight_decay: float = Field(default=1e-3, ge=0)
-    """Decoupled weight decay; biases and norms have none."""
-
-    warmup: float = Field(default=0.06, ge=0, lt=1)
-    """Share of the steps in which the rate rises from 0. CHMv2: 6,000 of 100,000."""
-
-    clip: float = Field(default=1.0, gt=0)
-    """Largest gradient norm, for the head and the backbone each on its own."""
-
-    unfreeze: bool = False
-    """Whether the backbone learns as well."""
-
-    backbone_lr: float = Field(default=0.1, gt=0)
-    """Factor on the learning rate of a backbone that learns."""
-
-    layer_decay: float = Field(default=0.75, gt=0, le=1)
-    """Further factor from one block of such a backbone to the one before it."""
-
-    max_skipped: int = Field(default=50, ge=1)
-    """Stop the run after this many steps in a row whose gradient was not finite."""
-
-
-class ValidationConfig(Config):
-    """How the head is judged while it learns."""
-
-    every: int = Field(default=500, ge=1)
-    """Steps between two looks at the validation ground."""
-
-    areas: int = Field(default=64, ge=1)
-    """At most so many areas of it are predicted each time, drawn once; the results at the end are
-    over all of them."""
-
-    patience: int = Field(default=8, ge=1)
-    """Stop after this many looks in a row without a lower mean absolute error."""
-
-
 class MapsConfig(Config):
     """How maps are made of chips; part of the model, since a transformer's values depend on it."""
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from geodino.losses.height import charbonnier_loss, silog_loss
 from geodino.losses.height_edges import patch_gradient_loss
+from geodino.models.canopy import CanopyModel
 from geodino.tasks.canopy.batch import CanopyBatch, FootprintBatch
 from geodino.tasks.canopy.config import CurriculumConfig
 
@@ -52,6 +53,10 @@ class CanopyObjective:
     steps: int
     quantiles: tuple[float, ...] = ()
     percentile: float | None = None
+
+    def of(self, model: CanopyModel, batch: CanopyBatch) -> dict[str, Float[Tensor, ""]]:
+        """Return the losses of a model on a batch."""
+        return self(model(batch.pixels.float(), batch.valid), batch)
 
     def __call__(
         self, maps_m: Float[Tensor, "b g h w"], batch: CanopyBatch

@@ -2,16 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from geodino import files
-from geodino.config import parse_overrides
 from geodino.data.blocks import make_split
-from geodino.data.index import build_index, load_index
+from geodino.data.index import build_index, load_index, save_index
 from geodino.data.labels.footprints import FootprintIndex, pair_footprints
 from geodino.data.labels.open import open_labels
 from geodino.data.labels.pairs import labelled_ground, pair
@@ -19,13 +17,14 @@ from geodino.data.parallel import thread_count
 from geodino.data.sources.find import absolute
 from geodino.data.splits import load_split
 from geodino.data.tiles import TileIndex
-from geodino.errors import BandError, ContractError, RecipeError, RunError, SourceError
+from geodino.errors import BandError, ContractError, SourceError
 from geodino.geo.contract import InputContract
 from geodino.geo.outlines import outlines
 from geodino.io.raster import HandlePool
-from geodino.runs.finetune.config import FinetuneConfig, StartConfig
-from geodino.runs.init import model_name
-from geodino.runs.models import OpenedModel, open_model, tensors_hash
+from geodino.runs.finetune.canopy.config import CanopyFinetuneConfig
+from geodino.runs.finetune.prepared import PreparedFinetune, opened_again, started, unchanged
+from geodino.runs.finetune.request import FinetuneJob
+from geodino.runs.models import OpenedModel, open_model
 from geodino.runs.recipe import load_finetune_recipe, load_recorded_finetune
 from geodino.runs.record import RunFolder
 from geodino.runs.sources import Meeting, offer_of
@@ -38,23 +37,10 @@ _LOOKED_AT = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreparedFinetune:
-    """Everything a run of fine-tuning is, before it runs."""
+class PreparedCanopy(PreparedFinetune[CanopyFinetuneConfig]):
+    """Everything a run of canopy heights is, before it runs."""
 
-    config: FinetuneConfig
-    opened: OpenedModel
     source: CanopySource
-    images_from: str
-    labels_from: str
-    split_from: str | None
-    fingerprint: str
-    """Hash of images, labels and split."""
-
-    notes: tuple[str, ...] = ()
-    """Decisions, as sentences for the run card."""
-
-    derived: dict[str, Any] = field(default_factory=dict)
-    """Values that followed from the data, with the reasons."""
 
     @property
     def threads(self) -> int:
@@ -69,34 +55,35 @@ class PreparedFinetune:
         gsd = (min(seen), max(seen)) if seen else None
         return self.opened.loaded.contract.model_copy(update={"gsd_m": gsd})
 
+    @property
+    def data_facts(self) -> dict[str, Any]:
+        """How much there is to learn from."""
+        return {
+            "images": len(self.source.images.tiles),
+            "labelled": len(self.source.labelled),
+        }
 
-def prepare(
-    images: str,
-    labels: str,
-    model: str,
-    recipe: str | None,
-    overrides: Sequence[str],
-    *,
-    split: str | None,
-    pool: HandlePool,
-) -> PreparedFinetune:
+    def write(self, folder: RunFolder) -> None:
+        """Write the images used and the split."""
+        save_index(self.source.images, folder.tiles)
+        self.source.split.save(folder.split)
+
+
+def prepare(job: FinetuneJob, model: str, pool: HandlePool) -> PreparedCanopy:
     """Read the recipe, open the model, pair images and labels, split the ground.
 
     Args:
-        images: what the user called the images.
-        labels: what the user called the labels.
+        job: what was asked.
         model: MODEL.
-        recipe: name or file; None is ``canopy``.
-        overrides: ``key.path=value``.
-        split: file of polygons; None makes a split.
         pool: where open files are kept.
 
     Raises:
         GeodinoError: whatever is wrong with any of them.
     """
-    config = load_finetune_recipe(recipe or DEFAULT_RECIPE, overrides)
+    images, labels, split = job.images, job.labels, job.split
+    config = load_finetune_recipe(CanopyFinetuneConfig, job.recipe or DEFAULT_RECIPE, job.settings)
     opened = open_model(model)
-    config = _started(config, opened, model)
+    config = started(config, opened, model)
     derived: dict[str, Any] = {}
     config, index = _images(images, config, opened, derived)
     found, ground, notes = _labels(labels, config, index)
@@ -114,7 +101,7 @@ def prepare(
         pool=pool,
     )
     _check_images(source, config, opened)
-    return PreparedFinetune(
+    return PreparedCanopy(
         config=config,
         opened=opened,
         source=source,
@@ -127,22 +114,15 @@ def prepare(
     )
 
 
-def read_prepared(folder: RunFolder, *, pool: HandlePool) -> PreparedFinetune:
+def read_prepared(folder: RunFolder, pool: HandlePool) -> PreparedCanopy:
     """Read what a run folder says the run is.
 
     Raises:
         GeodinoError: a file is missing or damaged, or images, labels or model are others by now.
     """
-    config = load_recorded_finetune(folder.recipe)
+    config = load_recorded_finetune(CanopyFinetuneConfig, folder.recipe)
     facts = folder.read_facts()
-    if config.start is None:
-        raise RunError(f"{folder.recipe} names no model: it was not recorded by a run.")
-    opened = open_model(config.start.model)
-    if _hash_of(opened) != config.start.sha256:
-        raise RunError(
-            f"The model {config.start.model} has other weights than when the run began: put those "
-            "back, or start a new run in another --out."
-        )
+    opened = opened_again(config, folder)
     index = load_index(folder.tiles)
     labels, _, _ = _labels(facts["labels_from"], config, index)
     source = CanopySource(
@@ -153,13 +133,8 @@ def read_prepared(folder: RunFolder, *, pool: HandlePool) -> PreparedFinetune:
         gsd_m=config.gsd_m,
         pool=pool,
     )
-    fingerprint = _fingerprint(source, facts["labels_from"], config)
-    if fingerprint != facts["data"]["fingerprint"]:
-        raise RunError(
-            f"The images, labels or split of {folder.root} changed since it was started (a file "
-            "was rewritten): restore them, or start a new run in another --out."
-        )
-    return PreparedFinetune(
+    fingerprint = unchanged(_fingerprint(source, facts["labels_from"], config), facts, folder)
+    return PreparedCanopy(
         config=config,
         opened=opened,
         source=source,
@@ -172,36 +147,9 @@ def read_prepared(folder: RunFolder, *, pool: HandlePool) -> PreparedFinetune:
     )
 
 
-def asked_again(
-    like: PreparedFinetune, recipe: str | None, overrides: Sequence[str]
-) -> FinetuneConfig:
-    """Return the recipe of a recorded run as another command line asks for it."""
-    if recipe is None:
-        return like.config.with_values(parse_overrides(overrides))
-    config = load_finetune_recipe(recipe, overrides)
-    values: dict[str, Any] = {"start": like.config.start and like.config.start.model_dump()}
-    if config.data.bands is None:
-        values["data"] = {"bands": like.config.data.bands}
-    return config.with_values(values)
-
-
-def _hash_of(opened: OpenedModel) -> str:
-    return tensors_hash(opened.loaded.backbone.state_dict())
-
-
-def _started(config: FinetuneConfig, opened: OpenedModel, model: str) -> FinetuneConfig:
-    start = StartConfig(model=model_name(model), name=opened.name, sha256=_hash_of(opened))
-    if config.start is not None and config.start.sha256 != start.sha256:
-        raise RecipeError(
-            f"start: the recipe was recorded with another model than {opened.name}. Leave `start` "
-            "out of the recipe; --model says what the run begins with."
-        )
-    return config.with_values({"start": start.model_dump()})
-
-
 def _images(
-    images: str, config: FinetuneConfig, opened: OpenedModel, derived: dict[str, Any]
-) -> tuple[FinetuneConfig, TileIndex]:
+    images: str, config: CanopyFinetuneConfig, opened: OpenedModel, derived: dict[str, Any]
+) -> tuple[CanopyFinetuneConfig, TileIndex]:
     """List the images; where they hold more bands than the model reads, take the model's."""
     contract = opened.loaded.contract
     threads = thread_count("auto")
@@ -228,7 +176,7 @@ def _images(
 
 
 def _labels(
-    labels: str, config: FinetuneConfig, index: TileIndex
+    labels: str, config: CanopyFinetuneConfig, index: TileIndex
 ) -> tuple[Labels, Any, tuple[str, ...]]:
     """Index labels and pair them; return them, the ground they cover, and notes."""
     found = open_labels(labels, config.labels, threads=thread_count("auto"))
@@ -245,7 +193,7 @@ def _labels(
     return RasterLabels(index=found, pairs=pairs), ground, (*found.notes, *pairs.notes)
 
 
-def _check_images(source: CanopySource, config: FinetuneConfig, opened: OpenedModel) -> None:
+def _check_images(source: CanopySource, config: CanopyFinetuneConfig, opened: OpenedModel) -> None:
     """Refuse images that are not what the backbone was trained on.
 
     Raises:
@@ -274,7 +222,7 @@ def _check_images(source: CanopySource, config: FinetuneConfig, opened: OpenedMo
             ) from error
 
 
-def _fingerprint(source: CanopySource, labels: str, config: FinetuneConfig) -> str:
+def _fingerprint(source: CanopySource, labels: str, config: CanopyFinetuneConfig) -> str:
     threads = thread_count(config.data.threads, far=source.images.is_far)
     if isinstance(source.labels, FootprintLabels):
         of_labels = files.sha256(labels)

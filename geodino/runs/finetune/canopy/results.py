@@ -29,7 +29,7 @@ from geodino.metrics.conformal import (
 from geodino.metrics.coverage import CoverageReport, IntervalSite, coverage_report
 from geodino.metrics.height import HeightClassScores, HeightSums
 from geodino.metrics.height_sites import MIN_SITES, site_differences, site_intervals
-from geodino.runs.finetune.train import Scene
+from geodino.runs.finetune.canopy.scene import CanopyScene
 from geodino.tasks.canopy.areas import Area, Compared, drawn_areas, find_areas
 from geodino.tasks.canopy.evaluate import Chips, SiteSums, SiteValues, by_site, judged
 from geodino.tasks.canopy.floors import Floors, fit_floors, green_map
@@ -93,7 +93,7 @@ class Judge:
         threads: that read.
     """
 
-    def __init__(self, scene: Scene, predictor: Predictor, threads: Executor) -> None:
+    def __init__(self, scene: CanopyScene, predictor: Predictor, threads: Executor) -> None:
         self._scene = scene
         self._predictor = predictor
         self._threads = threads
@@ -177,7 +177,7 @@ class Judge:
         )
 
 
-def results_of(scene: Scene, threads: Executor, *, device: torch.device) -> Results:
+def results_of(scene: CanopyScene, threads: Executor, *, device: torch.device) -> Results:
     """Measure the scene's model, which is on ``device``, on test, validation and calibration ground."""
     config = scene.prepared.config
     judge = Judge(scene, HeightPredictor(scene.model, device=device), threads)
@@ -214,7 +214,7 @@ def results_of(scene: Scene, threads: Executor, *, device: torch.device) -> Resu
     )
 
 
-def calibrated(measured: Measured | None, scene: Scene) -> tuple[Intervals | None, str]:
+def calibrated(measured: Measured | None, scene: CanopyScene) -> tuple[Intervals | None, str]:
     """Return intervals calibrated on sites that nothing else saw; or None, and why."""
     config = scene.prepared.config
     if measured is None:

@@ -9,10 +9,10 @@ import torch
 from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
 from geodino.models.canopy_folder import save_canopy
-from geodino.models.card import ModelCard, Parent
-from geodino.runs.finetune.prepare import PreparedFinetune
-from geodino.runs.finetune.results import MEAN, Results
-from geodino.runs.finetune.train import Scene
+from geodino.models.card import ModelCard
+from geodino.runs.finetune.canopy.prepare import PreparedCanopy
+from geodino.runs.finetune.canopy.results import MEAN, Results
+from geodino.runs.finetune.canopy.scene import CanopyScene
 from geodino.runs.record import RunFolder
 from geodino.tasks.canopy.applicability import Applicability, fit_applicability, patch_tokens
 from geodino.tasks.canopy.crops import CropFeed
@@ -22,7 +22,7 @@ _HELD_OUT = 32
 """Validation areas whose patches scale distances."""
 
 
-def export(scene: Scene, results: Results, folder: RunFolder, *, step: int) -> None:
+def export(scene: CanopyScene, results: Results, folder: RunFolder, *, step: int) -> None:
     """Write the model folder: backbone, head, contract, what was learnt about it, applicability.
 
     Raises:
@@ -41,7 +41,7 @@ def export(scene: Scene, results: Results, folder: RunFolder, *, step: int) -> N
         kept.save(folder.model)
 
 
-def extra_of(scene: Scene, results: Results) -> dict[str, Any]:
+def extra_of(scene: CanopyScene, results: Results) -> dict[str, Any]:
     """Return what is written into ``canopy.json`` beside the head."""
     prepared = scene.prepared
     return {
@@ -60,7 +60,7 @@ def extra_of(scene: Scene, results: Results) -> dict[str, Any]:
     }
 
 
-def label_facts(prepared: PreparedFinetune) -> dict[str, Any]:
+def label_facts(prepared: PreparedCanopy) -> dict[str, Any]:
     """Return what the heights it was taught are."""
     labels = prepared.source.labels
     index = labels.index
@@ -86,16 +86,7 @@ def _mae(facts: dict[str, Any], row: str) -> float | None:
     return None if scores is None else scores["mae_m"]["value"]
 
 
-def lineage(prepared: PreparedFinetune) -> tuple[Parent, ...]:
-    """Return what the result descends from: the model it began with, and its parents."""
-    loaded = prepared.opened.loaded
-    older, name = loaded.lineage, prepared.opened.name
-    if older and older[-1].relation == "converted from":
-        older, name = older[:-1], older[-1].name
-    return (*older, Parent(name=name, license=loaded.license, relation="initialised from"))
-
-
-def _card(scene: Scene, results: Results, folder: RunFolder, step: int) -> dict[str, Any]:
+def _card(scene: CanopyScene, results: Results, folder: RunFolder, step: int) -> dict[str, Any]:
     prepared = scene.prepared
     config, facts = prepared.config, results.facts
     mae, floor = _mae(facts, "model"), _mae(facts, MEAN)
@@ -118,12 +109,12 @@ def _card(scene: Scene, results: Results, folder: RunFolder, step: int) -> dict[
         evaluation=evaluation,
         limits="Heights on ground unlike the training ground look as trustworthy as any others; "
         "see applicability.safetensors.",
-        lineage=lineage(prepared),
+        lineage=prepared.lineage,
         image_size=scene.crop,
     ).model_dump()
 
 
-def applicability(scene: Scene) -> Applicability | None:
+def applicability(scene: CanopyScene) -> Applicability | None:
     """Keep patch tokens of training crops; scale distances by those of validation areas."""
     prepared, model = scene.prepared, scene.model
     config = prepared.config
@@ -148,7 +139,7 @@ def applicability(scene: Scene) -> Applicability | None:
     )
 
 
-def _held_out(scene: Scene) -> torch.Tensor:
+def _held_out(scene: CanopyScene) -> torch.Tensor:
     """Patch tokens of validation ground, in crops around its areas."""
     model, source = scene.model, scene.prepared.source
     device, found = model.bins_m.device, []

@@ -19,9 +19,9 @@ from geodino.report.content import Pairs, Repeat
 from geodino.report.curves import training_of
 from geodino.report.maps import HeightCase
 from geodino.runs.display import Display
-from geodino.runs.finetune.job import in_words
-from geodino.runs.finetune.results import Results
-from geodino.runs.finetune.train import Scene
+from geodino.runs.finetune.canopy.results import Results
+from geodino.runs.finetune.canopy.scene import CanopyScene
+from geodino.runs.finetune.canopy.words import in_words
 from geodino.runs.record import RunFolder
 from geodino.runs.report import license_words
 from geodino.tasks.canopy.areas import Compared
@@ -37,7 +37,7 @@ _COLUMNS = {
 }
 
 
-def write_report(scene: Scene, results: Results, folder: RunFolder) -> Path:
+def write_report(scene: CanopyScene, results: Results, folder: RunFolder) -> Path:
     """Write ``report.html``; return where it is.
 
     Raises:
@@ -47,7 +47,7 @@ def write_report(scene: Scene, results: Results, folder: RunFolder) -> Path:
     return folder.report
 
 
-def _collected(scene: Scene, results: Results, folder: RunFolder) -> CanopyReport:
+def _collected(scene: CanopyScene, results: Results, folder: RunFolder) -> CanopyReport:
     facts, prepared = results.facts, scene.prepared
     on = facts["reported_on"]
     found: dict[str, Any] = facts[on] if on else {"scores": {}, "by_site": {}, "model_minus": {}}
@@ -111,7 +111,7 @@ def _metres(value: float | None) -> str:
     return "none" if value is None else f"{value:.2f} m"
 
 
-def _figures(scene: Scene, recorded: dict[str, Any]) -> Pairs:
+def _figures(scene: CanopyScene, recorded: dict[str, Any]) -> Pairs:
     results = recorded["results"]
     windows = scene.windows
     return (
@@ -122,7 +122,7 @@ def _figures(scene: Scene, recorded: dict[str, Any]) -> Pairs:
     )
 
 
-def _data(scene: Scene) -> Pairs:
+def _data(scene: CanopyScene) -> Pairs:
     prepared, windows = scene.prepared, scene.windows
     split, tall_m = prepared.source.split, f"{windows.tall_m:.1f} m"
     return (
@@ -172,7 +172,7 @@ def _effects(effects: dict[str, Any]) -> Pairs:
     return tuple(rows)
 
 
-def _case(scene: Scene, one: Compared) -> HeightCase:
+def _case(scene: CanopyScene, one: Compared) -> HeightCase:
     source, area = scene.prepared.source, one.area
     pixels, seen = source.read_image(area.image, area.window)
     display = Display.of(scene.prepared.opened.loaded.contract)
@@ -205,7 +205,7 @@ def _points(results: Results, found: dict[str, Any]) -> HeightPoints | None:
     )
 
 
-def _repeat(scene: Scene, recorded: dict[str, Any], folder: RunFolder) -> Repeat:
+def _repeat(scene: CanopyScene, recorded: dict[str, Any], folder: RunFolder) -> Repeat:
     prepared = scene.prepared
     start = prepared.config.start
     words = [

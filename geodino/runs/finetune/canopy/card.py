@@ -10,8 +10,8 @@ from geodino.data.splits import NAMES
 from geodino.models.build import assemble
 from geodino.models.canopy import CanopyModel
 from geodino.runs.card import RunCard, clock, duration_s, forward_flops
-from geodino.runs.finetune.export import label_facts
-from geodino.runs.finetune.train import Scene
+from geodino.runs.finetune.canopy.export import label_facts
+from geodino.runs.finetune.canopy.scene import CanopyScene
 from geodino.runs.memory import in_words
 from geodino.tasks.canopy.source import FootprintLabels
 
@@ -19,7 +19,7 @@ _KEPT = 5
 """How often the logits of a step are held: forward, backward, and between them."""
 
 
-def finetune_card(scene: Scene, *, device: torch.device, out: Path) -> RunCard:
+def canopy_card(scene: CanopyScene, *, device: torch.device, out: Path) -> RunCard:
     """Describe a run before it starts."""
     prepared = scene.prepared
     config, source = prepared.config, prepared.source
@@ -71,7 +71,7 @@ def finetune_card(scene: Scene, *, device: torch.device, out: Path) -> RunCard:
     return RunCard(text, {**lines, **_facts(scene, flops), "notes": notes})
 
 
-def _facts(scene: Scene, flops: float) -> dict[str, Any]:
+def _facts(scene: CanopyScene, flops: float) -> dict[str, Any]:
     source = scene.prepared.source
     return {
         "flops_per_crop": flops,
@@ -82,7 +82,7 @@ def _facts(scene: Scene, flops: float) -> dict[str, Any]:
     }
 
 
-def flops_per_crop(scene: Scene) -> float:
+def flops_per_crop(scene: CanopyScene) -> float:
     """Return the floating-point operations of a step for one crop, counted on the meta device.
 
     Forward through all, backward (twice as much) through what learns.
@@ -99,7 +99,7 @@ def flops_per_crop(scene: Scene) -> float:
     return 3 * forward if scene.prepared.config.optim.unfreeze else 3 * forward - 2 * below
 
 
-def _memory_bytes(scene: Scene, whole: int, learnt: int) -> float:
+def _memory_bytes(scene: CanopyScene, whole: int, learnt: int) -> float:
     config = scene.prepared.config
     outputs = config.canopy.bins.count * (1 + len(config.canopy.quantiles))
     logits = config.train.batch * scene.crop**2 * outputs

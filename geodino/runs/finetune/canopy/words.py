@@ -1,0 +1,31 @@
+"""Results of canopy heights as lines for people."""
+
+from geodino.runs.finetune.canopy.results import MEAN, Results
+
+
+def in_words(results: Results) -> list[str]:
+    """Return the results as lines for people."""
+    facts, lines = results.facts, []
+    on = facts["reported_on"]
+    if on:
+        found = facts[on]
+        what = f"{found['sites']} {on} sites, {found['pixels']:,} labels"
+        for name, scores in found["scores"].items():
+            mae, bias = scores["mae_m"], scores["bias_predicted_minus_true_m"]
+            between = "" if mae["low"] is None else f" ({mae['low']:.2f} to {mae['high']:.2f})"
+            r2 = scores["r2"]["value"]
+            shown = "" if r2 is None or name == MEAN else f", R2 {r2:.2f}"
+            lines.append(
+                f"{name}: MAE {mae['value']:.2f} m{between}, bias {bias['value']:+.2f} m{shown} on {what}"
+            )
+        if on != "test":
+            lines.append(f"There is no labelled test ground: what is reported is of {on} ground.")
+    coverage = facts["coverage"]
+    if coverage is not None:
+        lines.append(
+            f"Intervals of {facts['intervals']['coverage']:.0%} cover {coverage['coverage']:.0%} of "
+            f"the test sites' pixels on average; mean width {coverage['width_m']:.1f} m."
+        )
+    elif facts["intervals_missing"]:
+        lines.append(facts["intervals_missing"])
+    return lines
