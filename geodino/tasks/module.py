@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import lightning as L
 import torch
@@ -15,6 +15,7 @@ from geodino.tasks.optim import HeadOptimConfig, rate_at
 _MODEL, _BACKBONE = "model.", "model.backbone."
 
 
+@runtime_checkable
 class TaskBatch(Protocol):
     """What one step learns from."""
 
@@ -191,6 +192,7 @@ class TaskModule(L.LightningModule):
         self.looks_since, self.stopped = state["looks_since"], state["stopped"]
 
 
+@runtime_checkable
 class Feed(Protocol[B_co]):
     """Draws batches; what is in one depends on the run's seed and the step alone."""
 
