@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from tests_support import textured
 
 from geodino.geo.bands import Band
 from geodino.geo.contract import InputContract
@@ -11,6 +13,7 @@ from geodino.models.canopy import CanopyConfig, build_canopy
 from geodino.models.canopy_folder import save_canopy
 from geodino.models.decoders.linear import LinearHeadConfig
 from geodino.models.sizes import ModelConfig
+from geodino.tasks.canopy.applicability import fit_applicability
 
 RGB = InputContract(
     bands=tuple(Band(name=name, common_name=name) for name in ("red", "green", "blue")),
@@ -23,7 +26,8 @@ RGB = InputContract(
 )
 
 
-def save_small_canopy(folder: Path, *, extra=None) -> Path:
+def save_small_canopy(folder: Path, *, extra=None, ground=False) -> Path:
+    """Write it; with ``ground`` it keeps features of something to have been trained on."""
     generator = torch.Generator().manual_seed(0)
     config = ModelConfig(name="vit_nano", patch_size=8, dim=32, depth=2, heads=2, layer_scale=1.0)
     backbone = build_backbone(config, RGB, generator=generator).eval()
@@ -33,4 +37,9 @@ def save_small_canopy(folder: Path, *, extra=None) -> Path:
             parameter.add_(torch.empty_like(parameter).normal_(0, 0.1, generator=generator))
     made = {"chip": 64, "overlap": 16} if extra is None else extra
     save_canopy(folder, model.eval(), contract=RGB, card={"name": "small"}, extra=made)
+    if ground:
+        tiles = torch.from_numpy(np.stack([textured(seed) for seed in (0, 0, 7)])).float()
+        tokens = model.backbone.tokens(tiles).patches.flatten(0, 1)
+        kept = fit_applicability(tokens[:288], tokens[288:], tokens=64, seed=0)
+        kept.save(folder)
     return folder

@@ -69,6 +69,7 @@ class Accessor:
         overlap: int | None = None,
         batch: int | None = None,
         symmetries: str = "none",
+        applicability: bool = False,
         device: str = "auto",
     ) -> "xarray.DataArray":
         """Return the canopy height ``height (band, y, x)`` on the array's grid, metres.
@@ -83,6 +84,7 @@ class Accessor:
             overlap: see there.
             batch: see there.
             symmetries: see there.
+            applicability: see there.
             device: see there.
 
         Raises:
@@ -98,6 +100,7 @@ class Accessor:
             overlap=overlap,
             batch=batch,
             symmetries=symmetries,
+            applicability=applicability,
             device=device,
         )
 

@@ -124,6 +124,7 @@ def predict(
     dtype: str = "float32",
     symmetries: str = "none",
     interval: bool = True,
+    applicability: bool = False,
     bands: Sequence[str | int] | None = None,
     scale: float | None = None,
     accept: Sequence[str] = (),
@@ -153,6 +154,8 @@ def predict(
         dtype: ``float32`` (metres) or ``uint16`` (centimetres).
         symmetries: mean over orientations: ``none``, ``flips`` (4) or ``turns`` (8).
         interval: write bands ``lower`` and ``upper``, where the model is calibrated.
+        applicability: write the band ``dissimilarity``: how far the ground is from the training
+            ground; above 1 it is unlike nearly all of it.
         bands: see `embed`, as all of the following that are not explained.
         scale: see `embed`.
         accept: see `embed`.
@@ -189,6 +192,7 @@ def predict(
             dtype=dtype,
             symmetries=symmetries,
             interval=interval,
+            applicability=applicability,
             how=Meeting(
                 bands=None if bands is None else tuple(bands),
                 scale=scale,

@@ -79,6 +79,7 @@ class Model(LoadedModel):
         overlap: int | None = None,
         batch: int | None = None,
         symmetries: str = "none",
+        applicability: bool = False,
         device: str = "auto",
     ) -> "xarray.DataArray":
         """Return the canopy height over a raster or an array of pixels, in memory.
@@ -94,6 +95,8 @@ class Model(LoadedModel):
             overlap: pixels that chips share; None as for ``chip``.
             batch: see `embed`.
             symmetries: mean over orientations: ``none``, ``flips`` (4) or ``turns`` (8).
+            applicability: add the band ``dissimilarity``: how far the ground is from the training
+                ground; above 1 it is unlike nearly all of it.
             device: see `embed`.
 
         Returns:
@@ -112,7 +115,13 @@ class Model(LoadedModel):
             )
         how = _meeting(bands, scale, accept, gsd_m, chip, batch)
         return predict_image(
-            self.task, image, how, overlap=overlap, symmetries=symmetries, device=device
+            self.task,
+            image,
+            how,
+            overlap=overlap,
+            symmetries=symmetries,
+            applicability=applicability,
+            device=device,
         )
 
 

@@ -61,6 +61,12 @@ def predict(
     interval: Annotated[
         bool, typer.Option(help="Bands lower and upper, where the model is calibrated.")
     ] = True,
+    applicability: Annotated[
+        bool,
+        typer.Option(
+            "--applicability", help="Band dissimilarity: above 1 is unlike the training ground."
+        ),
+    ] = False,
     assemble: Assemble = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -91,6 +97,7 @@ def predict(
         dtype=dtype,
         symmetries=symmetries,
         interval=interval,
+        applicability=applicability,
         max_memory=parse_memory(max_memory),
         shard=parse_shard(shard),
         assemble=assemble,

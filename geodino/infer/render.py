@@ -1,5 +1,6 @@
 """From rows of predictions to the supertiles of a map: regions, blocks, digests, commits."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -35,6 +36,11 @@ class Product(Protocol):
 
         Without values no pixel is valid.
         """
+
+    def counts(
+        self, values: Float[np.ndarray, "k h w"], valid: Bool[np.ndarray, "h w"]
+    ) -> Mapping[str, int]:
+        """Return numbers of pixels by name, to be summed and noted with each supertile."""
 
 
 @runtime_checkable
@@ -194,6 +200,7 @@ class _Open:
     writer: Supertile
     digest: ContentHash
     meter: SeamMeter
+    counts: Counter[str]
 
 
 class _Storing:
@@ -250,8 +257,12 @@ class _Storing:
             for number, (columns, content) in piece.shares.items():
                 found = self._opened(number)
                 found.digest.add(piece.pixels[:, :, content], piece.valid[:, content])
-                if piece.values is not None and self._measures:
-                    found.meter.add(piece.top, piece.values[0, :, columns], piece.used[:, columns])
+                if piece.values is None:
+                    continue
+                mine, used = piece.values[:, :, columns], piece.used[:, columns]
+                found.counts.update(self._product.counts(mine, used))
+                if self._measures:
+                    found.meter.add(piece.top, mine[0], used)
             values = piece.values if piece.used.any() else None
             first, stop = piece.top - self._top, piece.top - self._top + len(piece.used)
             for name, rows in self._product.stored(values, piece.used).items():
@@ -267,6 +278,7 @@ class _Storing:
                 self._parts.open_supertile(number),
                 ContentHash(),
                 SeamMeter(self._cover, self._layout.window(number)),
+                Counter(),
             )
         return self._open[number]
 
@@ -288,7 +300,8 @@ class _Storing:
                 row, {name: rows[:, :height, columns] for name, rows in self._block.items()}
             )
             if bottom == window.bottom:
-                facts = {**self._facts, "seams": asdict(found.meter.sums)}
+                own = {"seams": asdict(found.meter.sums), "counts": dict(found.counts)}
+                facts = {**self._facts, **own}
                 found.writer.commit(found.digest.hexdigest(), **facts)
                 del self._open[number]
         self._top = bottom

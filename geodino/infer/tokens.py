@@ -93,6 +93,12 @@ class TokenProduct:
                 bands[PICTURE] = self.preview.colours(values, valid)
         return bands
 
+    def counts(
+        self, values: Float[np.ndarray, "d h w"], valid: Bool[np.ndarray, "h w"]
+    ) -> dict[str, int]:
+        """Return nothing: no pixels of features are counted."""
+        return {}
+
     def _features(
         self, values: Float[np.ndarray, "d h w"] | None, valid: Bool[np.ndarray, "h w"]
     ) -> Shaped[np.ndarray, "d h w"]:

@@ -82,9 +82,21 @@ class CanopyModel(HeadedModel):
         start = initial_logits(self.bins_m, bins.initial_m, weighting=bins.weighting)
         self.head.init_weights(generator, bias=start.repeat(1 + len(self.config.quantiles)))
 
-    def features(self, image: Num[Tensor, "b c h w"], valid: Bool[Tensor, "b h w"]) -> list[Tokens]:
-        """Return the tokens the head reads, of an image of whole ``multiple``."""
-        layers = [tap.layer for tap in self.taps]
+    def features(
+        self,
+        image: Num[Tensor, "b c h w"],
+        valid: Bool[Tensor, "b h w"],
+        *,
+        more: tuple[int, ...] = (),
+    ) -> list[Tokens]:
+        """Return the tokens the head reads, of an image of whole ``multiple``.
+
+        Args:
+            image: stored values.
+            valid: True where a pixel may be used.
+            more: further layers, whose tokens follow.
+        """
+        layers = [*(tap.layer for tap in self.taps), *more]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
             return self.backbone.tap(image, layers, valid, norm=True)
 
@@ -110,10 +122,29 @@ class CanopyModel(HeadedModel):
         Raises:
             ContractError: another number of bands than the backbone was built for.
         """
+        padded = pad(image, valid, multiple=self.multiple)
+        return self._maps(self.features(*padded), image)
+
+    def maps_and_tokens(
+        self, image: Num[Tensor, "b c h w"], valid: Bool[Tensor, "b h w"] | None = None
+    ) -> tuple[Float[Tensor, "b g h w"], Tokens]:
+        """Return what ``forward`` does, and the backbone's last tokens from the same pass.
+
+        The tokens are of the image in whole ``multiple``: their grid may reach beyond it at the
+        right and bottom.
+        """
+        padded = pad(image, valid, multiple=self.multiple)
+        last = self.backbone.layers - 1
+        more = () if self.taps[-1].layer == last else (last,)
+        tokens = self.features(*padded, more=more)
+        return self._maps(tokens[: len(self.taps)], image), tokens[-1]
+
+    def _maps(self, tokens: list[Tokens], image: Tensor) -> Tensor:
+        """Turn the tokens the head reads into metres, cropped to the image."""
         height, width = image.shape[-2:]
         bins = self.config.bins
         parts = []
-        for rows in self.head.slabs(self.features(*pad(image, valid, multiple=self.multiple))):
+        for rows in self.head.slabs(tokens):
             by_group = rows.reshape(-1, bins.count, *rows.shape[-2:])
             parts.append(expected_height(by_group, self.bins_m, weighting=bins.weighting))
         maps = torch.cat(parts, dim=1)

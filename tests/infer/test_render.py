@@ -29,6 +29,9 @@ class Heights:
         Layer(name="cm", count=1, dtype="int16", nodata=-32768.0),
     )
 
+    def counts(self, values, valid):
+        return {"valid": int(valid.sum())}
+
     def stored(self, values, valid):
         if values is None:
             values = np.zeros((2, *valid.shape), dtype=np.float32)

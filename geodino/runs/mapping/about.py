@@ -1,6 +1,7 @@
 """What a map says about its making."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,11 @@ def committed_of(one: Map) -> Parts:
     """Return the finished supertiles of a map, by number."""
     found = {part.number: part for part, _ in read_parts(one.parts)}
     return {number: found[number] for number in sorted(found)}
+
+
+def counts_of(parts: Parts) -> Counter[str]:
+    """Return the numbers of pixels that a map's product counts."""
+    return sum((Counter(part.facts["counts"]) for part in parts.values()), Counter())
 
 
 def seams_of(parts: Parts) -> SeamSums:

@@ -1,10 +1,15 @@
 """What a map says about its making, and what lies beside it."""
 
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
 from geodino import __version__
+from geodino.infer.heights import DISSIMILAR
 from geodino.io.map_item import MapProduct, write_map_item
 from geodino.io.qml import write_height_style
 from geodino.report.quicklook import highest_shown_m, write_quicklook
-from geodino.runs.mapping.about import Parts, committed_of, map_tags
+from geodino.runs.mapping.about import Parts, committed_of, counts_of, map_tags
 from geodino.runs.mapping.maps import Map
 from geodino.runs.predict.job import PredictJob
 from geodino.runs.predict.task import Task
@@ -16,7 +21,21 @@ def tags(one: Map, job: PredictJob, task: Task, committed: Parts) -> dict[str, s
     found["GEODINO_LICENSE"] = task.canopy.license
     if job.symmetries != "none":
         found["GEODINO_SYMMETRIES"] = job.symmetries
+    if job.applicability:
+        found["GEODINO_DISSIMILARITY"] = DISSIMILAR
+        share = dissimilar_share([committed])
+        if share is not None:
+            found["GEODINO_DISSIMILAR_SHARE"] = f"{share:.6f}"
     return found
+
+
+def dissimilar_share(made: Iterable[Parts]) -> float | None:
+    """Return the share of valid pixels that are further than 1 from known ground.
+
+    None where no pixel is valid, or distances were not asked for.
+    """
+    counts = sum((counts_of(committed) for committed in made), Counter[str]())
+    return counts["far"] / counts["valid"] if counts["valid"] else None
 
 
 def finish(one: Map, job: PredictJob, task: Task) -> None:
@@ -30,7 +49,12 @@ def finish(one: Map, job: PredictJob, task: Task) -> None:
     about = tags(one, job, task, committed_of(one))
     highest = highest_shown_m(one.path)
     score = about.get("GEODINO_SEAM_SCORE")
-    more = {"geodino:symmetries": job.symmetries} if job.symmetries != "none" else {}
+    more: dict[str, Any] = {}
+    if job.symmetries != "none":
+        more["geodino:symmetries"] = job.symmetries
+    if job.applicability:
+        more["geodino:dissimilarity"] = DISSIMILAR
+        more["geodino:dissimilar_share"] = float(about.get("GEODINO_DISSIMILAR_SHARE", 0))
     write_map_item(
         MapProduct(
             path=one.path,

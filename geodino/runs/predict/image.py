@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from geodino import __version__
 from geodino.data.loader import default_threads
 from geodino.infer.cover import Cover
+from geodino.infer.heights import DISSIMILAR, DISSIMILARITY
 from geodino.infer.whole import predict_window
 from geodino.io.data_array import map_array
 from geodino.runs.device import choose_device
@@ -28,6 +29,7 @@ def predict_image(
     *,
     overlap: int | None = None,
     symmetries: str = "none",
+    applicability: bool = False,
     device: str = "auto",
 ) -> "xarray.DataArray":
     """Return the map of one raster, or of an array of pixels (band, y, x), on its own grid.
@@ -37,12 +39,18 @@ def predict_image(
         BandError: a band that was asked for is not there.
         ContractError: it is not what the model was trained on.
         RecipeError: chips that do not fit the model, or unknown symmetries.
+        CheckpointError: the model does not know how far ground is from its training ground.
     """
     check_symmetries(symmetries)
     how = replace(how, gsd_m=task.gsd(how.gsd_m))
     chip = task.chip(how.chip)
     shared = task.overlap(overlap, chip=chip)
-    predictor = task.predictor(choose_device(device), scale=how.scale, symmetries=symmetries)
+    predictor = task.predictor(
+        choose_device(device),
+        scale=how.scale,
+        symmetries=symmetries,
+        applicability=applicability,
+    )
     with (
         one_raster(image, task.contract, how) as (raster, regrid),
         ThreadPoolExecutor(default_threads(), "geodino-read") as threads,
@@ -57,7 +65,7 @@ def predict_image(
             group=chip_group(how.batch, chip=chip, device=predictor.device),
         )
         values, valid = predict_window(raster, predictor, cover, threads=threads, regrid=regrid)
-    product = task.product()
+    product = task.product(applicability=applicability)
     (layer,) = product.layers
     return map_array(
         product.stored(values, valid)[layer.name],
@@ -73,5 +81,6 @@ def predict_image(
             "license": task.canopy.license,
             "chip_size": chip,
             "overlap": shared,
+            **({DISSIMILARITY: DISSIMILAR} if applicability else {}),
         },
     )

@@ -20,6 +20,9 @@ class PredictJob(MapJob):
     interval: bool = True
     """Whether the ends of the interval become bands, where the model has one."""
 
+    applicability: bool = False
+    """Whether the distance from the training ground becomes a band."""
+
     def check(self) -> None:
         """Refuse options that do not go together.
 
@@ -42,7 +45,9 @@ class PredictJob(MapJob):
             "--dtype": self.dtype,
             "--symmetries": None if self.symmetries == "none" else self.symmetries,
         }
-        return self.told("predict", own, [] if self.interval else ["--no-interval"])
+        flags = [] if self.interval else ["--no-interval"]
+        flags += ["--applicability"] if self.applicability else []
+        return self.told("predict", own, flags)
 
 
 def check_symmetries(word: str) -> None:

@@ -38,7 +38,13 @@ def plan(
         gsd_m=task.gsd(job.gsd_m),
         device=device,
     )
-    product = task.product(job.dtype, interval=job.interval)
+    product = task.product(job.dtype, interval=job.interval, applicability=job.applicability)
+    own = {
+        "dtype": job.dtype,
+        "symmetries": job.symmetries,
+        "interval": job.interval,
+        "applicability": task.applicability_sha256() if job.applicability else None,
+    }
     (layer,) = product.layers
     return [
         plan_map(
@@ -47,7 +53,7 @@ def plan(
             predictor,
             product,
             files={layer.name: job.out / f"{source.name}.tif" if job.is_folder else job.out},
-            key={**key, "symmetries": job.symmetries},
+            key={**key, **own},
         )
         for source in sources
     ]

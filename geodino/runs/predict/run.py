@@ -1,7 +1,7 @@
 """The command: check, plan, render what is left, and join it to a map."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -9,11 +9,12 @@ from typing import Any
 from geodino.data.loader import default_threads
 from geodino.io.raster import HandlePool
 from geodino.runs.device import choose_device
+from geodino.runs.mapping.about import Parts
 from geodino.runs.mapping.join import join
 from geodino.runs.mapping.maps import Map
 from geodino.runs.mapping.parts import Room, check_parts, is_done, render
 from geodino.runs.mapping.show import rate, show_card
-from geodino.runs.predict.about import finish, tags
+from geodino.runs.predict.about import dissimilar_share, finish, tags
 from geodino.runs.predict.job import PredictJob
 from geodino.runs.predict.maps import plan
 from geodino.runs.predict.task import Task
@@ -39,7 +40,12 @@ def predict(job: PredictJob) -> dict[str, Any]:
     log = RunLog(None, quiet=job.quiet)
     task = Task.open(job.model)
     begin = time.monotonic()
-    predictor = task.predictor(device, scale=job.how.scale, symmetries=job.symmetries)
+    predictor = task.predictor(
+        device,
+        scale=job.how.scale,
+        symmetries=job.symmetries,
+        applicability=job.applicability,
+    )
     workers = default_threads()
     with HandlePool() as pool, ThreadPoolExecutor(workers, "geodino-read") as threads:
         how = replace(job.how, gsd_m=task.gsd(job.gsd_m))
@@ -61,17 +67,24 @@ def predict(job: PredictJob) -> dict[str, Any]:
         left = [one for one in maps if not is_done(one, job)]
         check_parts(left, job)
         done = 0 if job.assemble else render(left, job, threads, room=Room(job))
-        written: Mapping[str, Any] = {}
-        if job.shard is None:
-            written = join(
-                left,
-                job,
-                tags=lambda one, committed: tags(one, job, task, committed),
-                finish=lambda one: finish(one, job, task),
-                whole=len(maps) - len(left),
-            )
+        written = _joined(left, job, task, whole=len(maps) - len(left))
     facts = {"out": str(job.out), **written, "rasters": len(maps), "unusable": len(found.bad)}
     return rate({**facts, "pixels": done}, seconds=time.monotonic() - begin)
+
+
+def _joined(left: Sequence[Map], job: PredictJob, task: Task, *, whole: int) -> dict[str, Any]:
+    """Write the files of maps whose parts are complete, unless this job is a shard."""
+    if job.shard is not None:
+        return {}
+    made: list[Parts] = []
+
+    def described(one: Map, committed: Parts) -> dict[str, str]:
+        made.append(committed)
+        return tags(one, job, task, committed)
+
+    facts = join(left, job, tags=described, finish=lambda one: finish(one, job, task), whole=whole)
+    share = dissimilar_share(made)
+    return facts if share is None else {**facts, "dissimilar_share": round(share, 4)}
 
 
 def _card(job: PredictJob, task: Task, maps: Sequence[Map]) -> dict[str, str]:

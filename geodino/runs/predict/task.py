@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
 
+from geodino import files
 from geodino.errors import CheckpointError
 from geodino.geo.contract import InputContract
 from geodino.infer.engine import Predictor
@@ -20,6 +21,7 @@ from geodino.models.foreign.hugging_face import fetch
 from geodino.runs.mapping.chips import chip_overlap, chip_side
 from geodino.runs.models import OpenedModel, open_model, tensors_hash
 from geodino.runs.predict.job import HEIGHT_TYPES, SYMMETRIES
+from geodino.tasks.canopy.applicability import APPLICABILITY, Applicability, load_applicability
 
 _HUB = "hub:"
 
@@ -38,6 +40,9 @@ class Task:
     item: str
     """Where the model is described: the STAC item of its folder, or its address."""
 
+    folder: Path | None = None
+    """Its model folder; None where its files are not in ours."""
+
     @classmethod
     def open(cls, model: str) -> "Task":
         """Open MODEL.
@@ -55,7 +60,9 @@ class Task:
         if name == "model":
             name = Path(model).resolve().parent.name
         sha256 = tensors_hash(loaded.model.state_dict())
-        return cls(canopy=loaded, name=name, sha256=sha256, item=_item(model))
+        return cls(
+            canopy=loaded, name=name, sha256=sha256, item=_item(model), folder=_folder(model)
+        )
 
     @classmethod
     def within(cls, model: str) -> "Task | None":
@@ -125,7 +132,12 @@ class Task:
         return wanted if wanted is not None else own if isinstance(own, int | float) else None
 
     def predictor(
-        self, device: torch.device, *, scale: float | None, symmetries: str = "none"
+        self,
+        device: torch.device,
+        *,
+        scale: float | None,
+        symmetries: str = "none",
+        applicability: bool = False,
     ) -> Predictor:
         """Return the model on its device.
 
@@ -133,22 +145,60 @@ class Task:
             device: that computes.
             scale: what stored values are multiplied by first.
             symmetries: orientations whose mean is taken.
+            applicability: whether the distance from the training ground is the last channel.
+
+        Raises:
+            CheckpointError: the model does not know that distance.
         """
-        heights = HeightPredictor(self.canopy.model, device=device, scale=scale)
+        distances = self.applicability().to(device).distances if applicability else None
+        heights = HeightPredictor(
+            self.canopy.model, device=device, scale=scale, distances=distances
+        )
         return heights if symmetries == "none" else Symmetric(heights, SYMMETRIES[symmetries])
 
-    def product(self, dtype: str = "float32", *, interval: bool = True) -> HeightProduct:
+    def applicability(self) -> Applicability:
+        """Return what the model keeps of its training ground.
+
+        Raises:
+            CheckpointError: it keeps nothing, or the file is damaged or of another model.
+        """
+        kept = None if self.folder is None else load_applicability(self.folder)
+        if kept is None:
+            raise CheckpointError(
+                f"{self.name} keeps no features of its training ground ({APPLICABILITY} in its "
+                "folder), so it cannot say how far a raster is from it: leave --applicability out, "
+                "or train a head that keeps them with `geodino finetune canopy`."
+            )
+        width = self.canopy.model.backbone.dim
+        if kept.tokens.shape[1] != width:
+            raise CheckpointError(
+                f"{self.folder}/{APPLICABILITY} holds features of width {kept.tokens.shape[1]}, the "
+                f"model's have {width}: it is of another model. Export the canopy model again."
+            )
+        return kept
+
+    def applicability_sha256(self) -> str | None:
+        """Return a hash of what is kept of the training ground; None where nothing is."""
+        path = None if self.folder is None else self.folder / APPLICABILITY
+        return None if path is None or not path.is_file() else files.sha256(path)
+
+    def product(
+        self, dtype: str = "float32", *, interval: bool = True, applicability: bool = False
+    ) -> HeightProduct:
         """Return what is stored.
 
         Args:
             dtype: of heights.
             interval: whether the ends of the interval are too, where the model has one.
+            applicability: whether the distance from the training ground is.
 
         Raises:
             CheckpointError: the model's calibration cannot be read.
         """
         return HeightProduct(
-            dtype=HEIGHT_TYPES[dtype], interval=self._interval() if interval else None
+            dtype=HEIGHT_TYPES[dtype],
+            interval=self._interval() if interval else None,
+            has_distance=applicability,
         )
 
     def _interval(self) -> Interval | None:
@@ -173,6 +223,11 @@ class Task:
         """Return what the model was made with."""
         found: Any = self.canopy.extra.get(name)
         return found if isinstance(found, int) else None
+
+
+def _folder(model: str) -> Path | None:
+    """Return the folder of a canopy model of ours; None for other forms."""
+    return next((f for f in (Path(model) / "model", Path(model)) if is_canopy_folder(f)), None)
 
 
 def _item(model: str) -> str:

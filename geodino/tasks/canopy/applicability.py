@@ -5,7 +5,7 @@ others. Kept are some patch tokens of the training crops; a patch is as far as i
 token, in units of how close that token's own neighbours are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -50,6 +50,10 @@ class Applicability:
             patches: of the backbone's last layer, normalised by its last norm.
         """
         return _scaled(patches, self.tokens, self.scales) / self.unit
+
+    def to(self, device: torch.device) -> "Applicability":
+        """Return it on a device."""
+        return replace(self, tokens=self.tokens.to(device), scales=self.scales.to(device))
 
     def save(self, folder: Path | str) -> None:
         """Write it into a model folder, whole or not at all."""
