@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float64, Shaped
 from numpy.typing import NDArray
 
 from geodino.geo.grid import Grid
@@ -95,19 +95,20 @@ def source_window(rows: Axis, columns: Axis, window: Window, how: Resampling) ->
 
 def resample(
     pixels: Shaped[np.ndarray, "c h w"],
-    valid: Bool[np.ndarray, "c h w"],
+    valid: Bool[np.ndarray, "cc h w"],
     *,
     read: Window,
     rows: Axis,
     columns: Axis,
     window: Window,
     how: Resampling,
-) -> tuple[Shaped[np.ndarray, "c hh ww"], Bool[np.ndarray, "c hh ww"]]:
+) -> tuple[Shaped[np.ndarray, "c hh ww"], Bool[np.ndarray, "cc hh ww"]]:
     """Resample pixels to a window of the target grid; integers are rounded to the nearest.
 
     Args:
         pixels: the part ``read`` of the source, as stored.
-        valid: where its pixels may be used; what lies under others does not matter.
+        valid: where its pixels may be used, of each band or of all of them alike (1 h w); what
+            lies under others does not matter.
         read: from :func:`source_window`.
         rows: from :func:`axes`.
         columns: from :func:`axes`.
@@ -128,10 +129,13 @@ def resample(
         picked = pixels[:, index_y[0]][:, :, index_x[0]]
         kept = valid[:, index_y[0]][:, :, index_x[0]] & inside
         return np.where(kept, picked, picked.dtype.type(0)), kept
-    weight = _along(_along(valid.astype(np.float64), index_y, weight_y, 1), index_x, weight_x, 2)
+    if valid.all():
+        weight = _whole(weight_y, weight_x)
+    else:
+        weight = _along(_along(valid, index_y, weight_y, 1), index_x, weight_x, 2)
+        pixels = np.where(valid, pixels, pixels.dtype.type(0))
     kept = (weight >= _ENOUGH - _CLOSE) & inside
-    values = np.where(valid, pixels, pixels.dtype.type(0)).astype(np.float64)
-    total = _along(_along(values, index_y, weight_y, 1), index_x, weight_x, 2)
+    total = _along(_along(pixels, index_y, weight_y, 1), index_x, weight_x, 2)
     mean = np.where(kept, total / np.where(kept, weight, 1.0), 0.0)
     return (np.rint(mean) if pixels.dtype.kind in "iu" else mean).astype(pixels.dtype), kept
 
@@ -139,9 +143,22 @@ def resample(
 def _along(
     values: NDArray[Any], index: NDArray[np.int64], weight: NDArray[np.float64], axis: int
 ) -> NDArray[np.float64]:
-    """Sum the taps along an axis of ``[c h w]``, one after the other."""
+    """Sum the taps along an axis of ``[c h w]`` one after the other, in float64."""
     shape = (1, -1, 1) if axis == 1 else (1, 1, -1)
     total = np.take(values, index[0], axis=axis) * weight[0].reshape(shape)
     for places, share in zip(index[1:], weight[1:], strict=True):
         total += np.take(values, places, axis=axis) * share.reshape(shape)
     return np.asarray(total)
+
+
+def _whole(
+    weight_y: NDArray[np.float64], weight_x: NDArray[np.float64]
+) -> Float64[np.ndarray, "1 hh ww"]:
+    """Return what ``_along`` makes of ones along both axes, to the last bit."""
+    down = weight_y[0].copy()
+    for share in weight_y[1:]:
+        down += share
+    total = down[:, None] * weight_x[0]
+    for share in weight_x[1:]:
+        total += down[:, None] * share
+    return np.asarray(total[None])

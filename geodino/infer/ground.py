@@ -185,16 +185,15 @@ class Regrid:
                 source = source_window(rows, columns, part, how)
                 y, x = source.inside(needed).slices
                 done = slice(top, top + part.height)
-                values[:, done], per_band = resample(
+                values[:, done], (kept[done],) = resample(
                     pixels[:, y, x],
-                    np.broadcast_to(valid[y, x], (len(pixels), source.height, source.width)),
+                    valid[None, y, x],
                     read=source,
                     rows=rows,
                     columns=columns,
                     window=part,
                     how=how,
                 )
-                kept[done] = per_band[0]
             return values, kept
 
         block = tuple(
@@ -298,6 +297,8 @@ class Resampled(Ground):
         rows, columns = self._up
         places, weights = columns.taps(np.arange(self._window.left, self._window.right), "bilinear")
         places, weights = places - self._region.left, weights.astype(np.float32)
+        down = np.arange(self._window.top, self._window.bottom)
+        ends = rows.taps(down, "bilinear")[0].max(axis=0) + 1  # they never fall from row to row
         done, held, first = self._window.top, None, self._region.top
         for strip in strips:
             values = strip.values
@@ -306,9 +307,7 @@ class Resampled(Ground):
             across = values[..., places[0]] * weights[0] + values[..., places[1]] * weights[1]
             held = across if held is None else _joined(held, across)
             end = first + held.shape[1]
-            stop = done
-            while stop < self._window.bottom and rows.reach(stop, stop + 1, "bilinear")[1] <= end:
-                stop += 1
+            stop = self._window.top + int(np.searchsorted(ends, end, side="right"))
             if stop > done:
                 index, weight = rows.taps(np.arange(done, stop), "bilinear")
                 low, high = index - first
