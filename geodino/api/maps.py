@@ -63,9 +63,9 @@ def embed(
         batch: chips per forward pass; None fits the device.
         aoi: vector file: only its areas are encoded.
         max_memory: what this process may hold, such as ``2GB``; None is half of the machine's.
-        shard: ``i/n`` writes part i of n of GeoTIFFs; ``assemble`` joins them.
+        shard: ``i/n`` writes part i of n of maps; ``assemble`` joins them.
         assemble: join what the shards wrote.
-        resume: go on with GeoTIFFs that were begun.
+        resume: go on with maps that were begun.
         datetime: acquisition of all rasters, ISO 8601; None takes each file's own.
         overrides: ``{"data.nodata": 0}``; what ``--set`` takes.
         seed: of what int8 scales and the picture are fitted on.
@@ -150,7 +150,7 @@ def predict(
     Args:
         rasters: folder, glob, raster or tile index, or several of them.
         model: run or model folder with a canopy head, ``hub:OWNER/NAME``, or ``BACKBONE+HEAD``.
-        out: ``FILE.tif``, or a folder for a GeoTIFF each.
+        out: ``FILE.tif``, ``FILE.zarr``, or a folder for a GeoTIFF each.
         dtype: ``float32`` (metres) or ``uint16`` (centimetres).
         symmetries: mean over orientations: ``none``, ``flips`` (4) or ``turns`` (8).
         interval: write bands ``lower`` and ``upper``, where the model is calibrated.

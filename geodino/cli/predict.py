@@ -34,7 +34,7 @@ from geodino.cli.options import (
 def predict(
     rasters: Rasters,
     model: Model,
-    out: Annotated[Path, typer.Option(help="FILE.tif, or a folder of GeoTIFFs.")],
+    out: Annotated[Path, typer.Option(help="FILE.tif, FILE.zarr, or a folder of GeoTIFFs.")],
     aoi: MapAoi = None,
     bands: Bands = None,
     scale: Scale = None,
@@ -75,7 +75,7 @@ def predict(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Map rasters with a model: seamless, in bounded memory, to cloud-optimised GeoTIFFs."""
+    """Map rasters with a model: seamless, in bounded memory, to cloud-optimised GeoTIFFs or zarr."""
     from geodino.runs.mapping.job import parse_memory, parse_shard
     from geodino.runs.predict import PredictJob, predict
     from geodino.runs.sources import Meeting, parse_accept, parse_bands

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Float16, Shaped
 from torch import Tensor
 
+from geodino.errors import RunError
 from geodino.infer.preview import COMPONENTS, Preview
 from geodino.infer.quantise import NODATA, Quantiser
 from geodino.io.cog.layout import Layer
@@ -55,6 +56,7 @@ class TokenProduct:
         dim: width of the features.
         is_quantised: int8 with a scale a dimension, instead of float32.
         has_picture: whether three principal components become colours.
+        is_half: whether values are those that float16 can hold.
         quantiser: scales of int8.
         preview: makes the colours.
     """
@@ -62,6 +64,7 @@ class TokenProduct:
     dim: int
     is_quantised: bool = False
     has_picture: bool = False
+    is_half: bool = False
     quantiser: Quantiser | None = None
     preview: Preview | None = None
 
@@ -108,11 +111,28 @@ class TokenProduct:
                 return np.full(shape, NODATA, dtype=np.int8)
             return np.full(shape, np.nan, dtype=np.float32)
         kept = np.where(valid, values, np.float32(np.nan))
+        if self.is_half:
+            return halved(kept).astype(np.float32)
         if not self.is_quantised:
             return kept
         if self.quantiser is None:
             raise ValueError("the scales were not fitted")
         return self.quantiser.quantise(kept)
+
+
+def halved(features: Float[np.ndarray, "..."]) -> Float16[np.ndarray, "..."]:
+    """Return features as float16.
+
+    Raises:
+        RunError: one is too large.
+    """
+    largest = np.nanmax(np.abs(features), initial=0.0)
+    if largest > np.finfo(np.float16).max:
+        raise RunError(
+            f"A feature of {largest:.3g} is too large for float16 (65,504). "
+            "Choose --dtype float32 or int8."
+        )
+    return features.astype(np.float16)
 
 
 def picture_layer(preview: Preview | None) -> Layer:

@@ -8,6 +8,8 @@ from typing import Any
 
 from geodino.errors import RunError
 from geodino.files import write_json
+from geodino.geo.grid import Grid
+from geodino.io.cog.layout import Layer
 from geodino.io.item import (
     PROCESSING,
     PROJECTION,
@@ -90,12 +92,20 @@ class MapProduct:
     """Further properties by name, such as ``geodino:symmetries``."""
 
 
-def write_map_item(product: MapProduct, *, now: datetime | None = None) -> Path:
+def write_map_item(
+    product: MapProduct, *, stored: tuple[Grid, Layer] | None = None, now: datetime | None = None
+) -> Path:
     """Write the item of a map; return where.
 
     Grid, stored type, nodata, unit, scale and statistics of the bands are read from the map, so
     that both say the same. Statistics are of stored values, as GDAL keeps them. Without any
     acquisition time ``datetime`` is null, see :func:`geodino.io.item.time_fields`.
+
+    Args:
+        product: what else is said.
+        stored: where the map lies and what it stores, of one that is no GeoTIFF: nothing is read,
+            and there are no statistics.
+        now: when it is written.
 
     Raises:
         SourceError: the map cannot be read.
@@ -103,12 +113,17 @@ def write_map_item(product: MapProduct, *, now: datetime | None = None) -> Path:
     """
     path = item_path(product.path)
     made = written_at(now)
-    info = describe_file(product.path)
-    item = feature(product.path.stem, [info.grid], EXTENSIONS)
+    if stored is None:
+        info = describe_file(product.path)
+        grid, bands = info.grid, _bands(info)
+    else:
+        grid, layer = stored
+        bands = [_of_layer(grid, layer, number) for number in range(layer.count)]
+    item = feature(product.path.stem, [grid], EXTENSIONS)
     properties: dict[str, Any] = {
         **time_fields(product.times, made),
         "created": made,
-        **place_fields([info.grid]),
+        **place_fields([grid]),
         "processing:datetime": made,
         "processing:software": {"geodino": product.software},
         "geodino:command": product.command,
@@ -130,7 +145,7 @@ def write_map_item(product: MapProduct, *, now: datetime | None = None) -> Path:
         *(link("derived_from", source, path) for source in product.sources),
     ]
     data = asset(product.path, path, title=product.title, roles=["data"])
-    item["assets"] = {"data": {**data, "raster:bands": _bands(info)}}
+    item["assets"] = {"data": {**data, "raster:bands": bands}}
     if product.quicklook is not None:
         item["assets"]["thumbnail"] = asset(
             product.quicklook, path, title="Picture with a legend", roles=["thumbnail"]
@@ -147,6 +162,19 @@ def _bands(info: RasterInfo) -> list[dict[str, Any]]:
     with open_raster(info.path) as dataset:
         tags = [dataset.tags(number) for number in range(1, info.count + 1)]
     return [_band(info, index, of_band) for index, of_band in enumerate(tags)]
+
+
+def _of_layer(grid: Grid, layer: Layer, index: int) -> dict[str, Any]:
+    band: dict[str, Any] = {"data_type": layer.dtype, "name": layer.descriptions[index]}
+    if layer.nodata is not None:
+        band["nodata"] = _json_number(layer.nodata)
+    if unit := layer.units[index]:
+        band["unit"] = unit
+    if layer.scales:
+        band |= {"scale": layer.scales[index], "offset": layer.offsets[index]}
+    if grid.gsd_m is not None:
+        band["spatial_resolution"] = round(sum(grid.gsd_m) / 2, 4)
+    return band
 
 
 def _band(info: RasterInfo, index: int, tags: dict[str, str]) -> dict[str, Any]:

@@ -374,7 +374,6 @@ def test_what_is_there_is_not_replaced_unasked(debug_run, tiles, tmp_path):
         ("f.parquet", {"pca": 3}, RecipeError, "a table has no pixels"),
         ("f.parquet", {"pool": "max"}, RecipeError, "choose cls or mean"),
         ("f.tif", {"overlap": 4}, RecipeError, "a multiple of 8 px, at most 16"),
-        ("f.zarr", {"shard": (1, 2)}, RecipeError, "a .zarr is written in one go"),
         ("f.parquet", {"resume": True}, RecipeError, "a .parquet is written in one go"),
         ("f.parquet", {"overlap": 8}, RecipeError, "chips side by side"),
         ("f.tif", {"how": Meeting(chip=20)}, RecipeError, "Choose 16 or 24"),

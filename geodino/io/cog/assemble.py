@@ -79,7 +79,7 @@ def assemble(
     for one, parts in read_parts(folder, head):
         index.add(one.number, parts[layer.name].runs, index.spool(one.spool))
         by_number[one.number] = parts[layer.name].moments
-    _refuse_missing(folder, by_number, layout, allow)
+    refuse_missing(folder, by_number, layout, allow)
     moments = _merged(layer, [by_number[number] for number in sorted(by_number)])
     fields = described(
         layer, layout.grid, tags=tags or {}, area_or_point=area_or_point, moments=moments
@@ -109,7 +109,7 @@ def _merged(layer: Layer, parts: Iterable[Moments | None]) -> Moments | None:
     return moments
 
 
-def _refuse_missing(
+def refuse_missing(
     folder: Path, found: Collection[int], layout: Layout, allow: Collection[int]
 ) -> None:
     """Refuse to write a map with holes.

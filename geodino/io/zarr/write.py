@@ -1,7 +1,8 @@
 """Writing maps of many bands as zarr version 3, as xarray and rioxarray expect them.
 
-One array ``embedding (band, y, x)`` a grid, beside it the pixel-centre coordinates ``y`` and
-``x``, the numbers of the bands, and the CF grid mapping ``spatial_ref``.
+One array ``embedding (band, y, x)`` a grid, or arrays ``(y, x)`` of one grid; beside them the
+pixel-centre coordinates ``y`` and ``x``, the numbers of the bands, and the CF grid mapping
+``spatial_ref``.
 """
 
 import base64
@@ -57,6 +58,7 @@ class ZarrWriter:
         scales: Sequence[float] | None = None,
         attributes: Mapping[str, Any],
         sharded: bool = True,
+        across: int | None = None,
     ) -> "ZarrMap":
         """Add a map that lies on one grid; nothing of it is stored until it is written.
 
@@ -71,11 +73,12 @@ class ZarrWriter:
             attributes: of the array.
             sharded: whether chunks are joined to larger files; good where the map is written in
                 full rows, bad where it is written in small pieces.
+            across: columns that are written together: no file spans more; None is all.
         """
         where = self._root if not group else self._root.require_group(group)
         shape = (bands, grid.height, grid.width)
         chunk = _chunk_side(shape, np.dtype(dtype))
-        columns = _chunks_per_shard(shape, chunk, np.dtype(dtype)) if sharded else 1
+        columns = _chunks_per_shard(shape, chunk, np.dtype(dtype), across) if sharded else 1
         with files.writing(self._path):
             _coordinates(where, grid, bands, scales)
             array = where.create_array(
@@ -93,6 +96,50 @@ class ZarrWriter:
                     "grid_mapping": "spatial_ref",
                     # xarray makes these coordinates, so that each of its arrays keeps its CRS.
                     "coordinates": "spatial_ref" + (" scale_factor" if scales is not None else ""),
+                },
+            )
+        return ZarrMap(array, rows=chunk, path=self._path)
+
+    def add_variable(
+        self,
+        name: str,
+        grid: Grid,
+        *,
+        dtype: str,
+        nodata: float,
+        attributes: Mapping[str, Any],
+        across: int | None = None,
+    ) -> "ZarrMap":
+        """Add an array ``(y, x)`` to the root; all of them lie on one grid.
+
+        Args:
+            name: of the array.
+            grid: CRS, transform and size.
+            dtype: ``float32`` or ``uint16``.
+            nodata: value of pixels without data, and of those never written.
+            attributes: of the array; ``units``, and ``scale_factor`` where it has one.
+            across: see ``add``.
+        """
+        shape = (1, grid.height, grid.width)
+        chunk = _chunk_side(shape, np.dtype(dtype))
+        columns = _chunks_per_shard(shape, chunk, np.dtype(dtype), across)
+        with files.writing(self._path):
+            if "x" not in self._root:
+                _coordinates(self._root, grid, None, None)
+            array = self._root.create_array(
+                name,
+                shape=shape[1:],
+                chunks=(chunk, chunk),
+                shards=(chunk, chunk * columns) if columns > 1 else None,
+                dtype=dtype,
+                fill_value=nodata,
+                compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
+                dimension_names=("y", "x"),
+                attributes={
+                    **attributes,
+                    "_FillValue": _fill_attribute(nodata, np.dtype(dtype)),
+                    "grid_mapping": "spatial_ref",
+                    "coordinates": "spatial_ref",
                 },
             )
         return ZarrMap(array, rows=chunk, path=self._path)
@@ -119,6 +166,14 @@ class ZarrWriter:
         trace: TracebackType | None,
     ) -> None:
         shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def attributes_of(path: Path) -> dict[str, Any]:
+    """Return the attributes of a store's root; none where there is no such store."""
+    try:
+        return dict(zarr.open_group(path, mode="r", use_consolidated=False).attrs)
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 class ZarrMap:
@@ -171,7 +226,11 @@ class ZarrMap:
         rows = np.concatenate(self._waiting, axis=1)
         now, later = rows[:, : bottom - top], rows[:, bottom - top :]
         with files.writing(self._path):
-            self._array[:, top:bottom, left : left + rows.shape[2]] = now
+            columns = slice(left, left + rows.shape[2])
+            if self._array.ndim == 2:
+                self._array[top:bottom, columns] = now[0]
+            else:
+                self._array[:, top:bottom, columns] = now
         self._waiting = [later] if later.shape[1] else []
         self._place = (bottom, left)
 
@@ -186,19 +245,19 @@ def _chunk_side(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> int:
     return side
 
 
-def _chunks_per_shard(shape: tuple[int, int, int], chunk: int, dtype: np.dtype[Any]) -> int:
+def _chunks_per_shard(
+    shape: tuple[int, int, int], chunk: int, dtype: np.dtype[Any], across: int | None
+) -> int:
     """Return how many chunks side by side make a file of at most 64 MiB; 1 is one file each."""
     most = _SHARD_BYTES // (shape[0] * chunk * chunk * dtype.itemsize)
+    if across is not None:
+        most = min(most, across // chunk)
     return max(1, min(most, -(-shape[2] // chunk)))
 
 
-def _coordinates(group: Any, grid: Grid, bands: int, scales: Sequence[float] | None) -> None:
+def _coordinates(group: Any, grid: Grid, bands: int | None, scales: Sequence[float] | None) -> None:
+    refuse_rotated(grid)
     t = grid.transform
-    if t.b or t.d:
-        raise RunError(
-            "A rotated grid has no x and y coordinates, which zarr stores describe it by. Write a "
-            "GeoTIFF (--out FILE.tif), or warp the raster to a north-up grid first."
-        )
     crs = None if grid.crs is None else CRS.from_user_input(grid.crs)
     x = t.c + t.a * (np.arange(grid.width) + 0.5)
     y = t.f + t.e * (np.arange(grid.height) + 0.5)
@@ -207,7 +266,8 @@ def _coordinates(group: Any, grid: Grid, bands: int, scales: Sequence[float] | N
         group.create_array(
             name, data=values, dimension_names=(name,), attributes=axes[name], fill_value=np.nan
         )
-    group.create_array("band", data=np.arange(bands), dimension_names=("band",))
+    if bands is not None:
+        group.create_array("band", data=np.arange(bands), dimension_names=("band",))
     if scales is not None:
         group.create_array(
             "scale_factor",
@@ -218,6 +278,19 @@ def _coordinates(group: Any, grid: Grid, bands: int, scales: Sequence[float] | N
     mapping = {} if crs is None else crs.to_cf()
     mapping["GeoTransform"] = " ".join(repr(v) for v in (t.c, t.a, t.b, t.f, t.d, t.e))
     group.create_array("spatial_ref", data=np.asarray(0), attributes=mapping, dimension_names=())
+
+
+def refuse_rotated(grid: Grid) -> None:
+    """Refuse a grid whose rows do not lie along x.
+
+    Raises:
+        RunError: naming the ways out.
+    """
+    if grid.transform.b or grid.transform.d:
+        raise RunError(
+            "A rotated grid has no x and y coordinates, which zarr stores describe it by. Write a "
+            "GeoTIFF (--out FILE.tif), or warp the raster to a north-up grid first."
+        )
 
 
 def _axis_attributes(crs: CRS | None) -> dict[str, dict[str, str]]:

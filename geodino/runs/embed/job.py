@@ -58,10 +58,10 @@ class EmbedJob(MapJob):
             )
         if self.pool not in ("cls", "mean"):
             raise RecipeError(f"--pool {self.pool}: choose cls or mean.")
-        if self.goes_on and self.format != ".tif":
+        if self.goes_on and self.format == ".parquet":
             raise RecipeError(
-                f"--resume, --shard and --assemble are of GeoTIFFs: a {self.format} is written in "
-                "one go. Write FILE.tif or a folder, or leave them out."
+                "--resume, --shard and --assemble are of maps: a .parquet is written in one go. "
+                "Write FILE.tif, FILE.zarr or a folder, or leave them out."
             )
         if self.format == ".parquet" and (self.overlap or self.max_memory is not None):
             raise RecipeError(

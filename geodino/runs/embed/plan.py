@@ -3,16 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from geodino import seeds
 from geodino.errors import RunError
 from geodino.geo.grid import Grid
 from geodino.infer.maps import Mosaic, joined_maps
 from geodino.infer.tokens import FEATURES, PICTURE, TokenProduct
+from geodino.io.cog.parts import parts_folder
 from geodino.io.item import item_path
 from geodino.runs.embed.job import EmbedJob, Work
 from geodino.runs.mapping.chips import chip_group
-from geodino.runs.mapping.maps import Map, plan_map, refuse_several, shared_key
+from geodino.runs.mapping.maps import Map, plan_map, refuse_several, refuse_turned, shared_key
 from geodino.runs.sources import Source
 
 
@@ -51,9 +53,15 @@ def plan(work: Work, sources: Sequence[Source]) -> list[Map]:
     )
     predictor = work.model.predictor(work.device, job.how)
     product = TokenProduct(
-        dim=work.dim, is_quantised=job.dtype == "int8", has_picture=bool(job.pca)
+        dim=work.dim,
+        is_quantised=job.dtype == "int8",
+        has_picture=bool(job.pca),
+        is_half=job.dtype == "float16",
     )
-    own = {"dtype": job.dtype, "pca": job.pca, "seed": job.seed}
+    own: dict[str, Any] = {"dtype": job.dtype, "pca": job.pca, "seed": job.seed}
+    if job.is_store:
+        refuse_turned(job, sources)
+        own["rasters"] = [source.name for source in sources]
     maps = []
     for source in sources:
         path = job.out / f"{source.name}.tif" if job.is_folder else job.out
@@ -67,6 +75,7 @@ def plan(work: Work, sources: Sequence[Source]) -> list[Map]:
                 files={layer.name: files[layer.name] for layer in product.layers},
                 beside=[item_path(path)],
                 key={**key, **own},
+                parts_at=parts_folder(job.out) / source.name if job.is_store else None,
             )
         )
     return maps
@@ -82,14 +91,13 @@ def plan_arrays(job: EmbedJob, maps: Sequence[Map]) -> list[Array]:
     ]
 
 
-def refuse_existing(job: EmbedJob, pictures: Sequence[Path | None] = ()) -> None:
-    """Refuse to replace a store or table, or what lies beside it.
+def refuse_existing(job: EmbedJob) -> None:
+    """Refuse to replace a table, or what lies beside it.
 
     Raises:
         RunError: naming the first file that is there.
     """
-    written = [job.out, *(path for path in pictures if path is not None), item_path(job.out)]
-    there = [path for path in written if path.exists()]
+    there = [path for path in (job.out, item_path(job.out)) if path.exists()]
     if there and not job.overwrite:
         raise RunError(
             f"{there[0]} exists: nothing was changed. Choose another --out, or add --overwrite."

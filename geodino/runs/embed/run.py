@@ -1,5 +1,6 @@
 """The command: check, plan, fit, then one streaming pass that writes."""
 
+import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -11,11 +12,12 @@ import numpy as np
 from geodino.data.loader import default_threads
 from geodino.errors import SourceError
 from geodino.infer.tokens import PICTURE, TokenProduct
+from geodino.io.cog.parts import parts_folder
 from geodino.io.item import item_path
 from geodino.io.raster import HandlePool
 from geodino.runs.device import choose_device
 from geodino.runs.embed.about import describe, tags_of_map
-from geodino.runs.embed.fit import Fit, fit_maps, kept_fits
+from geodino.runs.embed.fit import Fit, kept_fits
 from geodino.runs.embed.job import EmbedJob, Work
 from geodino.runs.embed.model import open_model
 from geodino.runs.embed.plan import plan, plan_arrays, refuse_existing
@@ -38,7 +40,7 @@ def embed(job: EmbedJob) -> dict[str, Any]:
     Raises:
         RecipeError: options that do not go together.
         CheckpointError: there is no model, or it is damaged.
-        SourceError: a raster cannot be read; of GeoTIFFs what was done stays for ``resume``.
+        SourceError: a raster cannot be read; of maps what was done stays for ``resume``.
         ContractError: a raster is not what the model was trained on.
         RunError: the output exists or cannot be written, or memory does not suffice.
     """
@@ -119,21 +121,32 @@ def _write_maps(work: Work, maps: Sequence[Map], threads: Executor) -> dict[str,
 
 
 def _write_store(work: Work, maps: Sequence[Map], threads: Executor) -> dict[str, Any]:
-    """Write a zarr store."""
+    """Write a zarr store, or a share of its parts."""
     job = work.job
     arrays = plan_arrays(job, maps)
     pictures = [array.picture for array in arrays if array.picture is not None]
-    refuse_existing(job, pictures)
+    item = item_path(job.out)
+    facts: dict[str, Any] = {"item": str(item)}
+    if pictures:
+        facts["preview"] = [str(path) for path in pictures]
+    maps = [replace(one, beside=(item, *pictures)) for one in maps]
+    if all([is_done(one, job) for one in maps]):  # noqa: C419  (each may refuse)
+        return {**facts, "maps": 0, "pixels": 0}
+    check_parts(maps, job)
     if not any(one.numbers for one in maps):
         raise SourceError(
             f"{maps[0].source.path} has no pixel in the area of {job.aoi}: there is nothing to map."
         )
     room = Room(job)
-    room.warm_up(maps)
-    fit = fit_maps(maps, job)
+    if not job.assemble:
+        room.warm_up(maps)
+    fit = kept_fits(maps, maps, job)[job.out]
     ready = [_fitted(one, fit) for one in maps]
-    pixels = write_store(work, ready, arrays, fit, threads, room=room)
-    item = describe(
+    pixels = 0 if job.assemble else render(ready, job, threads, room=room)
+    if job.shard is not None:
+        return {"pixels": pixels}
+    write_store(work, ready, arrays, fit)
+    describe(
         work,
         job.out,
         preview=pictures[0] if pictures else None,
@@ -141,10 +154,8 @@ def _write_store(work: Work, maps: Sequence[Map], threads: Executor) -> dict[str
         grids=[array.mosaic.grid for array in arrays],
         quantiser=fit.quantiser,
     )
-    facts: dict[str, Any] = {"item": str(item), "maps": len(arrays)}
-    if pictures:
-        facts["preview"] = [str(path) for path in pictures]
-    return {**facts, **fit.facts(), "pixels": pixels}
+    shutil.rmtree(parts_folder(job.out))
+    return {**facts, "maps": len(arrays), **fit.facts(), "pixels": pixels}
 
 
 def _fitted(one: Map, fit: Fit) -> Map:

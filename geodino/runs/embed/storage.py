@@ -3,8 +3,8 @@
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from geodino.errors import RunError
 from geodino.infer.quantise import Quantiser
+from geodino.infer.tokens import halved
 
 
 def scales_of(quantiser: Quantiser | None) -> list[float] | None:
@@ -19,12 +19,7 @@ def in_type(features: Shaped[np.ndarray, "..."], dtype: str) -> Shaped[np.ndarra
         RunError: a feature too large for float16.
     """
     if dtype == "float16":
-        largest = np.nanmax(np.abs(features), initial=0.0)
-        if largest > np.finfo(np.float16).max:
-            raise RunError(
-                f"A feature of {largest:.3g} is too large for float16 (65,504). "
-                "Choose --dtype float32 or int8."
-            )
+        return halved(features)
     return features.astype(dtype, copy=False)
 
 

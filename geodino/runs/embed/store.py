@@ -3,22 +3,19 @@
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import UInt8
 
 from geodino import files
 from geodino.data.loader import default_threads
 from geodino.infer.preview import Preview
 from geodino.infer.quantise import NODATA
-from geodino.infer.render import Supertile
 from geodino.infer.tokens import FEATURES, PICTURE, picture_layer
 from geodino.io.cog.assemble import assemble
-from geodino.io.cog.journal import Committed
+from geodino.io.cog.blocks import stored_rows
 from geodino.io.cog.layout import Layout
 from geodino.io.cog.parts import PartsWriter
 from geodino.io.metadata import Point
@@ -27,60 +24,60 @@ from geodino.runs.embed.about import store_attributes, tags_of_map
 from geodino.runs.embed.fit import Fit
 from geodino.runs.embed.job import Work
 from geodino.runs.embed.plan import Array
-from geodino.runs.embed.storage import in_type, scales_of
-from geodino.runs.mapping.maps import Map
-from geodino.runs.mapping.parts import Room, advancing
-from geodino.runs.progress import JobProgress
+from geodino.runs.embed.storage import scales_of
+from geodino.runs.mapping.about import Parts, committed_of
+from geodino.runs.mapping.maps import JOB_TAG, Map
 
 Colours = UInt8[np.ndarray, "3 h w"]
 
 
-def write_store(
-    work: Work,
-    maps: Sequence[Map],
-    arrays: Sequence[Array],
-    fit: Fit,
-    threads: Executor,
-    *,
-    room: Room,
-) -> int:
-    """Write all arrays and pictures; return how many pixels of the rasters that took.
+def write_store(work: Work, maps: Sequence[Map], arrays: Sequence[Array], fit: Fit) -> None:
+    """Write all arrays and pictures from the parts of maps.
 
     Raises:
-        SourceError: a block cannot be read.
-        RunError: the disk is full, memory does not suffice, or a value is not finite.
+        RunError: supertiles are missing, or the disk is full or cannot be written.
     """
     job = work.job
-    total = sum(one.pixels() for one in maps)
-    with (
-        ZarrWriter(job.out, attributes=store_attributes(work, maps)) as store,
-        JobProgress("Mpx", total, quiet=job.quiet, unit=10**6) as progress,
-    ):
+    attributes = {**store_attributes(work, maps), JOB_TAG: maps[0].identity}
+    with ZarrWriter(job.out, attributes=attributes) as store:
         for planned in arrays:
             with _no_colours(planned, job.out.parent) as colours:
                 array = _added(work, store, planned, maps, fit)
-                made: list[tuple[Map, Mapping[int, Committed]]] = []
+                made: list[tuple[Map, Parts]] = []
                 places = zip(planned.mosaic.rasters, planned.mosaic.places, strict=True)
                 for raster, place in places:
                     one = maps[raster]
-                    sink = _StoreParts(one.layout, array, place, job.dtype, colours)
                     if one.numbers:
-                        room.fitted(one).run(
-                            sink,
-                            one.numbers,
-                            threads=threads,
-                            advance=advancing(one, progress),
-                            facts={},
-                        )
-                        sink.flush()
-                    made.append((one, sink.committed))
+                        _fill(array, one, place, job.dtype, colours)
+                    made.append((one, committed_of(one) if one.numbers else {}))
                 tags = tags_of_map(work, made, fit.loss)
                 array.finish(attributes=tags)
                 if colours is not None and planned.picture is not None:
                     point = made[0][0].source.area_or_point
                     _write_picture(planned, colours, fit.preview, tags, point)
         store.finish()
-    return total
+
+
+def _fill(
+    array: ZarrMap, one: Map, place: tuple[int, int], dtype: str, colours: Colours | None
+) -> None:
+    """Lay a map into an array, and its colours into a picture, from its row and column on."""
+    for layer in one.layers:
+        rows = stored_rows(
+            one.parts,
+            layer,
+            layout=one.layout,
+            key=one.parts_key,
+            allow=one.outside,
+            threads=default_threads(),
+        )
+        for window, values in rows:
+            top, left = window.top + place[0], window.left + place[1]
+            if layer.name == FEATURES:
+                array.write(top, left, values.astype(dtype, copy=False))
+            elif colours is not None:
+                colours[:, top : top + window.height, left : left + window.width] = values
+        array.flush()
 
 
 def _added(work: Work, store: ZarrWriter, planned: Array, maps: Sequence[Map], fit: Fit) -> ZarrMap:
@@ -95,6 +92,7 @@ def _added(work: Work, store: ZarrWriter, planned: Array, maps: Sequence[Map], f
         scales=scales_of(fit.quantiser),
         attributes={"long_name": "features", "AREA_OR_POINT": first.source.area_or_point},
         sharded=len(planned.mosaic.rasters) == 1,
+        across=first.layout.side,
     )
 
 
@@ -137,78 +135,3 @@ def _write_picture(
                     tile.write(row, {PICTURE: np.asarray(colours[:, rows, columns])})
                 tile.commit("")
         assemble(folder, path, layer, layout=layout, tags=tags, area_or_point=point)
-
-
-class _StoreParts:
-    """Lays supertiles into an array; those of one row of blocks are written together.
-
-    Args:
-        layout: of the map whose supertiles come.
-        array: takes the features.
-        place: row and column of the array where the map begins.
-        dtype: type of the array.
-        colours: takes the picture, where there is one.
-    """
-
-    def __init__(
-        self,
-        layout: Layout,
-        array: ZarrMap,
-        place: tuple[int, int],
-        dtype: str,
-        colours: Colours | None,
-    ) -> None:
-        self.layout = layout
-        self.committed: dict[int, Committed] = {}
-        self._array = array
-        self._place = place
-        self._dtype = dtype
-        self._colours = colours
-        self._waiting: list[Shaped[np.ndarray, "c h w"]] = []
-        self._corner = (0, 0)
-
-    def open_supertile(self, number: int) -> Supertile:
-        """Begin a supertile."""
-        return _StoreTile(self, number)
-
-    def take(self, top: int, left: int, values: Mapping[str, Shaped[np.ndarray, "c h w"]]) -> None:
-        """Take a row of blocks whose first pixel is this one of the map."""
-        top, left = top + self._place[0], left + self._place[1]
-        features = values[FEATURES]
-        if (top, left) != (self._corner[0], self._corner[1] + self._width):
-            self.flush()
-            self._corner = top, left
-        self._waiting.append(features.copy())  # they wait, and the caller uses its arrays again
-        if self._colours is not None:
-            height, width = features.shape[1:]
-            self._colours[:, top : top + height, left : left + width] = values[PICTURE]
-
-    def flush(self) -> None:
-        """Hand over what still waits."""
-        if self._waiting:
-            rows = np.concatenate(self._waiting, axis=2)
-            self._array.write(*self._corner, in_type(rows, self._dtype))
-            self._waiting = []
-
-    @property
-    def _width(self) -> int:
-        return sum(values.shape[2] for values in self._waiting)
-
-
-class _StoreTile:
-    """One supertile on its way into an array."""
-
-    def __init__(self, parts: _StoreParts, number: int) -> None:
-        self._parts = parts
-        self._number = number
-
-    def write(self, block_row: int, values: Mapping[str, Shaped[np.ndarray, "c h w"]]) -> None:
-        """Take one row of blocks."""
-        window = self._parts.layout.block_window(self._number, block_row)
-        self._parts.take(window.top, window.left, values)
-
-    def commit(self, digest: str, **facts: Any) -> None:
-        """Remember what the supertile was made from."""
-        self._parts.committed[self._number] = Committed(
-            number=self._number, digest=digest, facts=facts, spool=Path()
-        )

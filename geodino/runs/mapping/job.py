@@ -60,6 +60,11 @@ class MapJob:
         return not self.out.suffix
 
     @property
+    def is_store(self) -> bool:
+        """Whether ``out`` is a zarr store."""
+        return self.out.suffix.lower() == ".zarr"
+
+    @property
     def goes_on(self) -> bool:
         """Whether parts of an earlier run are welcome."""
         return self.resume or self.assemble or self.shard is not None

@@ -23,6 +23,7 @@ from geodino.io.area import Area
 from geodino.io.cog.layout import Layer, Layout
 from geodino.io.cog.parts import parts_folder
 from geodino.io.content import content_sample
+from geodino.io.zarr.write import refuse_rotated
 from geodino.runs.mapping.job import MapJob
 from geodino.runs.sources import Source
 
@@ -48,6 +49,9 @@ class Map:
     key: dict[str, Any]
     """What the pixels of the map depend on, beside those of the raster."""
 
+    parts_at: Path | None = None
+    """Where its parts lie, if not in ``FILE.parts``."""
+
     fit: str | None = None
     """Hash of what was fitted before the map is made; parts of two fits do not mix."""
 
@@ -59,7 +63,7 @@ class Map:
     @property
     def parts(self) -> Path:
         """Where finished supertiles lie until the map is whole."""
-        return parts_folder(self.path)
+        return parts_folder(self.path) if self.parts_at is None else self.parts_at
 
     @property
     def parts_key(self) -> dict[str, Any]:
@@ -150,8 +154,9 @@ def plan_map(
     files: Mapping[str, Path],
     key: dict[str, Any],
     beside: Sequence[Path] = (),
+    parts_at: Path | None = None,
 ) -> Map:
-    """Plan the map of a raster.
+    """Plan the map of a raster; only GeoTIFFs have overviews.
 
     Raises:
         ContractError: a resolution is asked of a raster that has none.
@@ -175,6 +180,8 @@ def plan_map(
     )
     grid = patch_grid(raster.grid, predictor.stride) if predictor.stride > 1 else raster.grid
     layout = Layout.plan(grid, product.layers)
+    if job.is_store:
+        layout = replace(layout, levels=0)
     area = None if job.aoi is None else Area.on(job.aoi, raster.grid)
     rendering = Rendering(
         raster=raster,
@@ -194,6 +201,7 @@ def plan_map(
         source=source,
         files=files,
         beside=tuple(beside),
+        parts_at=parts_at,
         rendering=rendering,
         numbers=tuple(numbers),
         key={**key, "seen": [seen.height, seen.width]},
@@ -244,6 +252,17 @@ def refuse_several(job: MapJob, sources: Sequence[Source], *, also: str = "") ->
             f"{job.out} holds one map, but {len(sources)} rasters were named. Write a map for each "
             f"to a folder (--out {job.out.with_suffix('')}){also}."
         )
+
+
+def refuse_turned(job: MapJob, sources: Sequence[Source]) -> None:
+    """Refuse to write a store of a rotated grid, which x and y cannot describe.
+
+    Raises:
+        RunError: naming the way out.
+    """
+    if job.is_store:
+        for source in sources:
+            refuse_rotated(source.raster.grid)
 
 
 def with_product(one: Map, product: Product, *, fit: str) -> Map:

@@ -13,6 +13,7 @@ from geodino.data.loader import default_threads
 from geodino.errors import RunError
 from geodino.infer.render import Rendering
 from geodino.io.cog.parts import PartsWriter
+from geodino.io.zarr.write import attributes_of
 from geodino.runs.mapping.job import MapJob
 from geodino.runs.mapping.maps import JOB_TAG, Map, pixels_under, share
 from geodino.runs.mapping.memory import columns_for, default_limit, need, used_memory
@@ -39,7 +40,10 @@ def is_done(one: Map, job: MapJob) -> bool:
 
 
 def _made_by(one: Map) -> str | None:
-    """Return which job made the file where the map goes; None for another file."""
+    """Return which job made the file or store where the map goes; None for another."""
+    if one.path.is_dir():
+        said = attributes_of(one.path).get(JOB_TAG)
+        return said if isinstance(said, str) else None
     try:
         with rasterio.open(one.path) as there:
             made: str | None = there.tags().get(JOB_TAG)

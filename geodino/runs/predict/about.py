@@ -1,7 +1,8 @@
 """What a map says about its making, and what lies beside it."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from geodino import __version__
@@ -46,8 +47,26 @@ def finish(one: Map, job: PredictJob, task: Task) -> None:
         job: what was asked.
         task: the model.
     """
-    about = tags(one, job, task, committed_of(one))
     highest = highest_shown_m(one.path)
+    product = product_of(one, job, task, tags(one, job, task, committed_of(one)))
+    write_map_item(
+        replace(
+            product,
+            quicklook=write_quicklook(one.path, highest_m=highest),
+            style=write_height_style(one.path, highest_m=highest),
+        )
+    )
+
+
+def product_of(one: Map, job: PredictJob, task: Task, about: Mapping[str, str]) -> MapProduct:
+    """Return what the item of a map says.
+
+    Args:
+        one: the map.
+        job: what was asked.
+        task: the model.
+        about: its tags.
+    """
     score = about.get("GEODINO_SEAM_SCORE")
     more: dict[str, Any] = {}
     if job.symmetries != "none":
@@ -55,24 +74,20 @@ def finish(one: Map, job: PredictJob, task: Task) -> None:
     if job.applicability:
         more["geodino:dissimilarity"] = DISSIMILAR
         more["geodino:dissimilar_share"] = float(about.get("GEODINO_DISSIMILAR_SHARE", 0))
-    write_map_item(
-        MapProduct(
-            path=one.path,
-            title="Canopy height",
-            model=task.name,
-            model_sha256=task.sha256,
-            model_item=task.item,
-            model_license=task.canopy.license,
-            sources=(one.source.path,),
-            source_sha256=about["GEODINO_SOURCE_SHA256"],
-            times=(one.source.time,),
-            software=__version__,
-            command=about["GEODINO_COMMAND"],
-            chip_size=one.key["chip"],
-            overlap=one.key["overlap"],
-            seam_score=None if score is None else float(score),
-            quicklook=write_quicklook(one.path, highest_m=highest),
-            style=write_height_style(one.path, highest_m=highest),
-            more=more,
-        )
+    return MapProduct(
+        path=one.path,
+        title="Canopy height",
+        model=task.name,
+        model_sha256=task.sha256,
+        model_item=task.item,
+        model_license=task.canopy.license,
+        sources=(one.source.path,),
+        source_sha256=about["GEODINO_SOURCE_SHA256"],
+        times=(one.source.time,),
+        software=__version__,
+        command=about["GEODINO_COMMAND"],
+        chip_size=one.key["chip"],
+        overlap=one.key["overlap"],
+        seam_score=None if score is None else float(score),
+        more=more,
     )

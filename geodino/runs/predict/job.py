@@ -29,10 +29,10 @@ class PredictJob(MapJob):
         Raises:
             RecipeError: what was asked, what can be, and what to change.
         """
-        if self.out.suffix.lower() not in ("", ".tif", ".tiff"):
+        if self.out.suffix.lower() not in ("", ".tif", ".tiff", ".zarr"):
             raise RecipeError(
-                f"--out {self.out}: a map is written as FILE.tif, or as a folder of GeoTIFFs (no "
-                "ending)."
+                f"--out {self.out}: a map is written as FILE.tif or FILE.zarr, or as a folder of "
+                "GeoTIFFs (no ending)."
             )
         if self.dtype not in HEIGHT_TYPES:
             raise RecipeError(f"--dtype {self.dtype}: choose {' or '.join(HEIGHT_TYPES)}.")

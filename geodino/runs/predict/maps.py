@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 
 from geodino.infer.engine import Predictor
+from geodino.io.item import item_path
 from geodino.runs.mapping.chips import chip_group
-from geodino.runs.mapping.maps import Map, plan_map, refuse_several, shared_key
+from geodino.runs.mapping.maps import Map, plan_map, refuse_several, refuse_turned, shared_key
 from geodino.runs.predict.job import PredictJob
 from geodino.runs.predict.task import Task
 from geodino.runs.sources import Source
@@ -28,6 +29,7 @@ def plan(
         SourceError: the area cannot be read.
     """
     refuse_several(job, sources)
+    refuse_turned(job, sources)
     chip = task.chip(job.how.chip)
     key = shared_key(
         job,
@@ -53,6 +55,7 @@ def plan(
             predictor,
             product,
             files={layer.name: job.out / f"{source.name}.tif" if job.is_folder else job.out},
+            beside=[item_path(job.out)] if job.is_store else [],
             key={**key, **own},
         )
         for source in sources

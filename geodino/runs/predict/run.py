@@ -17,6 +17,7 @@ from geodino.runs.mapping.show import rate, show_card
 from geodino.runs.predict.about import dissimilar_share, finish, tags
 from geodino.runs.predict.job import PredictJob
 from geodino.runs.predict.maps import plan
+from geodino.runs.predict.store import join_store
 from geodino.runs.predict.task import Task
 from geodino.runs.record import RunLog
 from geodino.runs.sources import open_sources
@@ -76,6 +77,8 @@ def _joined(left: Sequence[Map], job: PredictJob, task: Task, *, whole: int) -> 
     """Write the files of maps whose parts are complete, unless this job is a shard."""
     if job.shard is not None:
         return {}
+    if job.is_store:
+        return join_store(left[0], job, task) if left else {"maps": 0}
     made: list[Parts] = []
 
     def described(one: Map, committed: Parts) -> dict[str, str]:
