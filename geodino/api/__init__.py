@@ -226,24 +226,44 @@ def evaluate(
     suite: _Path,
     out: _Path,
     *,
-    probes: Sequence[str] = ("knn", "linear"),
+    data: _Path | None = None,
+    protocol: str = "geodino",
+    bands: str | None = None,
+    probes: Sequence[str] = (),
+    features: Sequence[str] = (),
+    by: Sequence[str] = (),
+    image_size: int | None = None,
+    reference: _Path | None = None,
+    cache: _Path | None = None,
     seed: int = 0,
     device: str = "auto",
+    resume: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Probe a model's frozen features on an image folder, beside its floors.
+    """Probe a model's frozen features on labelled images, beside its floors.
 
     Args:
         model: see `load`.
-        suite: one folder a class, or ``train/`` and ``test/`` of such folders.
+        suite: ``mini``, ``geobench-v1[/SET]``, ``geobench-v2[/SET]``, ``torchgeo/SET``, or a folder:
+            one folder a class, or one with a ``dataset.yaml``.
         out: where results are written.
-        probes: ``knn``, ``knn-dino``, ``linear``, ``linear-dino``.
-        seed: of random weights and bootstrap.
+        data: where the files of a named suite lie.
+        protocol: ``geodino``, ``torchgeo-bench`` or ``dinov3-approx``.
+        bands: ``model``, ``rgb``, ``all``, or names with commas; None: as the protocol says.
+        probes: names of probes; empty: those of the protocol.
+        features: ``cls``, ``mean``, ``concat``; empty: those of the protocol.
+        by: traits that scores are grouped by, such as ``region``.
+        image_size: side that images are resized to, pixels; None: as the protocol says.
+        reference: table of published rows (torchgeo-bench's columns).
+        cache: where features are kept; None: in ``out``.
+        seed: of random weights, probes and bootstrap.
         device: see `pretrain`.
+        resume: go on with the sets that are left.
         quiet: say nothing.
 
     Returns:
-        ``rows`` (torchgeo-bench's columns), ``alarms``, ``out``.
+        ``rows`` (torchgeo-bench's columns), ``alarms``, ``missing``, ``failed``, ``out``,
+        ``report``.
 
     Raises:
         geodino.errors.GeodinoError: a mistake the caller can mend.
@@ -251,11 +271,20 @@ def evaluate(
     return _evaluate(
         EvaluateJob(
             model=str(model),
-            suite=Path(suite),
+            suite=str(suite),
             out=Path(out),
+            data=None if data is None else Path(data),
+            protocol=protocol,
+            bands=bands,
             probes=tuple(probes),
+            features=tuple(features),
+            by=tuple(by),
+            image_size=image_size,
+            reference=None if reference is None else Path(reference),
+            cache=None if cache is None else Path(cache),
             seed=seed,
             device=device,
+            resume=resume,
             quiet=quiet,
         )
     )

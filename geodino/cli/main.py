@@ -9,12 +9,12 @@ import typer
 
 from geodino.cli.distill import distill
 from geodino.cli.embed import embed
+from geodino.cli.evaluate import evaluate
 from geodino.cli.finetune import finetune
 from geodino.cli.options import (
     Aoi,
     Device,
     Json,
-    Model,
     Overrides,
     Quiet,
     Recipe,
@@ -23,7 +23,6 @@ from geodino.cli.options import (
     Where,
     filters,
     show,
-    words,
 )
 from geodino.cli.predict import predict
 from geodino.errors import GeodinoError, SourceError
@@ -100,6 +99,7 @@ app.command()(distill)
 app.command()(embed)
 app.command()(predict)
 app.command()(finetune)
+app.command()(evaluate)
 
 
 @app.command()
@@ -153,35 +153,6 @@ def inspect(
         print(found.text)
     if found.refusal is not None:
         raise SourceError(found.refusal)
-
-
-@app.command()
-def evaluate(
-    model: Model,
-    suite: Annotated[Path, typer.Option(help="Image folder, one folder a class.")],
-    out: Annotated[Path, typer.Option(help="Where results are written.")],
-    probe: Annotated[str, typer.Option(help="Probes, with commas: knn, linear.")] = "knn,linear",
-    seed: Annotated[int, typer.Option(help="Seed of the floors and the bootstrap.")] = 0,
-    device: Device = "auto",
-    *,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Measure a model with probes on frozen features, beside its floors."""
-    from geodino.runs.evaluate import EvaluateJob, evaluate
-
-    job = EvaluateJob(
-        model=model,
-        suite=suite,
-        out=out,
-        probes=tuple(words(probe)),
-        seed=seed,
-        device=device,
-        quiet=quiet or as_json,
-    )
-    result = evaluate(job)
-    # People read the table that was shown; programs take all of it.
-    show(result if as_json else {"results": result["out"]}, as_json=as_json)
 
 
 @app.command()

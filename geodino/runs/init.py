@@ -9,12 +9,12 @@ from geodino.config import parse_overrides
 from geodino.errors import ContractError, RecipeError
 from geodino.geo.contract import InputContract
 from geodino.models.adapt import Adaptation, InitConfig, adaptation
-from geodino.models.build import assemble, materialise
 from geodino.models.card import Parent
 from geodino.models.folder import load_model, save_model
 from geodino.models.heads import HeadConfig
 from geodino.models.shards import take
 from geodino.models.sizes import ModelConfig
+from geodino.models.widen import widened
 from geodino.pretrain.objective import Network
 from geodino.runs.models import OpenedModel, open_model, tensors_hash
 from geodino.runs.recipe import RunConfig
@@ -132,12 +132,7 @@ def record_start(
         return {}
     loaded = start.opened.loaded
     how = adaptation(loaded.contract.bands, contract.bands, rule=config.init.bands)
-    backbone = assemble(config.model, mean=contract.mean, std=contract.std)
-    materialise(backbone)
-    state = dict(loaded.backbone.state_dict())
-    stem = "trunk.patch_embed.proj.weight" if loaded.backbone.depth else "trunk.stem.0.weight"
-    state[stem] = how.apply(state[stem])
-    backbone.load_state_dict(state)
+    backbone = widened(loaded.backbone, contract, how, config=config.model)
     chosen = {"dino": config.heads.dino, "ibot": config.heads.ibot}
     adapted = _adapted(how, loaded.contract, contract)
     parents = [parent.model_dump(mode="json") for parent in start.lineage()]
