@@ -18,9 +18,7 @@ def evaluate(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Where results are written.")],
-    data: Annotated[
-        Path | None, typer.Option(help="Where the files of a named suite lie.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Where the files of a named suite lie.")] = None,
     protocol: Annotated[
         str, typer.Option(help="geodino, torchgeo-bench or dinov3-approx.")
     ] = "geodino",

@@ -13,6 +13,7 @@ def alarms(result: SetResult) -> list[str]:
         *fit_alarms(result),
         *same_alarms(result),
         *empty_alarms(result),
+        *copy_alarms(result),
         *result.leaks,
     ]
 
@@ -75,7 +76,16 @@ def empty_alarms(result: SetResult) -> list[str]:
     empty = [name for name, n in zip(result.facts.classes, images, strict=True) if not n]
     if not empty:
         return []
+    others = len(images) - len(empty)
     return [
-        f"no test image has {', '.join(empty)}: means over classes are taken over the other "
-        f"{len(images) - len(empty)}."
+        f"no test image has {', '.join(empty)}: means over classes are taken over the other {others}."
     ]
+
+
+def copy_alarms(result: SetResult) -> list[str]:
+    """A sentence if test images are copies of training images: they measure memory."""
+    if not result.copies:
+        return []
+    test, train = result.copies[0]
+    share = f"{len(result.copies)} of {len(result.keys)} test images"
+    return [f"{share} are copies of training images ({test} = {train}): the scores are too high."]

@@ -51,6 +51,7 @@ def _write(place: Path, found: Extracted, key: Mapping[str, Any]) -> None:
     about = {
         "sizes": [list(size) for size in found.sizes],
         "encoders": list(found.features),
+        "digests": list(found.digests),
         "patches": {
             name: Path(str(getattr(p, "filename", ""))).name for name, p in found.patches.items()
         },
@@ -71,5 +72,6 @@ def _read(place: Path) -> Extracted:
         patches={
             name: np.load(place / file, mmap_mode="r") for name, file in about["patches"].items()
         },
+        digests=tuple(about["digests"]),
         sizes=tuple((int(h), int(w)) for h, w in about["sizes"]),
     )

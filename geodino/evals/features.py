@@ -6,6 +6,7 @@ Images are read ahead by threads, encoded at their own size or resized, in batch
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,6 +72,9 @@ class Extracted:
     patches: dict[str, Float16[np.ndarray, "n d h w"]]
     """Patch tokens of each encoder, where they were asked for; may lie in a file."""
 
+    digests: tuple[str, ...]
+    """A hash of what is seen of each image: equal ones are copies."""
+
     sizes: tuple[tuple[int, int], ...]
     """The distinct (height, width) of the images, sorted."""
 
@@ -135,6 +139,7 @@ def extract(
     """
     rows: dict[str, list[Any]] = {name: [None] * len(keys) for name in encoders}
     statistics: list[Any] = [None] * len(keys)
+    digests = [""] * len(keys)
     sizes: set[tuple[int, int]] = set()
     maps = _Maps(how.patches, len(keys))
     done = 0
@@ -142,15 +147,17 @@ def extract(
         sizes.add((values.shape[2], values.shape[3]))
         for i, row in zip(index, _band_statistics(values, used), strict=True):
             statistics[i] = row
+        for i, pixels, mask in zip(index, values, used, strict=True):
+            digests[i] = _digest(pixels, mask)
         _refuse_empty(index, used, keys)
-        image, mask = fit_to_patches(
+        image, valid = fit_to_patches(
             torch.from_numpy(values).to(how.device),
             torch.from_numpy(used).to(how.device),
             patch_size=how.patch_size,
             image_size=how.image_size,
         )
         for name, encode in encoders.items():
-            both, tokens = _pooled(encode, image, mask)
+            both, tokens = _pooled(encode, image, valid)
             for i, row in zip(index, both, strict=True):
                 rows[name][i] = row
             maps.keep(name, index, tokens)
@@ -162,8 +169,16 @@ def extract(
         features=features,
         statistics=np.stack(statistics),
         patches=maps.found,
+        digests=tuple(digests),
         sizes=tuple(sorted(sizes)),
     )
+
+
+def _digest(values: Float32[np.ndarray, "c h w"], used: Bool[np.ndarray, "h w"]) -> str:
+    digest = blake2b(np.where(used, values, 0).tobytes(), digest_size=16)
+    digest.update(repr(values.shape).encode())
+    digest.update(np.packbits(used).tobytes())
+    return digest.hexdigest()
 
 
 class _Maps:

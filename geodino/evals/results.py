@@ -114,6 +114,9 @@ class SetResult:
 
     seed: int
     resamples: int
+    copies: tuple[tuple[str, str], ...] = ()
+    """Test images that are copies of training images, and those."""
+
     leaks: tuple[str, ...] = ()
     """What of the test part the model may have seen."""
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +9,14 @@ import numpy as np
 import torch
 
 from geodino import __version__, seeds
-from geodino.data.labelled.sets import PARTS, BandStatistics, LabelledSet, PartName
+from geodino.data.labelled.sets import PARTS, BandStatistics, LabelledSet
 from geodino.errors import RecipeError, SourceError, suggest
 from geodino.evals.cache import cached
-from geodino.evals.features import Extracted, Extraction, FeatureName, Features, encoder, extract
+from geodino.evals.features import Extracted, Extraction, FeatureName, encoder, extract
 from geodino.evals.meeting import Meeting, meet
-from geodino.evals.probes.linear import linear_inputs
-from geodino.evals.probes.maps import Items, Part
 from geodino.evals.probes.prediction import Prediction
-from geodino.evals.probes.table import Probe, Problem, floor, probe_named
+from geodino.evals.probes.table import ALIASES, PROBES, Probe, floor, probe_named
+from geodino.evals.problems import Problems, has_maps, labels_of
 from geodino.evals.protocols import Protocol
 from geodino.evals.results import MODEL, RANDOM, STATISTICS, Outcome, SetResult
 from geodino.evals.statistics import measured
@@ -117,7 +115,7 @@ def evaluate_set(
         settings=_said(judge, met, settings, was_cached),
         outcomes=outcomes,
         keys=tuple(data.parts["test"]),
-        labels=_labels(data, "test"),
+        labels=labels_of(data, "test"),
         facts=facts,
         clusters=_clusters(data),
         groups={
@@ -126,6 +124,20 @@ def evaluate_set(
         },
         seed=settings.seed,
         resamples=settings.resamples,
+        copies=_copies(data, extracted),
+    )
+
+
+def _copies(data: LabelledSet, extracted: Extracted) -> tuple[tuple[str, str], ...]:
+    """Test images whose pixels are those of a training image, with that one."""
+    keys = [key for part in PARTS for key in data.parts.get(part, ())]
+    train = len(data.parts["train"])
+    first = dict(zip(extracted.digests[train - 1 :: -1], keys[train - 1 :: -1], strict=True))
+    test = len(keys) - len(data.parts["test"])
+    return tuple(
+        (key, first[digest])
+        for key, digest in zip(keys[test:], extracted.digests[test:], strict=True)
+        if digest in first
     )
 
 
@@ -155,15 +167,13 @@ def _probes(data: LabelledSet, settings: Settings) -> list[Probe]:
         )
     if kind != "regression":
         return found
-    wanted = "patches" if np.ndim(data.label(data.parts["test"][0])) == 2 else "vectors"
+    wanted = "patches" if has_maps(data) else "vectors"
     return [probe for probe in found if probe.features == wanted] or [
         probe_named("dense-ridge" if wanted == "patches" else "ridge", kind=kind)
     ]
 
 
 def _serves(name: str, kind: Any) -> bool:
-    from geodino.evals.probes.table import ALIASES, PROBES
-
     probe = PROBES.get(ALIASES.get(name, name))
     if probe is None:
         raise RecipeError(
@@ -256,7 +266,7 @@ def _outcomes(
     settings: Settings,
 ) -> tuple[Outcome, ...]:
     """Every probe on every encoder's features, then on the statistics, then the blind answer."""
-    problems = _Problems(data, extracted, settings)
+    problems = Problems(data, seed=settings.seed)
     found: list[Outcome] = []
 
     def add(name: str, kind: str, dim: int, of: Mapping[str, Prediction]) -> None:
@@ -283,87 +293,6 @@ def _outcomes(
     blind, answer = floor(problems.of(extracted.statistics))
     add(blind, "none", 0, {"constant": answer})
     return tuple(found)
-
-
-class _Problems:
-    """Features cut into parts beside their labels."""
-
-    def __init__(self, data: LabelledSet, extracted: Extracted, settings: Settings) -> None:
-        self._data, self._settings = data, settings
-        self._rows: dict[PartName, np.ndarray] = {}
-        start = 0
-        for part in PARTS:
-            count = len(data.parts.get(part, ()))
-            self._rows[part] = np.arange(start, start + count)
-            start += count
-        self._labels = {part: _labels(data, part) for part in PARTS}
-
-    def of(self, features: Any, *, metric: Any = "cosine", views: Any = None) -> Problem:
-        """Return the problem of some features, one row an image."""
-        facts = self._data.facts
-        parts = {
-            part: Part(features=_Rows(features, rows), labels=self._labels[part])
-            if np.ndim(features) > 2
-            else Part(features=np.asarray(features[rows]), labels=self._labels[part])
-            for part, rows in self._rows.items()
-        }
-        return Problem(
-            kind=facts.kind,
-            train=parts["train"],
-            val=parts["val"],
-            test=parts["test"],
-            generator=seeds.rng(self._settings.seed, "probe"),
-            classes=len(facts.classes),
-            background=facts.background,
-            metric=metric,
-            views=views,
-        )
-
-    def of_vectors(
-        self, features: Features, kind: FeatureName, probe: Probe
-    ) -> tuple[Problem, int]:
-        """Return the problem of a kind of vectors; DINO's linear probe sees several at once."""
-        if probe.name == "linear-sgd" and kind == "concat":
-            rows, views = linear_inputs(features.blocks, features.mean_patch)
-            return self.of(rows, views=views), rows.shape[1]
-        chosen = features.named(kind)
-        return self.of(chosen), chosen.shape[1]
-
-
-class _Rows:
-    """Some rows of an array that may lie in a file."""
-
-    def __init__(self, items: Any, rows: np.ndarray) -> None:
-        self._items, self._rows = items, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, place: int, /) -> Any:
-        return self._items[int(self._rows[place])]
-
-
-class _Maps:
-    """Labels that are maps, read when they are asked for; the last ones stay in memory."""
-
-    def __init__(self, data: LabelledSet, keys: Sequence[str]) -> None:
-        self._keys = keys
-        self._read = lru_cache(maxsize=512)(data.label)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def __getitem__(self, place: int, /) -> Any:
-        return self._read(self._keys[place])
-
-
-def _labels(data: LabelledSet, part: PartName) -> Items:
-    keys = data.parts.get(part, ())
-    if not keys:
-        return np.zeros(0)
-    if data.facts.kind == "segmentation" or np.ndim(data.label(keys[0])) == 2:
-        return _Maps(data, keys)
-    return np.asarray([data.label(key) for key in keys])
 
 
 def _clusters(data: LabelledSet) -> np.ndarray | None:

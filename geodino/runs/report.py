@@ -1,5 +1,6 @@
 """``geodino report``: what a run folder holds, on one page that needs nothing else."""
 
+import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,8 @@ from geodino.report.page import render
 from geodino.report.words import count, duration, first_of, interval, moment, number
 from geodino.runs.build import whole_batch
 from geodino.runs.device import choose_device
-from geodino.runs.recipe import DistillConfig, TrainingConfig, load_recorded_training
 from geodino.runs.evaluate.run import sets_in
+from geodino.runs.recipe import DistillConfig, TrainingConfig, load_recorded_training
 from geodino.runs.record import REPLACED, RunFolder
 from geodino.runs.report_data import collect_data
 from geodino.runs.report_features import collect_features

@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from geodino.errors import SourceError
-from geodino.evals.folder import duplicates_across, find_suite
+from geodino.data.labelled.image_folder import duplicates_across, find_suite
 
 
 def folder_of(root, **counts):

@@ -34,12 +34,13 @@ def write_page(job: EvaluateJob, results: Sequence[dict[str, Any]], facts: dict[
     absent = [(m["name"], f"{m['reason']}. {m['cure']}") for m in facts["missing"]]
     absent += [(f["name"], f["reason"]) for f in facts["failed"]]
     first = results[0]["settings"]
+    said = (
+        f"{len(results)} of {len(results) + len(absent)} sets of {job.suite} were measured with the "
+        f"protocol {job.protocol}, on frozen features."
+    )
     page = EvaluationPage(
         name=first["model"],
-        summary=(
-            f"{len(results)} of {len(results) + len(absent)} sets of {job.suite} were measured with "
-            f"the protocol {job.protocol}, on frozen features.",
-        ),
+        summary=(said,),
         figures=(
             ("sets", str(len(results))),
             ("test images", f"{sum(r['set']['n_test'] for r in results):,}"),
@@ -75,7 +76,11 @@ def _beside(
         name, metric = result["set"]["name"], result["set"]["metric"]
         ours = best_rows([r for r in result["rows"] if r["metric_name"] == metric])["model"]
         found = [
-            (float(row["metric_value"]), f"{row['name']} ({row['method']}, {row.get('bands', '')})", False)
+            (
+                float(row["metric_value"]),
+                f"{row['name']} ({row['method']}, {row.get('bands', '')})",
+                False,
+            )
             for row in published
             if row["dataset"] == name
             and row["metric_name"] in (metric, _PUBLISHED.get(metric))
@@ -84,7 +89,9 @@ def _beside(
         found = sorted(found, reverse=True)[:_SHOWN]
         mine = (ours["metric_value"], f"{ours['name']} ({ours['method']}, {ours['bands']})", True)
         every = sorted([*found, mine], key=lambda line: -line[0])
-        lines += [(name, in_words(metric), who, f"{score:.3f}", is_ours) for score, who, is_ours in every]
+        lines += [
+            (name, in_words(metric), who, f"{score:.3f}", is_ours) for score, who, is_ours in every
+        ]
     said = (
         f"Rows of {path.name}, the best {_SHOWN} of each set in the same metric. They are comparable "
         "as far as their protocol, bands and partition are the same."
@@ -93,7 +100,16 @@ def _beside(
 
 
 def _command(job: EvaluateJob) -> str:
-    words = ["geodino", "evaluate", "--model", job.model, "--suite", job.suite, "--protocol", job.protocol]
+    words = [
+        "geodino",
+        "evaluate",
+        "--model",
+        job.model,
+        "--suite",
+        job.suite,
+        "--protocol",
+        job.protocol,
+    ]
     for option, value in (
         ("--data", job.data),
         ("--bands", job.bands),
