@@ -43,10 +43,11 @@ def read_area(path: str | Path, *, option: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """An area on the grid of a raster.
+    """An area on the grid of a raster. Safe to ask from threads.
 
     Args:
-        outline: in pixels: columns, then rows.
+        outline: in pixels: columns, then rows. Never prepared: GEOS allows threads to read one
+            geometry, but not to use one prepared geometry.
     """
 
     outline: shapely.Geometry
