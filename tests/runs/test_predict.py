@@ -173,12 +173,79 @@ def test_an_area_changes_no_pixel_in_it(model, tile, whole, tmp_path):
     np.testing.assert_array_equal(found[inside], expected[inside])
 
 
-def test_an_area_elsewhere_is_refused(model, tile, tmp_path):
-    frame = geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:4326")
-    frame.to_file(tmp_path / "area.geojson")
-    with pytest.raises(SourceError, match="no valid pixel in the area"):
-        run(model, tmp_path / "map.tif", tile, aoi=tmp_path / "area.geojson")
+def areas(path, *shapes, crs="EPSG:4326"):
+    geopandas.GeoDataFrame(geometry=list(shapes), crs=crs).to_file(path)
+
+
+def in_nothing(tile, tmp_path):
+    areas(tmp_path / "aoi.geojson", shapely.box(0, 0, 1, 1))
+    return r"lies outside .*scene\.tif: there is nothing to map"
+
+
+def in_the_hole(tile, tmp_path):
+    with rasterio.open(tile) as source:
+        corners = [source.transform @ place for place in ((120, 210), (200, 250))]
+        crs = source.crs
+    (left, top), (right, bottom) = corners
+    areas(tmp_path / "aoi.geojson", shapely.box(left, bottom, right, top), crs=crs)
+    return "no valid pixel in the area"
+
+
+def missing(tile, tmp_path):
+    return "does not exist"
+
+
+def folder(tile, tmp_path):
+    (tmp_path / "aoi.geojson").mkdir()
+    return "is a folder"
+
+
+def empty(tile, tmp_path):
+    (tmp_path / "aoi.geojson").touch()
+    return "is empty"
+
+
+def no_vectors(tile, tmp_path):
+    (tmp_path / "aoi.geojson").write_bytes(tile.read_bytes())
+    return "cannot be read as a vector file"
+
+
+def no_polygon(tile, tmp_path):
+    areas(tmp_path / "aoi.geojson", shapely.Point(9, 48))
+    return "holds no polygon"
+
+
+def crossed(tile, tmp_path):
+    areas(tmp_path / "aoi.geojson", shapely.Polygon([(9, 48), (9.1, 48.1), (9.1, 48), (9, 48.1)]))
+    return r"row 0 of .* crosses itself in the raster's CRS \(EPSG:32632\)"
+
+
+@pytest.mark.parametrize(
+    "made", [missing, folder, empty, no_vectors, no_polygon, crossed, in_nothing, in_the_hole]
+)
+def test_an_area_that_cannot_be_mapped_is_refused_in_one_sentence(made, model, tile, tmp_path):
+    expected = made(tile, tmp_path)
+    with pytest.raises(SourceError, match=expected) as caught:
+        run(model, tmp_path / "map.tif", tile, aoi=tmp_path / "aoi.geojson")
+    assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("map*"))
+
+
+def test_an_area_without_a_crs_is_refused(model, tile, tmp_path):
+    areas(tmp_path / "aoi.shp", shapely.box(9, 48, 10, 49))
+    (tmp_path / "aoi.prj").unlink()
+    with pytest.raises(SourceError, match=r"aoi\.shp has no CRS"):
+        run(model, tmp_path / "map.tif", tile, aoi=tmp_path / "aoi.shp")
+
+
+def test_the_command_refuses_a_missing_area_before_it_opens_the_model(tile, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "geodino", "predict", str(tile), "--model", "nowhere",
+         "--out", str(tmp_path / "map.tif"), "--aoi", "nope.geojson"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "geodino: --aoi: nope.geojson does not exist. Name a vector file.\n"
 
 
 def test_centimetres_are_the_metres_rounded(model, tile, whole, tmp_path):

@@ -10,7 +10,7 @@ from geodino.data.loader import default_threads
 from geodino.io.raster import HandlePool
 from geodino.runs.device import choose_device
 from geodino.runs.mapping.join import join
-from geodino.runs.mapping.maps import Map
+from geodino.runs.mapping.maps import Map, refuse_elsewhere
 from geodino.runs.mapping.parts import Room, check_parts, is_done, render
 from geodino.runs.mapping.show import rate, show_card
 from geodino.runs.predict.about import finish, tags
@@ -30,7 +30,7 @@ def predict(job: PredictJob) -> dict[str, Any]:
     Raises:
         RecipeError: options that do not go together.
         CheckpointError: there is no model, or it has no head.
-        SourceError: a raster cannot be read; what was done stays for ``resume``.
+        SourceError: a raster or the area cannot be read; what was done stays for ``resume``.
         ContractError: a raster is not what the model was trained on.
         RunError: the output exists or cannot be written, or memory does not suffice.
     """
@@ -52,6 +52,7 @@ def predict(job: PredictJob) -> dict[str, Any]:
             time=job.datetime,
             strict=job.strict,
         )
+        refuse_elsewhere(job, found.sources)
         maps = plan(job, task, found.sources, predictor, device=device)
         notes = [*found.notes, *(f"unusable: {reason}" for _, reason in found.bad)]
         card = _card(job, task, maps)
