@@ -485,6 +485,23 @@ def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+def test_the_card_says_parts_no_larger_than_the_raster(model, tile, tmp_path):
+    small = write_tile(tmp_path / "small.tif", scene(48, 40))
+    card = run(model, tmp_path / "map.tif", small, dry_run=True)
+    assert card["output"].endswith("written in parts of 48 px")
+    card = run(model, tmp_path / "map.tif", tile, dry_run=True)
+    assert card["output"].endswith("written in parts of 128 px")
+
+
+def test_a_picture_without_a_place_has_no_resolution_and_the_message_says_the_way_out(
+    model, tmp_path
+):
+    photo = tmp_path / "photo.png"
+    Image.fromarray(scene(64, 64).transpose(1, 2, 0)).save(photo)
+    with pytest.raises(ContractError, match=r"or leave --gsd out\.$"):
+        run(model, tmp_path / "map.tif", photo, gsd_m=0.6)
+
+
 def test_a_dry_run_writes_nothing(model, tile, tmp_path):
     job = PredictJob(
         rasters=(str(tile),), model=str(model), out=tmp_path / "map.tif", quiet=True, dry_run=True

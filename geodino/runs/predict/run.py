@@ -82,6 +82,7 @@ def _card(job: PredictJob, task: Task, maps: Sequence[Map]) -> dict[str, str]:
     pixels = sum(one.pixels() for one in maps)
     (layer,) = first.layers
     size = pixels * layer.pixel_bytes / 2**20
+    part = min(layout.side, max(layout.grid.height, layout.grid.width))
     seen = "" if first.rendering.regrid is None else f", seen at {first.key['gsd_m']:g} m"
     return {
         "rasters": f"{len(maps)}, {pixels / 1e6:,.1f} Mpx{seen}",
@@ -89,5 +90,5 @@ def _card(job: PredictJob, task: Task, maps: Sequence[Map]) -> dict[str, str]:
         "chips": f"{first.key['chip']} px with {first.key['overlap']} px in common, "
         f"{cover.group} at a time",
         "output": f"{layer.dtype}, {', '.join(layer.descriptions)}; at most "
-        f"{size:,.1f} MiB before compression, written in parts of {layout.side} px",
+        f"{size:,.1f} MiB before compression, written in parts of {part} px",
     }
