@@ -3,12 +3,14 @@
 from pathlib import Path
 
 from geodino.errors import CheckpointError
+from geodino.files import neighbour
 from geodino.models.canopy_folder import LoadedCanopy, is_canopy_folder, load_canopy
 from geodino.models.foreign.chmv2 import is_chmv2_folder, open_chmv2_files, open_chmv2_folder
 from geodino.models.foreign.hugging_face import fetch
 from geodino.models.foreign.read import SUFFIXES
 
 _HUB = "hub:"
+_TIMM = "timm:"
 
 _FORMS = (
     "a run or model folder with a canopy head, hub:facebook/dinov3-vitl16-chmv2-dpt-head, a folder "
@@ -34,6 +36,8 @@ def open_canopy(model: str | Path) -> LoadedCanopy:
     if (pair := _pair(text)) is not None:
         return open_chmv2_files(*pair)
     folder = Path(text)
+    if not folder.exists() and not text.startswith(_TIMM):
+        raise CheckpointError(f"{text} does not exist.{neighbour(folder)} Give {_FORMS}.")
     if folder.suffix in SUFFIXES and not folder.is_dir():
         raise CheckpointError(
             f"{text} is one file: a canopy model is a backbone and a head. Write BACKBONE+HEAD, two "

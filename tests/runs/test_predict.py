@@ -502,6 +502,11 @@ def test_a_picture_without_a_place_has_no_resolution_and_the_message_says_the_wa
         run(model, tmp_path / "map.tif", photo, gsd_m=0.6)
 
 
+def test_a_model_that_does_not_exist_is_said_with_the_nearest_name(model, tile, tmp_path):
+    with pytest.raises(CheckpointError, match=r"smal does not exist\. Did you mean '.*small'\?"):
+        run(model.with_name("smal"), tmp_path / "map.tif", tile)
+
+
 def test_a_dry_run_writes_nothing(model, tile, tmp_path):
     job = PredictJob(
         rasters=(str(tile),), model=str(model), out=tmp_path / "map.tif", quiet=True, dry_run=True
