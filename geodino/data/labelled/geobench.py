@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from affine import Affine
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from rasterio.errors import CRSError
 from rasterio.transform import array_bounds
 from rasterio.warp import transform_bounds
@@ -232,7 +232,7 @@ class GeobenchSet:
             )
         return int(found)
 
-    def _several(self, found: Any, path: Path) -> Any:
+    def _several(self, found: Any, path: Path) -> Bool[np.ndarray, " k"]:
         count = len(self.facts.classes)
         row = np.asarray(found if isinstance(found, (list, tuple, np.ndarray)) else [])
         if row.shape != (count,) or not np.isin(row, (0, 1)).all():
@@ -240,7 +240,8 @@ class GeobenchSet:
                 f"{path} has a label of {row.size} numbers, but {self.facts.name} needs a 0 or 1 for "
                 f"each of {count} classes. Download the data set again."
             )
-        return row.astype(bool)
+        present: Bool[np.ndarray, " k"] = row.astype(bool)
+        return present
 
 
 def _chosen(known: list[str], about: V1Set, bands: Sequence[str] | None, path: Path) -> list[str]:
