@@ -8,13 +8,15 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 from numpy.typing import NDArray
+from rasterio.transform import array_bounds
+from rasterio.warp import transform_bounds
 
 from geodino.data.labelled.sets import IGNORED, Image, PartName
 from geodino.errors import SourceError
 from geodino.geo.bands import Band, CommonName, Unit
 from geodino.geo.validity import ReadRule
 from geodino.geo.windows import Window
-from geodino.io.raster import HandlePool, read
+from geodino.io.raster import HandlePool, describe, read
 
 _EDGE_BYTES = 1 << 15
 
@@ -75,6 +77,16 @@ def read_file(path: str | Path, window: Window | None, rule: ReadRule) -> Image:
     """Read a raster or a window of it; see :func:`geodino.io.raster.read`."""
     with HandlePool(max_open=1) as pool:
         return read(pool, path, window, rule=rule)
+
+
+def outline_of(path: str | Path) -> tuple[float, float, float, float] | None:
+    """Return west, south, east, north of a raster in degrees; None where it has no place."""
+    grid = describe(path).grid
+    if grid.crs is None:
+        return None
+    bounds = array_bounds(grid.height, grid.width, grid.transform)
+    west, south, east, north = transform_bounds(grid.crs, "EPSG:4326", *bounds)
+    return west, south, east, north
 
 
 def class_map(

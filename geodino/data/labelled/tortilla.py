@@ -37,7 +37,9 @@ _NAMES: Mapping[str, PartName] = {
     "train": "train", "training": "train", "validation": "val", "val": "val", "valid": "val",
     "test": "test",
 }  # fmt: skip
-_LABEL = re.compile(r"(^|[_\W])(mask|masks|label|labels|agbm|target|annotation|gt)($|[_\W])", re.I)
+_LABEL = re.compile(
+    r"(^|[_\W])(mask|masks|label|labels|agbm|target|annotation|gt)($|[_\W])", re.IGNORECASE
+)
 _SOURCE = "GEO-Bench-2 (arXiv 2511.15658), huggingface.co/aialliance; licences by data set"
 _RULE = ReadRule(alpha="band")
 """A fourth band is often tagged alpha by default; none of these images has a mask of that kind."""
@@ -245,21 +247,21 @@ class TortillaSet:
             )
         return path, images[0]
 
-    def _from_columns(self, row: Row, path: Path) -> Any:
+    def _from_columns(self, row: Row, path: Path) -> int | Bool[np.ndarray, " k"]:
         found = row.columns.get("labels", row.columns.get("label"))
         classes = self.facts.classes
         several = found if isinstance(found, (list, tuple, np.ndarray)) else [found]
-        numbers = [_class_number(value, classes) for value in several]
-        if found is None or None in numbers:
-            wrong = several[numbers.index(None)] if None in numbers else found
-            raise SourceError(
-                f"{path} ({row.id}) has the label {wrong!r}, which is none of the {len(classes)} "
-                f"classes of {self.facts.name}. Name the classes as the files do."
-            )
-        if self.facts.kind == "classification":
-            return numbers[0]
-        present = np.zeros(len(classes), dtype=bool)
-        present[[n for n in numbers if n is not None]] = True
+        present: Bool[np.ndarray, " k"] = np.zeros(len(classes), dtype=bool)
+        for value in several:
+            number = _class_number(value, classes)
+            if number is None:
+                raise SourceError(
+                    f"{path} ({row.id}) has the label {value!r}, which is none of the "
+                    f"{len(classes)} classes of {self.facts.name}. Name the classes as the files do."
+                )
+            if self.facts.kind == "classification":
+                return number
+            present[number] = True
         return present
 
     def _notes(self, about: V2Set, first: str, images: list[Row], extra: int) -> list[str]:
