@@ -14,7 +14,8 @@ from geodino.data.labelled.sets import LabelledSet, Missing
 from geodino.data.labelled.torchgeo_set import TORCHGEO, find_torchgeo, open_torchgeo
 from geodino.data.labelled.tortilla import find_tortillas, open_tortilla
 from geodino.data.labelled.tortilla_table import V2
-from geodino.data.labelled.yaml_set import is_labelled, open_yaml
+from geodino.data.labelled.yaml_config import is_labelled
+from geodino.data.labelled.yaml_set import open_yaml
 from geodino.data.sources.descriptor import descriptor_folder
 from geodino.errors import SourceError, suggest
 

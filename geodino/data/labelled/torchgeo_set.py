@@ -182,7 +182,7 @@ class TorchgeoSet:
             for part, data in self._data.items()
         }
         first = self._data["train"]
-        names = getattr(first, "classes", None) or getattr(first, "class_set", ())
+        names = getattr(first, "classes" if hasattr(first, "classes") else "class_set", ())
         self.facts = SetFacts(
             name=name,
             kind=about.kind,
@@ -224,7 +224,7 @@ class TorchgeoSet:
                     f"{self.facts.name} ({key}) has a label of {found.size} numbers for {count} "
                     "classes. Its torchgeo is of another version than this adapter knows."
                 )
-            return found.astype(bool)  # type: ignore[no-any-return]
+            return found.astype(bool)
         number = int(found)
         if not 0 <= number < count:
             raise SourceError(
@@ -233,11 +233,11 @@ class TorchgeoSet:
         return number
 
     def traits(self, key: str) -> Mapping[str, str]:
-        """torchgeo tells nothing else of an image."""
+        """Return nothing: torchgeo tells nothing else of an image."""
         return {}
 
     def outline(self, key: str) -> tuple[float, float, float, float] | None:
-        """torchgeo does not tell where an image lies."""
+        """Return None: torchgeo does not tell where an image lies."""
         return None
 
     def _sample(self, key: str) -> Mapping[str, Any]:
