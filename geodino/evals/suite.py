@@ -14,7 +14,10 @@ from geodino.errors import RecipeError, suggest
 from geodino.evals.features import Extracted, FeatureName, choose_rule, extract, image_reader
 from geodino.evals.floors import compare, copy_alarms, fit_alarms, floor_alarms
 from geodino.evals.folder import FolderSuite, Split, find_suite
-from geodino.evals.probes import DINO_GRID, FAST_GRID, Metric, Prediction, knn, logistic, majority
+from geodino.evals.probes.constant import majority
+from geodino.evals.probes.logistic import DINO_GRID, FAST_GRID, logistic
+from geodino.evals.probes.neighbours import Metric, knn
+from geodino.evals.probes.prediction import Prediction
 from geodino.evals.results import (
     MAJORITY,
     MODEL,
@@ -198,13 +201,13 @@ def probe_all(
             chosen=prediction.chosen,
             scores=score(
                 truth,
-                prediction.labels,
+                prediction.classes,
                 classes=classes,
                 generator=seeds.rng(seed, "bootstrap"),
                 resamples=resamples,
             ),
-            labels=prediction.labels,
-            confidence=prediction.probabilities[np.arange(len(truth)), prediction.labels],
+            labels=prediction.classes,
+            confidence=prediction.confidence,
         )
         for encoder, kind, dim, method, prediction in found
     )

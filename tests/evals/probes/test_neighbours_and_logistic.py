@@ -8,7 +8,10 @@ from safetensors.numpy import load_file
 from sklearn.neighbors import KNeighborsClassifier
 
 from geodino import seeds
-from geodino.evals.probes import DINO_GRID, FAST_GRID, knn, logistic, majority, standardise
+from geodino.evals.probes.constant import majority
+from geodino.evals.probes.logistic import DINO_GRID, FAST_GRID, logistic
+from geodino.evals.probes.neighbours import knn
+from geodino.evals.probes.prediction import standardise
 
 
 def blobs(n, d, classes, *, spread, seed=0):
