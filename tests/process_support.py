@@ -28,7 +28,7 @@ class Started:
         self._streams = tempfile.TemporaryDirectory()
         folder = Path(self._streams.name)
         self._paths = (folder / "stdout", folder / "stderr")
-        _serve()
+        serve()
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **env}
         place = (str(cwd or Path.cwd()), environment, *map(str, self._paths))
         self._process = _FORKS.Process(target=_inside, args=(place, target, work))
@@ -71,7 +71,7 @@ def run_python(code: str, *arguments: object, cwd=None, env=()) -> subprocess.Co
     return start_python(code, *arguments, cwd=cwd, env=env).wait()
 
 
-def _serve() -> None:
+def serve() -> None:
     """Start the server unless it runs, with this checkout and one thread of everything."""
     from multiprocessing.forkserver import ensure_running
 
