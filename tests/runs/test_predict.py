@@ -1,9 +1,6 @@
 """`geodino predict`: the same map however it is made, what it says, and what is refused."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +15,7 @@ import shapely
 import torch
 from heights_support import save_small_canopy
 from PIL import Image
+from process_support import run_python, start_python
 from rasterio.transform import from_origin
 from rio_cogeo.cogeo import cog_validate
 from tests_support import textured, write_tile
@@ -467,17 +465,17 @@ def test_kill_9_and_resume_give_the_bytes_of_the_whole(model, tile, whole, tmp_p
         f"predict(PredictJob(rasters=({str(tile)!r},), model={str(model)!r}, "
         f"out=Path({str(out)!r}), device='cpu', quiet=True, resume=True))\n"
     )
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     journal = tmp_path / "map.tif.parts" / "1-of-1.jsonl"
     for lines in (2, 9):
-        process = subprocess.Popen([sys.executable, "-c", job], env=environment)
+        process = start_python(job)
         deadline = time.monotonic() + 120
         while _lines(journal) < lines and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert _lines(journal) >= lines
-    subprocess.run([sys.executable, "-c", job], check=True, env=environment)
+    done = run_python(job)
+    assert done.returncode == 0, done
     assert pixels_of(out) == pixels_of(whole[0])
 
 
