@@ -7,6 +7,7 @@ from typing import Any
 
 from geodino.api.maps import embed, predict
 from geodino.api.model import Model, open_any
+from geodino.api.words import assignments
 from geodino.runs.distill import DistillJob
 from geodino.runs.distill import distill as _distill
 from geodino.runs.evaluate import EvaluateJob
@@ -67,7 +68,7 @@ def pretrain(
             tiles=str(tiles),
             out=Path(out),
             recipe=recipe,
-            overrides=tuple(f"{key}={value}" for key, value in (overrides or {}).items()),
+            overrides=assignments(overrides),
             init=None if init is None else fspath(init),
             seed=seed,
             device=device,
@@ -128,7 +129,7 @@ def distill(
             students=None if students is None else tuple(students),
             out=Path(out),
             recipe=recipe,
-            overrides=tuple(f"{key}={value}" for key, value in (overrides or {}).items()),
+            overrides=assignments(overrides),
             seed=seed,
             device=device,
             devices=devices,
@@ -189,7 +190,7 @@ def finetune(
             model=None if model is None else fspath(model),
             out=Path(out),
             recipe=recipe,
-            overrides=tuple(f"{key}={value}" for key, value in (overrides or {}).items()),
+            overrides=assignments(overrides),
             split=None if split is None else fspath(split),
             unfreeze=unfreeze,
             seed=seed,

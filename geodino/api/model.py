@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from geodino.errors import CheckpointError
 from geodino.models.folder import LoadedModel
-from geodino.runs.embed import Meeting, embed_image, parse_accept
+from geodino.runs.embed import embed_image
 from geodino.runs.embed.model import EmbeddingModel
 from geodino.runs.models import OpenedModel, open_model
 from geodino.runs.predict import Task, predict_image
+from geodino.runs.sources import Meeting
 
 if TYPE_CHECKING:
     import xarray
@@ -62,7 +63,9 @@ class Model(LoadedModel):
             geodino.errors.GeodinoError: a mistake the caller can mend; ContractError where the
                 image is not what the model was trained on.
         """
-        how = _meeting(bands, scale, accept, gsd_m, chip, batch)
+        how = Meeting.asked(
+            bands=bands, scale=scale, accept=accept, gsd_m=gsd_m, chip=chip, batch=batch
+        )
         source = {f.name: getattr(self.source, f.name) for f in fields(self.source)}
         described = EmbeddingModel(**source)
         return embed_image(described, image, how, overlap=overlap, device=device)
@@ -110,7 +113,9 @@ class Model(LoadedModel):
                 f"{self.source.name} is a backbone and has no head: it has features, not heights. "
                 "Train a head with `geodino finetune canopy --model`, or use embed(...)."
             )
-        how = _meeting(bands, scale, accept, gsd_m, chip, batch)
+        how = Meeting.asked(
+            bands=bands, scale=scale, accept=accept, gsd_m=gsd_m, chip=chip, batch=batch
+        )
         return predict_image(
             self.task, image, how, overlap=overlap, symmetries=symmetries, device=device
         )
@@ -122,21 +127,3 @@ def open_any(model: str) -> Model:
     opened = open_model(model) if task is None else task.described(model)
     values = {field.name: getattr(opened.loaded, field.name) for field in fields(opened.loaded)}
     return Model(**values, source=opened, task=task)
-
-
-def _meeting(
-    bands: Sequence[str | int] | None,
-    scale: float | None,
-    accept: Sequence[str],
-    gsd_m: float | None,
-    chip: int | None,
-    batch: int | None,
-) -> Meeting:
-    return Meeting(
-        bands=None if bands is None else tuple(bands),
-        scale=scale,
-        accept=parse_accept(accept),
-        gsd_m=gsd_m,
-        chip=chip,
-        batch=batch,
-    )

@@ -1,6 +1,5 @@
 """The command ``geodino finetune``."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,10 +7,14 @@ import typer
 from geodino.cli.options import (
     Aoi,
     Device,
+    DryRunCard,
     Json,
     Overrides,
     Quiet,
+    ResumeRun,
+    RunOut,
     Seed,
+    Tiles,
     When,
     Where,
     filters,
@@ -21,14 +24,11 @@ from geodino.cli.options import (
 
 def finetune(
     task: Annotated[str, typer.Argument(help="canopy.", metavar="TASK")],
-    images: Annotated[
-        str,
-        typer.Option(help="Folder, glob, raster, zarr store, STAC document, index or world:NAME."),
-    ],
+    images: Tiles,
     labels: Annotated[
         str, typer.Option(help="Rasters of heights, or a vector file of footprints.")
     ],
-    out: Annotated[Path, typer.Option(help="Run folder.")],
+    out: RunOut,
     model: Annotated[
         str | None,
         typer.Option(
@@ -54,10 +54,8 @@ def finetune(
     unfreeze: Annotated[
         bool, typer.Option("--unfreeze", help="The backbone learns as well (optim.unfreeze).")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Validate, print the run card, stop.")
-    ] = False,
+    resume: ResumeRun = False,
+    dry_run: DryRunCard = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -14,15 +14,21 @@ from geodino.cli.finetune import finetune
 from geodino.cli.options import (
     Aoi,
     Device,
+    DryRunCard,
     Json,
     Overrides,
     Quiet,
     Recipe,
+    ResumeRun,
+    RunOut,
     Seed,
+    StrictTiles,
+    Tiles,
     When,
     Where,
     filters,
     show,
+    show_done,
 )
 from geodino.cli.predict import predict
 from geodino.errors import GeodinoError, SourceError
@@ -41,11 +47,8 @@ app.add_typer(recipes_app, name="recipes")
 
 @app.command()
 def pretrain(
-    tiles: Annotated[
-        str,
-        typer.Option(help="Folder, glob, raster, zarr store, STAC document, index or world:NAME."),
-    ],
-    out: Annotated[Path, typer.Option(help="Run folder.")],
+    tiles: Tiles,
+    out: RunOut,
     recipe: Recipe = None,
     overrides: Overrides = None,
     init: Annotated[
@@ -61,13 +64,9 @@ def pretrain(
     nodes: Annotated[int, typer.Option(help="Machines (torchrun, SLURM).", min=1)] = 1,
     strategy: Annotated[str, typer.Option(help="auto, ddp (all) or fsdp (parts).")] = "auto",
     *,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="An unreadable tile stops the run.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Validate, print the run card, stop.")
-    ] = False,
+    resume: ResumeRun = False,
+    strict: StrictTiles = False,
+    dry_run: DryRunCard = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -90,9 +89,7 @@ def pretrain(
         dry_run=dry_run,
         quiet=quiet or as_json,
     )
-    facts = pretrain(job)
-    if as_json or not dry_run:  # a dry run has said everything in its card
-        show(facts, as_json=as_json)
+    show_done(pretrain(job), dry_run=dry_run, as_json=as_json)
 
 
 app.command()(distill)

@@ -26,8 +26,8 @@ from geodino.cli.options import (
     Scale,
     Shard,
     Strict,
-    show,
-    words,
+    meeting,
+    show_done,
 )
 
 
@@ -72,19 +72,12 @@ def predict(
     """Map rasters with a model: seamless, in bounded memory, to cloud-optimised GeoTIFFs."""
     from geodino.runs.mapping.job import parse_memory, parse_shard
     from geodino.runs.predict import PredictJob, predict
-    from geodino.runs.sources import Meeting, parse_accept, parse_bands
 
     job = PredictJob(
         rasters=tuple(rasters),
         model=model,
         out=out,
-        how=Meeting(
-            bands=parse_bands(words(bands)),
-            scale=scale,
-            accept=parse_accept(words(accept)),
-            chip=chip,
-            batch=batch,
-        ),
+        how=meeting(bands=bands, scale=scale, accept=accept, chip=chip, batch=batch),
         overlap=overlap,
         gsd_m=gsd,
         aoi=aoi,
@@ -103,6 +96,4 @@ def predict(
         dry_run=dry_run,
         quiet=quiet or as_json,
     )
-    facts = predict(job)
-    if as_json or not dry_run:  # a dry run has said everything in its card
-        show(facts, as_json=as_json)
+    show_done(predict(job), dry_run=dry_run, as_json=as_json)

@@ -141,7 +141,7 @@ class Split:
     def rows(self, grid: Grid, window: Window) -> Int32[np.ndarray, "h w"]:
         """Return the row that each pixel's centre lies in; -1 where it lies in none.
 
-        Does not depend on how windows are cut.
+        Does not depend on how windows are cut. Safe to call from threads.
 
         Args:
             grid: the pixels' grid; it needs a CRS.
@@ -153,17 +153,19 @@ class Split:
         near = self._tree.query(outline, predicate="intersects")
         if not near.size:
             return found
+        near = np.sort(near)
+        # GEOS keeps its index of a prepared polygon in the polygon, and threads that use one such
+        # polygon crash. Each call prepares copies of its own: they cost far less than the pixels.
+        polygons = shapely.force_2d(self.geometry[near])
         # Inside a block, every pixel is: no need to ask one by one.
-        first = int(near.min())
-        if shapely.contains_properly(self.geometry[first], outline):
-            found[:] = first
+        if shapely.contains_properly(polygons[0], outline):
+            found[:] = near[0]
             return found
         column, row = np.meshgrid(
             np.arange(window.left, window.right) + 0.5, np.arange(window.top, window.bottom) + 0.5
         )
         x, y = positions(grid, place, column, row)
-        for number in np.sort(near).tolist():
-            polygon = self.geometry[number]
+        for number, polygon in zip(near.tolist(), polygons, strict=True):
             shapely.prepare(polygon)
             open_ = found < 0
             inside = shapely.intersects_xy(polygon, x[open_], y[open_])

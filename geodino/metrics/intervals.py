@@ -44,7 +44,7 @@ def of_sums(
 
 def difference_of_sums(
     first: Shaped[np.ndarray, "n *s"],
-    second: Shaped[np.ndarray, "n *s"],
+    second: Shaped[np.ndarray, "m *t"],
     score: Score,
     *,
     generator: np.random.Generator,
@@ -86,7 +86,7 @@ def of_rows(
 
 
 def _of_sums(
-    sides: list[Shaped[np.ndarray, "n *s"]],
+    sides: list[np.ndarray],
     score: Score,
     clusters: Int[np.ndarray, " n"] | None,
     generator: np.random.Generator,

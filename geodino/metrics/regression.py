@@ -44,8 +44,8 @@ def regression_scores(sums: Float[np.ndarray, "*r 6"]) -> dict[str, Float[np.nda
     # What is left of a constant truth after the subtraction is rounding, not spread.
     spread = np.where(spread > 1e-12 * true2, spread, np.nan)
     return {
-        "rmse": np.sqrt(error2 / some),
-        "mae": size / some,
-        "bias": error / some,
-        "r2": 1.0 - error2 / spread,
+        "rmse": np.asarray(np.sqrt(error2 / some)),
+        "mae": np.asarray(size / some),
+        "bias": np.asarray(error / some),
+        "r2": np.asarray(1.0 - error2 / spread),
     }

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
 IGNORED = 255
 """Pixels of this value in the truth are not scored."""
@@ -32,8 +32,8 @@ class SegmentationScores:
 
 
 def pixel_confusion(
-    labels: Int[np.ndarray, "*a"],
-    predicted: Int[np.ndarray, "*a"],
+    labels: Integer[np.ndarray, "*a"],
+    predicted: Integer[np.ndarray, "*a"],
     *,
     classes: int,
     ignored: int = IGNORED,
@@ -61,7 +61,7 @@ class Confusion:
         self.counts = np.zeros((classes, classes), dtype=np.int64)
         self.ignored = ignored
 
-    def add(self, labels: Int[np.ndarray, "*a"], predicted: Int[np.ndarray, "*a"]) -> None:
+    def add(self, labels: Integer[np.ndarray, "*a"], predicted: Integer[np.ndarray, "*a"]) -> None:
         """Count the pixels of an image or a batch.
 
         Raises:

@@ -10,11 +10,13 @@ from markupsafe import Markup
 
 from geodino.metrics.coverage import CoverageReport
 from geodino.metrics.height import HeightClassScores
+from geodino.metrics.recalibration import HeightBins, HeightCurve
 from geodino.report.content import Curve, Pairs, Repeat
 from geodino.report.curves import is_constant
 from geodino.report.height_plots import (
     class_coverage_plot,
     class_error_plot,
+    curve_of_heights,
     height_scatter,
     site_coverage_plot,
 )
@@ -69,6 +71,21 @@ class KeptIntervals:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CurveShown:
+    """The curve that heights go through, and how they were before."""
+
+    curve: HeightCurve
+    bins: HeightBins | None
+    """What it was fitted to; None where that is not known any more."""
+
+    before: HeightPoints | None
+    """Heights before, on the labels that are reported."""
+
+    words: tuple[str, ...]
+    """What it is and does, as sentences."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CanopyReport:
     """Everything the page says."""
 
@@ -94,6 +111,8 @@ class CanopyReport:
     """Labelled areas to show."""
     points: HeightPoints | None
     repeat: Repeat
+    curve: CurveShown | None = None
+    """What became of a model's heights, where they were set right."""
 
 
 def render_canopy(report: CanopyReport) -> str:
@@ -118,6 +137,16 @@ def render_canopy(report: CanopyReport) -> str:
         if report.classes
         else None,
         scatter=None if report.points is None else _scatter(report.points),
+        before=None
+        if report.curve is None or report.curve.before is None
+        else _scatter(report.curve.before),
+        curve=None
+        if report.curve is None
+        else curve_of_heights(
+            report.curve.curve,
+            report.curve.bins,
+            label="What heights become, metres, and the labels that say so",
+        ),
         maps=height_panels(report.cases),
         most_sites=_SITES,
         coverage=[] if report.coverage is None else _coverage_plots(report.coverage),

@@ -9,12 +9,13 @@ from geodino.config import parse_overrides
 from geodino.errors import ContractError, RecipeError
 from geodino.geo.contract import InputContract
 from geodino.models.adapt import Adaptation, InitConfig, adaptation
+from geodino.models.build import assemble, materialise
+from geodino.models.canopy_open import pair_of
 from geodino.models.card import Parent
 from geodino.models.folder import load_model, save_model
 from geodino.models.heads import HeadConfig
 from geodino.models.shards import take
 from geodino.models.sizes import ModelConfig
-from geodino.models.widen import widened
 from geodino.pretrain.objective import Network
 from geodino.runs.models import OpenedModel, open_model, tensors_hash
 from geodino.runs.recipe import RunConfig
@@ -132,7 +133,12 @@ def record_start(
         return {}
     loaded = start.opened.loaded
     how = adaptation(loaded.contract.bands, contract.bands, rule=config.init.bands)
-    backbone = widened(loaded.backbone, contract, how, config=config.model)
+    backbone = assemble(config.model, mean=contract.mean, std=contract.std)
+    materialise(backbone)
+    state = dict(loaded.backbone.state_dict())
+    stem = "trunk.patch_embed.proj.weight" if loaded.backbone.depth else "trunk.stem.0.weight"
+    state[stem] = how.apply(state[stem])
+    backbone.load_state_dict(state)
     chosen = {"dino": config.heads.dino, "ibot": config.heads.ibot}
     adapted = _adapted(how, loaded.contract, contract)
     parents = [parent.model_dump(mode="json") for parent in start.lineage()]
@@ -215,6 +221,8 @@ def model_name(model: str | Path) -> str:
     file, at, images = text.rpartition("@")
     if at and Path(file).is_file():
         return f"{Path(file).resolve()}@{images}"
+    if (pair := pair_of(text)) is not None:
+        return "+".join(str(path.resolve()) for path in pair)
     return str(Path(text).resolve()) if Path(text).exists() else text
 
 

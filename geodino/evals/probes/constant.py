@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 
 from geodino.evals.probes.prediction import Prediction, many_classes, one_class
 from geodino.metrics.regression import error_sums
@@ -27,8 +27,8 @@ def mean_value(train_y: Float[np.ndarray, " m"], *, tests: int) -> Prediction:
 
 
 def most_frequent_class_map(
-    train_maps: Iterable[Int[np.ndarray, "h w"]],
-    test_maps: Iterable[Int[np.ndarray, "h w"]],
+    train_maps: Iterable[Integer[np.ndarray, "h w"]],
+    test_maps: Iterable[Integer[np.ndarray, "h w"]],
     *,
     classes: int,
 ) -> Prediction:

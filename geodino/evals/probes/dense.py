@@ -7,7 +7,7 @@ from math import cos, pi
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, Int, Int64, Shaped
+from jaxtyping import Float, Float32, Int64, Integer, Shaped
 from torch import Tensor
 
 from geodino.evals.probes.maps import Part, enlarged, patch_class_counts, split, token_statistics
@@ -85,7 +85,7 @@ def train_dense_heads(
 
 def _gradient(
     weight: Float32[Tensor, "r k e"],
-    image: tuple[Float32[np.ndarray, "d h w"], Int[np.ndarray, "rows columns"]],
+    image: tuple[Float32[np.ndarray, "d h w"], Integer[np.ndarray, "rows columns"]],
     mean: Float32[Tensor, "d 1"],
     factor: Float32[Tensor, "d 1"],
 ) -> Float32[Tensor, "r k e"]:

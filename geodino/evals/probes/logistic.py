@@ -114,6 +114,10 @@ def logistic_grid(
     ``val`` or on the held-out rows, the smaller one in a tie; the last fit is on all rows that are
     not test rows. Classes without training rows have probability 0.
 
+    At its default tolerance scikit-learn stops far from that optimum where C is large and the
+    classes are separable (at C = 1e4 up to a multiple of the loss above it), so published scores
+    may be those of unfinished fits: ``logistic(grid=TORCHGEO_GRID)`` repeats them as they are.
+
     Args:
         train_x: training features.
         train_y: their classes, ``0 .. classes-1``.

@@ -7,8 +7,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, Float64, Int, Int64, Shaped
+from jaxtyping import Float, Float32, Float64, Int, Int64, Integer, Shaped
 from torch import Tensor
+
+from geodino.metrics.segmentation import IGNORED
 
 
 @runtime_checkable
@@ -91,10 +93,16 @@ def patch_of_pixel(
 
 
 def patch_class_counts(
-    label: Int[np.ndarray, "rows columns"], grid: tuple[int, int], *, classes: int
+    label: Integer[np.ndarray, "rows columns"], grid: tuple[int, int], *, classes: int
 ) -> Int64[np.ndarray, "p k"]:
-    """Count the labelled pixels of each class in each patch, patches row by row."""
-    scored = label < classes
+    """Count the labelled pixels of each class in each patch, patches row by row.
+
+    Raises:
+        ValueError: a class that does not exist.
+    """
+    scored = label != IGNORED
+    if scored.any() and label[scored].max() >= classes:
+        raise ValueError(f"a label lies outside 0 to {classes - 1}: {label[scored].max()}")
     cell = patch_of_pixel((label.shape[0], label.shape[1]), grid)[scored]
     flat = cell * classes + label[scored]
     patches = grid[0] * grid[1]

@@ -1,7 +1,7 @@
 """Every probe and every floor by name: which labels it serves, and how to run it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -9,9 +9,9 @@ import numpy as np
 from geodino.data.labelled.sets import Kind
 from geodino.errors import RecipeError, suggest
 from geodino.evals.probes import constant
-from geodino.evals.probes.dense import dense_knn, dense_linear
+from geodino.evals.probes.dense import DenseProtocol, dense_knn, dense_linear
 from geodino.evals.probes.dense_ridge import dense_ridge
-from geodino.evals.probes.linear import linear_sgd
+from geodino.evals.probes.linear import DINOV3_APPROX, SgdProtocol, linear_sgd
 from geodino.evals.probes.logistic import (
     DINO_GRID,
     TORCHGEO_GRID,
@@ -49,6 +49,12 @@ class Problem:
 
     background: int | None = None
     """Class left out of the mean IoU."""
+
+    sgd: SgdProtocol = DINOV3_APPROX
+    """How ``linear-sgd`` trains."""
+
+    dense: DenseProtocol = field(default_factory=DenseProtocol)
+    """How ``dense-linear`` trains."""
 
     metric: Metric = "cosine"
     """What near means to ``knn``."""
@@ -195,6 +201,7 @@ def _linear_sgd(problem: Problem) -> dict[str, Prediction]:
         classes=problem.classes,
         generator=problem.generator,
         views=problem.views,
+        protocol=problem.sgd,
         val=None if val is None else (val[0].astype(np.float32, copy=False), val[1]),
     )
     return {"linear-sgd": found}
@@ -213,6 +220,7 @@ def _dense_linear(problem: Problem) -> dict[str, Prediction]:
         classes=problem.classes,
         generator=problem.generator,
         val=problem.choice,
+        protocol=problem.dense,
         background=problem.background,
     )
     return {"dense-linear": found}

@@ -7,11 +7,11 @@ from pathlib import Path
 from geodino import seeds
 from geodino.errors import RunError
 from geodino.geo.grid import Grid
+from geodino.infer.cover import chip_group
 from geodino.infer.maps import Mosaic, joined_maps
 from geodino.infer.tokens import FEATURES, PICTURE, TokenProduct
 from geodino.io.item import item_path
 from geodino.runs.embed.job import EmbedJob, Work
-from geodino.runs.mapping.chips import chip_group
 from geodino.runs.mapping.maps import Map, plan_map, refuse_several, shared_key
 from geodino.runs.sources import Source
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+from geodino.infer.cover import chip_group
 from geodino.infer.engine import Predictor
-from geodino.runs.mapping.chips import chip_group
 from geodino.runs.mapping.maps import Map, plan_map, refuse_several, shared_key
 from geodino.runs.predict.job import PredictJob
 from geodino.runs.predict.task import Task

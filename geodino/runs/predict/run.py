@@ -10,7 +10,7 @@ from geodino.data.loader import default_threads
 from geodino.io.raster import HandlePool
 from geodino.runs.device import choose_device
 from geodino.runs.mapping.join import join
-from geodino.runs.mapping.maps import Map
+from geodino.runs.mapping.maps import Map, refuse_elsewhere
 from geodino.runs.mapping.parts import Room, check_parts, is_done, render
 from geodino.runs.mapping.show import rate, show_card
 from geodino.runs.predict.about import finish, tags
@@ -30,7 +30,7 @@ def predict(job: PredictJob) -> dict[str, Any]:
     Raises:
         RecipeError: options that do not go together.
         CheckpointError: there is no model, or it has no head.
-        SourceError: a raster cannot be read; what was done stays for ``resume``.
+        SourceError: a raster or the area cannot be read; what was done stays for ``resume``.
         ContractError: a raster is not what the model was trained on.
         RunError: the output exists or cannot be written, or memory does not suffice.
     """
@@ -52,6 +52,7 @@ def predict(job: PredictJob) -> dict[str, Any]:
             time=job.datetime,
             strict=job.strict,
         )
+        refuse_elsewhere(job, found.sources)
         maps = plan(job, task, found.sources, predictor, device=device)
         notes = [*found.notes, *(f"unusable: {reason}" for _, reason in found.bad)]
         card = _card(job, task, maps)
@@ -81,6 +82,7 @@ def _card(job: PredictJob, task: Task, maps: Sequence[Map]) -> dict[str, str]:
     pixels = sum(one.pixels() for one in maps)
     (layer,) = first.layers
     size = pixels * layer.pixel_bytes / 2**20
+    part = min(layout.side, max(layout.grid.height, layout.grid.width))
     seen = "" if first.rendering.regrid is None else f", seen at {first.key['gsd_m']:g} m"
     return {
         "rasters": f"{len(maps)}, {pixels / 1e6:,.1f} Mpx{seen}",
@@ -88,5 +90,5 @@ def _card(job: PredictJob, task: Task, maps: Sequence[Map]) -> dict[str, str]:
         "chips": f"{first.key['chip']} px with {first.key['overlap']} px in common, "
         f"{cover.group} at a time",
         "output": f"{layer.dtype}, {', '.join(layer.descriptions)}; at most "
-        f"{size:,.1f} MiB before compression, written in parts of {layout.side} px",
+        f"{size:,.1f} MiB before compression, written in parts of {part} px",
     }

@@ -1,5 +1,6 @@
 """The model of a prediction: what it computes, at which size of chips, and what is stored."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from geodino.infer.engine import Predictor
 from geodino.infer.heights import HeightPredictor, HeightProduct, Interval
 from geodino.infer.symmetries import Symmetric
 from geodino.metrics.conformal import QuantileIntervals, ResidualIntervals
+from geodino.metrics.recalibration import HeightCurve
 from geodino.models.canopy_folder import LoadedCanopy, is_canopy_folder
 from geodino.models.canopy_open import is_canopy, open_canopy
 from geodino.models.folder import ITEM, LoadedModel
@@ -20,6 +22,9 @@ from geodino.models.foreign.hugging_face import fetch
 from geodino.runs.mapping.chips import chip_overlap, chip_side
 from geodino.runs.models import OpenedModel, open_model, tensors_hash
 from geodino.runs.predict.job import HEIGHT_TYPES, SYMMETRIES
+
+RECALIBRATION = "recalibration"
+"""Entry of ``extra`` in ``canopy.json``: the curve that the model's heights go through."""
 
 _HUB = "hub:"
 
@@ -35,15 +40,21 @@ class Task:
     canopy: LoadedCanopy
     name: str
     sha256: str
+    """Hash of its weights, and of the curve its heights go through, if there is one."""
+
     item: str
     """Where the model is described: the STAC item of its folder, or its address."""
+
+    curve: HeightCurve | None = None
+    """What becomes of its heights: a recalibration on local labels."""
 
     @classmethod
     def open(cls, model: str) -> "Task":
         """Open MODEL.
 
         Raises:
-            CheckpointError: there is no model there, or one without a head.
+            CheckpointError: there is no model there, one without a head, or one whose recalibration
+                cannot be read.
         """
         if not model.startswith(_HUB) and Path(model).exists() and not is_canopy(model):
             raise CheckpointError(
@@ -55,7 +66,10 @@ class Task:
         if name == "model":
             name = Path(model).resolve().parent.name
         sha256 = tensors_hash(loaded.model.state_dict())
-        return cls(canopy=loaded, name=name, sha256=sha256, item=_item(model))
+        curve = _curve(loaded, name)
+        if curve is not None:
+            sha256 = hashlib.sha256(f"{sha256} {curve.model_dump_json()}".encode()).hexdigest()
+        return cls(canopy=loaded, name=name, sha256=sha256, item=_item(model), curve=curve)
 
     @classmethod
     def within(cls, model: str) -> "Task | None":
@@ -134,7 +148,7 @@ class Task:
             scale: what stored values are multiplied by first.
             symmetries: orientations whose mean is taken.
         """
-        heights = HeightPredictor(self.canopy.model, device=device, scale=scale)
+        heights = HeightPredictor(self.canopy.model, device=device, scale=scale, curve=self.curve)
         return heights if symmetries == "none" else Symmetric(heights, SYMMETRIES[symmetries])
 
     def product(self, dtype: str = "float32", *, interval: bool = True) -> HeightProduct:
@@ -173,6 +187,20 @@ class Task:
         """Return what the model was made with."""
         found: Any = self.canopy.extra.get(name)
         return found if isinstance(found, int) else None
+
+
+def _curve(loaded: LoadedCanopy, name: str) -> HeightCurve | None:
+    """Return the curve a model's heights go through; None where they are the head's own."""
+    found = loaded.extra.get(RECALIBRATION)
+    if found is None:
+        return None
+    try:
+        return HeightCurve.model_validate(found)
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{name}: its recalibration in canopy.json cannot be read ({error}). Recalibrate the "
+            "model it began with again."
+        ) from error
 
 
 def _item(model: str) -> str:

@@ -1,6 +1,7 @@
 """Results of canopy heights as lines for people."""
 
-from geodino.runs.finetune.canopy.results import MEAN, Results
+from geodino.runs.finetune.canopy.judge import MEAN
+from geodino.runs.finetune.canopy.results import Results
 
 
 def in_words(results: Results) -> list[str]:
