@@ -45,7 +45,7 @@ class Meeting:
     words: str
     """What happens to the values, for people."""
 
-    def seen(self, image: Image) -> tuple[Float32[np.ndarray, "c h w"], Bool[np.ndarray, "h w"]]:
+    def seen(self, image: Image) -> tuple[Float32[np.ndarray, "b h w"], Bool[np.ndarray, "h w"]]:
         """Return what the model sees of an image: values in its units, and which pixels count.
 
         A band that lacks where the pixel counts by others holds the contract's mean.

@@ -239,7 +239,7 @@ def test_evaluations_in_the_run_folder_are_shown_beside_their_floors(debug_run, 
             write_tile(suite / f"class{label}" / f"{number}.tif", pixels)
     evaluate(
         EvaluateJob(
-            model=str(run), suite=suite, out=run / "evaluation", probes=("knn",), quiet=True,
+            model=str(run), suite=str(suite), out=run / "evaluation", probes=("knn",), quiet=True,
             device="cpu",
         )
     )  # fmt: skip
@@ -247,7 +247,7 @@ def test_evaluations_in_the_run_folder_are_shown_beside_their_floors(debug_run, 
     (run / "other" / "results.json").write_text('{"of": "another program"}')
     page = page_of(run)
     assert "suite (evaluation)" in page
-    assert "2 classes; fitted on" in page
+    assert "2 classes; images: 12 train, 4 test" in page
     assert "random weights" in page
     assert re.search(r"Best of \d+ probes on suite \(evaluation\): accuracy", page)
     assert "geodino evaluate --model" not in page
@@ -255,9 +255,10 @@ def test_evaluations_in_the_run_folder_are_shown_beside_their_floors(debug_run, 
 
 def test_a_damaged_evaluation_is_named(debug_run, tmp_path):
     run = copy_of(debug_run, tmp_path / "run")
-    (run / "evaluation").mkdir()
-    (run / "evaluation" / "results.json").write_text('{"suite": ')
-    with pytest.raises(RunError, match=r"results\.json is damaged"):
+    result = run / "evaluation" / "sets" / "some" / "result.json"
+    result.parent.mkdir(parents=True)
+    result.write_text('{"suite": ')
+    with pytest.raises(RunError, match=r"result\.json is damaged"):
         page_of(run)
 
 
