@@ -48,7 +48,7 @@ def test_a_recipe_of_the_other_command_is_refused_with_its_command():
         load_distill_recipe("debug")
     with pytest.raises(RecipeError, match="use it with `geodino finetune canopy --recipe canopy"):
         load_recipe("canopy")
-    with pytest.raises(RecipeError, match="Recipes of fine-tuning have a section `canopy`"):
+    with pytest.raises(RecipeError, match="Recipes of canopy heights have a section `canopy`"):
         load_finetune_recipe(CanopyFinetuneConfig, "debug")
     settings = [f"model.{key}=null" for key in ("patch_size", "depth", "layer_scale")]
     with pytest.raises(RecipeError, match="resnet18 cannot be pretrained, only taught"):
