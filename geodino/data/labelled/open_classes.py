@@ -132,6 +132,11 @@ def open_classes(
     )
 
 
+def is_known_set(images: str, config: ClassLabelsConfig) -> bool:
+    """Whether images are the folder of a set whose layout is known."""
+    return _layout(images, config.layout) in ("loveda", "isaid")
+
+
 def _layout(images: str, declared: Layout) -> Layout:
     if declared != "auto":
         return declared

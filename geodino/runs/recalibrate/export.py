@@ -12,7 +12,7 @@ from geodino.runs.predict.task import RECALIBRATION, Task
 from geodino.runs.recalibrate.prepare import PreparedRecalibration
 from geodino.runs.record import RunFolder
 from geodino.tasks.canopy.applicability import load_applicability
-from geodino.tasks.canopy.evaluate import Chips
+from geodino.tasks.chips import Chips
 
 ROWS = {"mae_m": "model", "mae_before_m": BEFORE, "mae_of_mean_height_m": MEAN}
 """What is kept of the results, by the row it stands in."""

@@ -24,7 +24,7 @@ from geodino.runs.recalibrate.fit import BeforeAndAfter, Learnt, composed, learn
 from geodino.runs.recalibrate.prepare import PreparedRecalibration, prepare, read_prepared
 from geodino.runs.record import RunFolder, RunLog
 from geodino.tasks.canopy.areas import Area, find_areas
-from geodino.tasks.canopy.evaluate import Chips
+from geodino.tasks.chips import Chips
 
 
 @dataclass(frozen=True, kw_only=True)
