@@ -88,7 +88,6 @@ class ClassProduct:
             resampling="mode",
             descriptions=("class",),
             colour_table={i: (*one.colour, 255) for i, one in enumerate(self.classes)},
-            statistics=False,
         )
         if self.probabilities is None:
             return (names,)

@@ -9,10 +9,9 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from torch import nn
 
 from geodino import files
 from geodino.errors import CheckpointError, RecipeError
@@ -28,16 +27,9 @@ from geodino.models.folder import (
     save_model,
     save_tensors,
 )
+from geodino.models.headed import HeadedModel
 
-M = TypeVar("M", bound="Headed")
-
-
-@runtime_checkable
-class Headed(Protocol):
-    """A backbone with a head on it."""
-
-    backbone: Backbone
-    head: nn.Module
+M = TypeVar("M", bound=HeadedModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +71,7 @@ class HeadFiles:
 
 def save_headed(
     folder: Path | str,
-    model: Headed,
+    model: HeadedModel,
     *,
     of: HeadFiles,
     contract: InputContract,

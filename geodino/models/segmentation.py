@@ -1,7 +1,6 @@
 """A class for every pixel: a backbone, a dense head, and a channel per class."""
 
 import math
-from collections.abc import Iterator
 
 import torch
 from jaxtyping import Bool, Float, Num
@@ -10,7 +9,7 @@ from torch import Tensor
 from geodino.config import Config
 from geodino.models.backbone import Backbone, Tokens
 from geodino.models.canopy import pad
-from geodino.models.decoders.dense import DenseHeadConfig, build_head
+from geodino.models.decoders.dense import DenseHead, DenseHeadConfig, build_head
 from geodino.models.decoders.upernet import UperNetConfig
 from geodino.models.headed import HeadedModel
 
@@ -40,6 +39,8 @@ class SegmentationModel(HeadedModel):
         taps: where the head looks at the backbone, shallow to deep.
         multiple: sides are padded to a multiple of this, pixels.
     """
+
+    head: DenseHead
 
     def __init__(self, backbone: Backbone, config: SegmentationConfig, *, classes: int) -> None:
         super().__init__(backbone)
@@ -82,12 +83,8 @@ class SegmentationModel(HeadedModel):
         """Return the probability of each class, float32, without holding the logits beside it."""
         height, width = image.shape[-2:]
         tokens = self.features(*pad(image, valid, multiple=self.multiple))
-        parts = [rows.float().softmax(dim=1) for rows in self._slabs(tokens)]
+        parts = [rows.float().softmax(dim=1) for rows in self.head.slabs(tokens)]
         return torch.cat(parts, dim=2)[..., :height, :width]
-
-    def _slabs(self, tokens: list[Tokens]) -> Iterator[Tensor]:
-        slabs: Iterator[Tensor] = self.head.slabs(tokens)
-        return slabs
 
 
 def build_segmentation(

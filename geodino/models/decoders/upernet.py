@@ -70,8 +70,9 @@ class _Block(nn.Module):
 
 
 def _groups(channels: int) -> int:
-    """The largest number of groups, up to 32, that divides the channels."""
-    return max(n for n in range(1, _GROUPS + 1) if channels % n == 0)
+    """The largest number of groups, up to 32 and of at least four channels, that divides them."""
+    most = max(1, min(_GROUPS, channels // 4))
+    return max(n for n in range(1, most + 1) if channels % n == 0)
 
 
 class UperNetHead(nn.Module):

@@ -21,8 +21,8 @@ class ClassSamplingConfig(Config):
     """Side of a crop, pixels; rounded up to what the head needs."""
 
     balance: float = Field(default=0.0, ge=0, le=1)
-    """Share of the crops that are drawn by class: first a class, each as likely, then a window that
-    holds it. The others are drawn from all windows alike."""
+    """Share of the crops that are drawn by class: first a class, each as likely, then a window and a
+    pixel of it that the crop holds. The others are drawn from all windows alike."""
 
     min_label_share: float = Field(default=0.05, ge=0, le=1)
     """A crop needs labels on this share of its pixels."""

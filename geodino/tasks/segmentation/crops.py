@@ -199,8 +199,8 @@ class ClassFeed:
         for draw in range(_DRAWS):
             is_last = draw == _DRAWS - 1
             # A window that nobody looked at may hold nothing, so each try draws another.
-            number = self._known(generator) if is_last else self._drawn(generator)
-            found = self._labelled(number, generator, still=is_last)
+            number, wanted = (self._known(generator), None) if is_last else self._drawn(generator)
+            found = self._labelled(self._near(number, wanted, generator, still=is_last), number)
             if found is not None:
                 break
         if found is None:
@@ -214,36 +214,50 @@ class ClassFeed:
         looked_at = self._windows.looked_at
         return int(looked_at[generator.integers(len(looked_at))])
 
-    def _drawn(self, generator: np.random.Generator) -> int:
-        """A window: one that holds a drawn class, or any."""
+    def _drawn(self, generator: np.random.Generator) -> tuple[int, int | None]:
+        """A window and the class that it was drawn for, or any window."""
         if generator.random() < self._config.balance:
-            wanted = self._present[generator.integers(len(self._present))]
+            wanted = int(self._present[generator.integers(len(self._present))])
             among = self._windows.looked_at[self._windows.counts[:, wanted] > 0]
-            return int(among[generator.integers(len(among))])
-        return int(self._usable[generator.integers(len(self._usable))])
+            return int(among[generator.integers(len(among))]), wanted
+        return int(self._usable[generator.integers(len(self._usable))]), None
 
-    def _labelled(
-        self, number: int, generator: np.random.Generator, *, still: bool
-    ) -> _Crop | None:
-        """A crop near a window, or None where it has too few labels."""
+    def _near(
+        self, number: int, wanted: int | None, generator: np.random.Generator, *, still: bool
+    ) -> Window:
+        """A crop near a window: one that holds a pixel of the wanted class, else anywhere."""
         windows = self._windows
         image, side = int(windows.image[number]), windows.crop
-        height, width = windows.sizes[image]
-        size = min(side, height), min(side, width)
-        shift = generator.integers(-(side // 2), side // 2 + 1, size=2)
+        lengths = windows.sizes[image]
+        size = min(side, lengths[0]), min(side, lengths[1])
+        corner = windows.corner[number].tolist()
+        if still:
+            return Window(*corner, *size)
+        if wanted is None:
+            shift = generator.integers(-(side // 2), side // 2 + 1, size=2)
+            places = [at + by for at, by in zip(corner, shift.tolist(), strict=True)]
+        else:
+            label = self._source.label(windows.keys[image], Window(*corner, *size))
+            pixels = np.argwhere(label == wanted)
+            pixel = pixels[generator.integers(len(pixels))].tolist()
+            back = generator.integers(0, size).tolist()
+            places = [at + on - by for at, on, by in zip(corner, pixel, back, strict=True)]
         top, left = (
-            int(at) if still else int(np.clip(at + by, 0, length - extent))
-            for at, by, length, extent in zip(
-                windows.corner[number], shift, (height, width), size, strict=True
-            )
+            int(np.clip(at, 0, length - extent))
+            for at, length, extent in zip(places, lengths, size, strict=True)
         )
-        window, key = Window(top, left, *size), windows.keys[image]
+        return Window(top, left, *size)
+
+    def _labelled(self, window: Window, number: int) -> _Crop | None:
+        """The crop, or None where it has too few labels."""
+        windows = self._windows
+        key, side = windows.keys[int(windows.image[number])], windows.crop
         classes = self._source.label(key, window)
         known = float((classes != IGNORED).mean())
         if known == 0 or known < self._config.min_label_share:
             return None
         pixels, valid = self._source.read(key, window)
-        lack = [(0, side - size[0]), (0, side - size[1])]
+        lack = [(0, side - window.height), (0, side - window.width)]
         return _Crop(
             pixels=_padded(pixels, [(0, 0), *lack], 0),
             valid=_padded(valid, lack, 0),

@@ -113,7 +113,7 @@ def _fitted(features: Float[np.ndarray, "n f"], truth: UInt8[np.ndarray, " n"]) 
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     with warnings.catch_warnings(), threadpool_limits(limits=1):

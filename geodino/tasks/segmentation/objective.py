@@ -34,7 +34,8 @@ class ClassObjective:
             )
         else:
             pixel = pixel_cross_entropy(logits, batch.classes, counted, weights=self.weights)
-        parts, total = {config.kind: pixel}, pixel
+        parts: dict[str, Tensor] = {config.kind: pixel}
+        total = pixel
         if config.dice > 0:
             parts["dice"] = dice_loss(logits, batch.classes, counted)
             total = total + config.dice * parts["dice"]

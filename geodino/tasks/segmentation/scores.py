@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 
 from geodino import seeds
 from geodino.data.labelled.sets import IGNORED
@@ -33,7 +33,7 @@ class MapScores:
 
 
 def pixel_confusion(
-    labels: Int[np.ndarray, "*a"], predicted: Int[np.ndarray, "*a"], *, classes: int
+    labels: Integer[np.ndarray, "*a"], predicted: Integer[np.ndarray, "*a"], *, classes: int
 ) -> Int[np.ndarray, "c c"]:
     """Count pixels per (true class, predicted class), those whose truth is ignored left out."""
     scored = (labels != IGNORED) & (predicted != IGNORED)
@@ -77,7 +77,7 @@ class ImageConfusions:
         self.images: dict[str, Int[np.ndarray, "c c"]] = {}
 
     def add(
-        self, image: str, labels: Int[np.ndarray, "*a"], predicted: Int[np.ndarray, "*a"]
+        self, image: str, labels: Integer[np.ndarray, "*a"], predicted: Integer[np.ndarray, "*a"]
     ) -> None:
         """Count the pixels of an image, or a part of it."""
         counts = pixel_confusion(labels, predicted, classes=self._classes)
