@@ -56,7 +56,10 @@ def save_small_segmentation(folder: Path) -> Path:
 
 def run(world, model, out, *overrides, resume=False, **more):
     more = {"labels": str(world / "classes"), **more}
-    settings = (f"labels.classes={CLASSES}", "split.block_m=200.0", *overrides)
+    settings = (
+        f"labels.classes={CLASSES}", "split.block_m=200.0", "validation.every=10",
+        "floors.pixels=200", *overrides,
+    )  # fmt: skip
     return finetune(
         FinetuneJob(
             task="segmentation",

@@ -122,7 +122,7 @@ class ClassProduct:
         else:
             bands = np.full(shape, NO_CLASS, np.uint8)
         if values is not None:
-            shares = np.clip(values, 0.0, 1.0)
+            shares = np.clip(np.where(valid, values, 0.0), 0.0, 1.0)
             kept = np.rint(shares * _PARTS) if self.probabilities == "uint8" else shares
             np.copyto(bands, kept.astype(bands.dtype), where=valid)
         found[PROBABILITIES] = bands

@@ -38,7 +38,12 @@ def test_a_run_ends_with_results_a_model_and_a_report(done):
     assert on == "test"
     scores = facts[on]["scores"]
     assert set(scores) == {"model", "most frequent class", "logistic regression on bands"}
-    assert scores["model"]["miou"]["low"] <= scores["model"]["miou"]["value"]
+    miou = scores["model"]["miou"]
+    assert 0 < miou["value"] < 1
+    if facts[on]["images"] > 1:
+        assert miou["low"] <= miou["value"] <= miou["high"]
+    else:
+        assert facts[on]["note"].startswith("one image")
     assert set(facts[on]["classes"]) == {"grass", "arable", "trees", "water", "built"}
     confusion = np.array(facts[on]["confusion"])
     assert confusion.sum() == facts[on]["pixels"]
@@ -108,7 +113,7 @@ def test_what_lies_under_invalid_pixels_changes_no_bit(backbone, tmp_path):
     for fill in (0, 255):
         world = write_world(tmp_path / f"w{fill}", fill=fill)
         out = tmp_path / f"r{fill}"
-        run(world, backbone, out, "train.steps=5", "floors.pixels=0")
+        run(world, backbone, out, "train.steps=3", "validation.every=3", "floors.pixels=0")
         found.append(load_segmentation(out / "model").model.head.state_dict())
     for name, value in found[0].items():
         assert torch.equal(value, found[1][name]), name

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 
@@ -24,6 +24,7 @@ from geodino.runs.models import OpenedModel, open_model, tensors_hash
 from geodino.runs.predict.job import SYMMETRIES, Storage
 
 
+@runtime_checkable
 class Loaded(Protocol):
     """What a model folder with a head holds."""
 

@@ -230,14 +230,15 @@ class ClassFeed:
         image, side = int(windows.image[number]), windows.crop
         lengths = windows.sizes[image]
         size = min(side, lengths[0]), min(side, lengths[1])
-        corner = windows.corner[number].tolist()
+        corner = [int(at) for at in windows.corner[number]]
+        whole = Window(corner[0], corner[1], size[0], size[1])
         if still:
-            return Window(*corner, *size)
+            return whole
         if wanted is None:
             shift = generator.integers(-(side // 2), side // 2 + 1, size=2)
             places = [at + by for at, by in zip(corner, shift.tolist(), strict=True)]
         else:
-            label = self._source.label(windows.keys[image], Window(*corner, *size))
+            label = self._source.label(windows.keys[image], whole)
             pixels = np.argwhere(label == wanted)
             pixel = pixels[generator.integers(len(pixels))].tolist()
             back = generator.integers(0, size).tolist()
