@@ -25,8 +25,6 @@ from geodino.tasks.segmentation.scores import (
     ImageConfusions,
     by_class,
     intervals,
-    map_scores,
-    pixel_confusion,
 )
 from geodino.tasks.segmentation.source import ClassSource, bands_in
 
@@ -185,18 +183,18 @@ def _losses(objective, logits, batch):
     return objective(Said(), batch)
 
 
-def test_confusion_and_mean_iou_by_hand():
+def test_pixels_without_a_prediction_do_not_count_and_classes_are_scored_by_hand():
     labels = np.array([[0, 0, 1, 1], [2, 2, 255, 1]], dtype=np.uint8)
     predicted = np.array([[0, 1, 1, 1], [2, 0, 0, 255]], dtype=np.uint8)
-    counts = pixel_confusion(labels, predicted, classes=4)
-    assert counts.tolist() == [[1, 1, 0, 0], [0, 2, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
-    scores = map_scores(counts)
-    np.testing.assert_allclose(scores.iou, [1 / 3, 2 / 3, 1 / 2, np.nan])
-    assert float(scores.miou) == pytest.approx(0.5)
-    assert float(scores.pixel_accuracy) == pytest.approx(4 / 6)
-    without = map_scores(counts, background=0)
-    assert float(without.miou) == pytest.approx((2 / 3 + 1 / 2) / 2)
-    rows = by_class(counts, ("a", "b", "c", "d"))
+    found = ImageConfusions(4)
+    found.add("a", labels, predicted)
+    assert found.whole.tolist() == [[1, 1, 0, 0], [0, 2, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
+    scores = intervals(found.stacked, background=None, seed=0)
+    assert scores["miou"].value == pytest.approx((1 / 3 + 2 / 3 + 1 / 2) / 3)
+    assert scores["pixel_accuracy"].value == pytest.approx(4 / 6)
+    without = intervals(found.stacked, background=0, seed=0)
+    assert without["miou"].value == pytest.approx((2 / 3 + 1 / 2) / 2)
+    rows = by_class(found.whole, ("a", "b", "c", "d"))
     assert rows["b"] == {"iou": pytest.approx(2 / 3), "precision": pytest.approx(2 / 3),
                          "recall": 1.0, "pixels": 2}  # fmt: skip
     assert math.isnan(rows["d"]["recall"])

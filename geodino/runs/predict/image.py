@@ -63,6 +63,7 @@ def predict_image(
         raster.grid,
         name=layer.name,
         bands=list(layer.descriptions),
+        nodata=float("nan") if layer.nodata is None else layer.nodata,
         attributes={
             "long_name": task.title.lower(),
             **({"units": task.units} if task.units else {}),

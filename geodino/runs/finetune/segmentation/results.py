@@ -10,6 +10,7 @@ from jaxtyping import Int
 
 from geodino.data.labelled.sets import PartName
 from geodino.infer.classes import ClassPredictor
+from geodino.metrics.segmentation import segmentation_scores
 from geodino.runs.finetune.canopy.results import finite
 from geodino.runs.finetune.segmentation.scene import SegmentationScene
 from geodino.tasks.segmentation.evaluate import Judged, cells_of, judged
@@ -19,7 +20,6 @@ from geodino.tasks.segmentation.scores import (
     ImageConfusions,
     by_class,
     intervals,
-    map_scores,
 )
 
 MODEL = "model"
@@ -130,7 +130,7 @@ def scored(
         "classes": by_class(whole, names),
         "confusion": whole.tolist(),
         "by_image": {
-            key: float(map_scores(model.images[key], background=background).miou)
+            key: float(segmentation_scores(model.images[key], background=background).miou)
             for key in sorted(model.images)
         },
         "model_minus": {},

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from geodino.errors import RecipeError, SourceError
 from geodino.infer.classes import ClassPredictor
+from geodino.metrics.segmentation import segmentation_scores
 from geodino.models.segmentation import SegmentationModel, build_segmentation
 from geodino.runs.finetune.scene import Judgement, Scene
 from geodino.runs.finetune.segmentation.prepare import PreparedSegmentation
@@ -14,7 +15,7 @@ from geodino.tasks.module import Objective
 from geodino.tasks.segmentation.crops import ClassFeed, ClassWindows, find_windows
 from geodino.tasks.segmentation.evaluate import Cell, cells_of, drawn_cells, judged
 from geodino.tasks.segmentation.objective import ClassObjective
-from geodino.tasks.segmentation.scores import ImageConfusions, map_scores
+from geodino.tasks.segmentation.scores import ImageConfusions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ class SegmentationScene(Scene[PreparedSegmentation]):
                 "shares (split.shares), another seed of the split (split.seed), or name a file "
                 "(--split)."
             )
-        scores = map_scores(found.whole, background=source.set.facts.background)
+        scores = segmentation_scores(found.whole, background=source.set.facts.background)
         values = {"miou": float(scores.miou), "pixel_accuracy": float(scores.pixel_accuracy)}
         for name, iou in zip(source.classes, scores.iou.tolist(), strict=True):
             if iou == iou:  # a class that is nowhere has none
