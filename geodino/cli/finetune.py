@@ -23,10 +23,14 @@ from geodino.cli.options import (
 
 
 def finetune(
-    task: Annotated[str, typer.Argument(help="canopy.", metavar="TASK")],
+    task: Annotated[str, typer.Argument(help="canopy or segmentation.", metavar="TASK")],
     images: Tiles,
     labels: Annotated[
-        str, typer.Option(help="Rasters of heights, or a vector file of footprints.")
+        str,
+        typer.Option(
+            help="canopy: rasters of heights, or a vector file of footprints; segmentation: masks, "
+            "class rasters, a vector file of polygons, or the folder of a known set again."
+        ),
     ],
     out: RunOut,
     model: Annotated[
@@ -37,12 +41,15 @@ def finetune(
             metavar="MODEL",
         ),
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="Name or YAML file; left out, canopy.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Name or YAML file; left out, the one called as the task.")
+    ] = None,
     overrides: Overrides = None,
     split: Annotated[
         str | None,
         typer.Option(
-            help="Vector file of polygons with a column split; left out, blocks are drawn."
+            help="Vector file of polygons with a column split; left out, blocks are drawn. "
+            "segmentation: also a CSV with the columns image and split."
         ),
     ] = None,
     aoi: Aoi = None,
@@ -59,7 +66,7 @@ def finetune(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Teach a model a task from labels: canopy height in metres."""
+    """Teach a model a task from labels: canopy height in metres, or a class for every pixel."""
     from geodino.runs.finetune import FinetuneJob, finetune
 
     job = FinetuneJob(

@@ -48,7 +48,12 @@ def predict(
     ] = None,
     overlap: Overlap = None,
     batch: Batch = None,
-    dtype: Annotated[str, typer.Option(help="float32 (m) or uint16 (cm).")] = "float32",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="Heights: float32 (m) or uint16 (cm). Probabilities of classes: float32 or uint8."
+        ),
+    ] = "float32",
     symmetries: Annotated[
         str, typer.Option(help="Mean over orientations: none, flips (4) or turns (8).")
     ] = "none",
@@ -61,6 +66,12 @@ def predict(
     interval: Annotated[
         bool, typer.Option(help="Bands lower and upper, where the model is calibrated.")
     ] = True,
+    probabilities: Annotated[
+        bool,
+        typer.Option(
+            "--probabilities", help="Probabilities of classes beside the map, a band each."
+        ),
+    ] = False,
     assemble: Assemble = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -84,6 +95,7 @@ def predict(
         dtype=dtype,
         symmetries=symmetries,
         interval=interval,
+        probabilities=probabilities,
         max_memory=parse_memory(max_memory),
         shard=parse_shard(shard),
         assemble=assemble,

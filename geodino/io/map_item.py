@@ -103,7 +103,7 @@ def write_map_item(product: MapProduct, *, now: datetime | None = None) -> Path:
     """
     path = item_path(product.path)
     made = written_at(now)
-    info = describe_file(product.path)
+    info = describe_file(product.path, palette=True)
     item = feature(product.path.stem, [info.grid], EXTENSIONS)
     properties: dict[str, Any] = {
         **time_fields(product.times, made),

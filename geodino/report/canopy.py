@@ -1,7 +1,6 @@
 """The page of a run that learnt canopy heights: curves, results beside floors, coverage, pictures."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -12,7 +11,6 @@ from geodino.metrics.coverage import CoverageReport
 from geodino.metrics.height import HeightClassScores
 from geodino.metrics.recalibration import HeightBins, HeightCurve
 from geodino.report.content import Curve, Pairs, Repeat
-from geodino.report.curves import is_constant
 from geodino.report.height_plots import (
     class_coverage_plot,
     class_error_plot,
@@ -21,8 +19,7 @@ from geodino.report.height_plots import (
     site_coverage_plot,
 )
 from geodino.report.maps import HeightCase, height_panels
-from geodino.report.plots import curve_plot
-from geodino.report.words import number
+from geodino.report.panels import curve_panels
 
 _TITLES = {
     "loss/total": "total loss",
@@ -129,7 +126,7 @@ def render_canopy(report: CanopyReport) -> str:
     return environment.get_template("canopy.html.j2").render(
         report=report,
         style=Markup(style),  # noqa: S704  (our own file)
-        panels=[_panel(curve) for curve in _shown(report.curves)],
+        panels=curve_panels(report.curves, _TITLES),
         classes=class_error_plot(
             report.classes,
             label="Mean absolute error (bars) and bias (dots) by true height, metres",
@@ -173,22 +170,3 @@ def _coverage_plots(coverage: KeptIntervals) -> list[Markup]:
             found, promised=promised, label="The same share by predicted height, all sites together",
         ),
     ]  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Panel:
-    title: str
-    plot: Markup
-
-
-def _shown(curves: tuple[Curve, ...]) -> list[Curve]:
-    by_name: dict[str, Any] = {curve.name: curve for curve in curves}
-    found = [by_name[name] for name in _TITLES if name in by_name]
-    return [c for c in found if len(c.values) == 1 or not is_constant(c)]
-
-
-def _panel(curve: Curve) -> _Panel:
-    title = _TITLES[curve.name]
-    last = curve.values[np.isfinite(curve.values)]
-    said = number(float(last[-1])) if len(last) else "no finite value"
-    return _Panel(title=title, plot=curve_plot(curve, label=f"{title}: {said} at last", log=False))

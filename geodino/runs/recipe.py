@@ -23,6 +23,7 @@ from geodino.pretrain.optim import OptimConfig
 from geodino.pretrain.phases import Phases, PhasesConfig
 from geodino.runs.finetune.canopy.config import CanopyFinetuneConfig
 from geodino.runs.finetune.config import LabelledConfig
+from geodino.runs.finetune.segmentation.config import SegmentationFinetuneConfig
 from geodino.runs.recalibrate.config import RecalibrateConfig
 from geodino.runs.settings import CheckpointConfig, HealthConfig, LogConfig, TrainConfig
 
@@ -135,7 +136,13 @@ class DistillConfig(TrainingConfig):
     """What is learnt, in order."""
 
 
-AnyConfig = RunConfig | DistillConfig | CanopyFinetuneConfig | RecalibrateConfig
+AnyConfig = (
+    RunConfig
+    | DistillConfig
+    | CanopyFinetuneConfig
+    | SegmentationFinetuneConfig
+    | RecalibrateConfig
+)
 """Every kind of recipe."""
 
 K = TypeVar("K", bound=Config)
@@ -255,6 +262,7 @@ _KINDS = (
     _Kind(DistillConfig, "distillation", "distill", "distill"),
     _Kind(RecalibrateConfig, "recalibration", "finetune canopy", "recalibrate"),
     _Kind(CanopyFinetuneConfig, "canopy heights", "finetune canopy", "canopy"),
+    _Kind(SegmentationFinetuneConfig, "segmentation", "finetune segmentation", "segmentation"),
     _Kind(RunConfig, "pretraining", "pretrain"),
 )
 """Every kind of recipe; the last one is told by having no section of another."""

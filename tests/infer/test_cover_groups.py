@@ -5,7 +5,7 @@ import torch
 from maps_support import Identity
 
 from geodino.infer.cover import chip_group
-from geodino.tasks.canopy.evaluate import Chips
+from geodino.tasks.chips import Chips
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,17 @@
 
 from geodino import __version__
 from geodino.io.map_item import MapProduct, write_map_item
-from geodino.io.qml import write_height_style
-from geodino.report.quicklook import highest_shown_m, write_quicklook
 from geodino.runs.mapping.about import Parts, committed_of, map_tags
 from geodino.runs.mapping.maps import Map
+from geodino.runs.predict.base import Task
 from geodino.runs.predict.job import PredictJob
-from geodino.runs.predict.task import Task
 
 
 def tags(one: Map, job: PredictJob, task: Task, committed: Parts) -> dict[str, str]:
     """Return the tags of a map: none of them depends on how the work was shared or interrupted."""
     found = map_tags([(one, committed)], command=job.command(), model=task.name, sha256=task.sha256)
-    found["GEODINO_LICENSE"] = task.canopy.license
+    found["GEODINO_LICENSE"] = task.license
+    found |= task.tags
     if job.symmetries != "none":
         found["GEODINO_SYMMETRIES"] = job.symmetries
     return found
@@ -28,17 +27,19 @@ def finish(one: Map, job: PredictJob, task: Task) -> None:
         task: the model.
     """
     about = tags(one, job, task, committed_of(one))
-    highest = highest_shown_m(one.path)
+    beside = task.beside(one)
     score = about.get("GEODINO_SEAM_SCORE")
-    more = {"geodino:symmetries": job.symmetries} if job.symmetries != "none" else {}
+    more = dict(beside.properties)
+    if job.symmetries != "none":
+        more["geodino:symmetries"] = job.symmetries
     write_map_item(
         MapProduct(
             path=one.path,
-            title="Canopy height",
+            title=task.title,
             model=task.name,
             model_sha256=task.sha256,
             model_item=task.item,
-            model_license=task.canopy.license,
+            model_license=task.license,
             sources=(one.source.path,),
             source_sha256=about["GEODINO_SOURCE_SHA256"],
             times=(one.source.time,),
@@ -47,8 +48,8 @@ def finish(one: Map, job: PredictJob, task: Task) -> None:
             chip_size=one.key["chip"],
             overlap=one.key["overlap"],
             seam_score=None if score is None else float(score),
-            quicklook=write_quicklook(one.path, highest_m=highest),
-            style=write_height_style(one.path, highest_m=highest),
+            quicklook=beside.quicklook,
+            style=beside.style,
             more=more,
         )
     )

@@ -1,14 +1,16 @@
 """The maps of a prediction."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
 from geodino.infer.cover import chip_group
 from geodino.infer.engine import Predictor
+from geodino.infer.render import Product
 from geodino.runs.mapping.maps import Map, plan_map, refuse_several, shared_key
+from geodino.runs.predict.base import Task
 from geodino.runs.predict.job import PredictJob
-from geodino.runs.predict.task import Task
 from geodino.runs.sources import Source
 
 
@@ -38,16 +40,22 @@ def plan(
         gsd_m=task.gsd(job.gsd_m),
         device=device,
     )
-    product = task.product(job.dtype, interval=job.interval)
-    (layer,) = product.layers
+    product = task.product(job.storage)
     return [
         plan_map(
             job,
             source,
             predictor,
             product,
-            files={layer.name: job.out / f"{source.name}.tif" if job.is_folder else job.out},
+            files=_files(product, job.out / f"{source.name}.tif" if job.is_folder else job.out),
             key={**key, "symmetries": job.symmetries},
         )
         for source in sources
     ]
+
+
+def _files(product: Product, path: Path) -> dict[str, Path]:
+    """Return where each layer goes: the first is the map, others lie beside it under their names."""
+    first, *others = (layer.name for layer in product.layers)
+    beside = {name: path.with_name(f"{path.stem}.{name}{path.suffix}") for name in others}
+    return {first: path, **beside}

@@ -8,11 +8,11 @@ from geodino.models.card import ModelCard
 from geodino.runs.finetune.canopy.export import label_facts
 from geodino.runs.finetune.canopy.judge import BEFORE, MEAN
 from geodino.runs.finetune.canopy.results import Results
-from geodino.runs.predict.task import RECALIBRATION, Task
+from geodino.runs.predict.heights import RECALIBRATION, HeightTask
 from geodino.runs.recalibrate.prepare import PreparedRecalibration
 from geodino.runs.record import RunFolder
 from geodino.tasks.canopy.applicability import load_applicability
-from geodino.tasks.canopy.evaluate import Chips
+from geodino.tasks.chips import Chips
 
 ROWS = {"mae_m": "model", "mae_before_m": BEFORE, "mae_of_mean_height_m": MEAN}
 """What is kept of the results, by the row it stands in."""
@@ -20,7 +20,7 @@ ROWS = {"mae_m": "model", "mae_before_m": BEFORE, "mae_of_mean_height_m": MEAN}
 
 def export(
     prepared: PreparedRecalibration,
-    task: Task,
+    task: HeightTask,
     curve: HeightCurve,
     results: Results,
     folder: RunFolder,
@@ -76,7 +76,7 @@ def _errors(results: Results) -> dict[str, float | None]:
 
 def _card(
     prepared: PreparedRecalibration,
-    task: Task,
+    task: HeightTask,
     curve: HeightCurve,
     results: Results,
     folder: RunFolder,

@@ -25,7 +25,7 @@ from geodino.metrics.recalibration import (
     height_bins,
 )
 from geodino.runs.finetune.canopy.judge import Subject, thinned
-from geodino.runs.predict.task import Task
+from geodino.runs.predict.heights import HeightTask
 from geodino.runs.recalibrate.config import RecalibrateConfig
 from geodino.tasks.canopy.areas import Area, drawn_areas
 from geodino.tasks.canopy.evaluate import by_site, judged
@@ -175,7 +175,7 @@ def learn(
     )
 
 
-def composed(learnt: HeightCurve, task: Task) -> HeightCurve:
+def composed(learnt: HeightCurve, task: HeightTask) -> HeightCurve:
     """Return the curve from the head's own heights: MODEL may have been set right before."""
     return learnt if task.curve is None else learnt.after(task.curve)
 
@@ -191,7 +191,7 @@ class BeforeAndAfter:
 
     stride = 1
 
-    def __init__(self, task: Task, curve: HeightCurve, *, device: torch.device) -> None:
+    def __init__(self, task: HeightTask, curve: HeightCurve, *, device: torch.device) -> None:
         self._predictor = HeightPredictor(task.canopy.model, device=device)
         self._before = DeviceCurve(task.curve or IDENTITY, device)
         self._after = DeviceCurve(curve, device)

@@ -18,13 +18,13 @@ from geodino.runs.finetune.canopy.scene import validation_areas
 from geodino.runs.finetune.canopy.words import in_words
 from geodino.runs.finetune.job import check_resumed, record
 from geodino.runs.finetune.request import FinetuneJob
-from geodino.runs.predict.task import Task
+from geodino.runs.predict.heights import HeightTask
 from geodino.runs.recalibrate.export import export
 from geodino.runs.recalibrate.fit import BeforeAndAfter, Learnt, composed, learn
 from geodino.runs.recalibrate.prepare import PreparedRecalibration, prepare, read_prepared
 from geodino.runs.record import RunFolder, RunLog
 from geodino.tasks.canopy.areas import Area, find_areas
-from geodino.tasks.canopy.evaluate import Chips
+from geodino.tasks.chips import Chips
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Ground:
     """What a prepared recalibration is made of once its labels were looked at."""
 
     prepared: PreparedRecalibration
-    task: Task
+    task: HeightTask
     subject: Subject
 
     train: tuple[Area, ...]

@@ -12,7 +12,7 @@ from geodino.runs.finetune.canopy.config import CanopyFinetuneConfig
 from geodino.runs.finetune.config import LabelledConfig
 from geodino.runs.finetune.prepared import opened_again, started
 from geodino.runs.models import OpenedModel, open_model, tensors_hash
-from geodino.runs.predict.task import Task
+from geodino.runs.predict.heights import HeightTask
 from geodino.runs.record import RunFolder
 
 
@@ -23,7 +23,7 @@ class Beginning:
     opened: OpenedModel
     """Its backbone, and what is known of it."""
 
-    task: Task | None
+    task: HeightTask | None
     """The same with its canopy head; None for a backbone alone."""
 
 
@@ -33,7 +33,7 @@ def begin_with(model: str) -> Beginning:
     Raises:
         CheckpointError: there is no model there, it is damaged, or it cannot be fetched.
     """
-    task = Task.within(model)
+    task = HeightTask.within(model)
     return Beginning(opened=open_model(model) if task is None else task.described(model), task=task)
 
 
@@ -56,7 +56,7 @@ def begin_again(config: LabelledConfig, folder: RunFolder) -> Beginning:
     return found
 
 
-def head_hash(task: Task) -> str:
+def head_hash(task: HeightTask) -> str:
     """Return the hash a run remembers the head it began with by."""
     return tensors_hash(task.canopy.model.head.state_dict())
 

@@ -16,9 +16,10 @@ from geodino.metrics.height import HeightSums
 from geodino.models.canopy import CanopyModel
 from geodino.runs.finetune.canopy.config import GroundConfig
 from geodino.tasks.canopy.areas import Area, Compared, drawn_areas, find_areas
-from geodino.tasks.canopy.evaluate import Chips, SiteSums, SiteValues, by_site, judged
+from geodino.tasks.canopy.evaluate import SiteSums, SiteValues, by_site, judged
 from geodino.tasks.canopy.floors import Floors, fit_floors, green_map
 from geodino.tasks.canopy.source import CanopySource
+from geodino.tasks.chips import Chips
 
 MEAN, GREEN = "mean height", "height by greenness"
 """What the floors are called."""

@@ -26,7 +26,7 @@ from geodino.runs.finetune.canopy.config import CanopyFinetuneConfig, GroundConf
 from geodino.runs.finetune.prepared import PreparedFinetune, Relation, unchanged
 from geodino.runs.finetune.request import FinetuneJob
 from geodino.runs.models import OpenedModel
-from geodino.runs.predict.task import Task
+from geodino.runs.predict.heights import HeightTask
 from geodino.runs.recipe import load_finetune_recipe, load_recorded_finetune
 from geodino.runs.record import RunFolder
 from geodino.runs.sources import Meeting, offer_of
@@ -51,7 +51,7 @@ class PreparedGround(PreparedFinetune[G], Generic[G]):
 
     source: CanopySource
 
-    task: Task | None
+    task: HeightTask | None
     """The model it begins with, with its canopy head; None for a backbone alone."""
 
     @property

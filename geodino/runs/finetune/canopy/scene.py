@@ -14,9 +14,10 @@ from geodino.runs.finetune.scene import Judgement, Scene
 from geodino.runs.networks import seeded_generator
 from geodino.tasks.canopy.areas import Area, drawn_areas, find_areas
 from geodino.tasks.canopy.crops import CropFeed, Windows, find_windows
-from geodino.tasks.canopy.evaluate import Chips, SiteSums, judged
+from geodino.tasks.canopy.evaluate import SiteSums, judged
 from geodino.tasks.canopy.objective import CanopyObjective
 from geodino.tasks.canopy.source import FootprintLabels
+from geodino.tasks.chips import Chips
 from geodino.tasks.module import Objective
 
 
