@@ -8,6 +8,8 @@ from typing import Any
 from geodino.api.maps import embed, predict
 from geodino.api.model import Model, open_any
 from geodino.api.words import assignments
+from geodino.evals.advice import Advice
+from geodino.evals.advice import recommend as _recommend
 from geodino.runs.distill import DistillJob
 from geodino.runs.distill import distill as _distill
 from geodino.runs.evaluate import EvaluateJob
@@ -17,7 +19,17 @@ from geodino.runs.finetune import finetune as _finetune
 from geodino.runs.pretrain import PretrainJob
 from geodino.runs.pretrain import pretrain as _pretrain
 
-__all__ = ["Model", "distill", "embed", "evaluate", "finetune", "load", "predict", "pretrain"]
+__all__ = [
+    "Model",
+    "distill",
+    "embed",
+    "evaluate",
+    "finetune",
+    "load",
+    "predict",
+    "pretrain",
+    "recommend",
+]
 
 _Path = str | PathLike[str]
 
@@ -289,3 +301,20 @@ def evaluate(
             quiet=quiet,
         )
     )
+
+
+def recommend(task: str, *, gsd: float | None = None, bands: Sequence[str] | None = None) -> Advice:
+    """Say which of DINOv3's variants to begin with, satellite or web, with the evidence.
+
+    Args:
+        task: ``canopy``, ``classification``, ``segmentation`` or ``detection``.
+        gsd: ground sampling distance of your images, metres; None: not known.
+        bands: common names of your bands; None: red, green and blue.
+
+    Returns:
+        The variant, models to try, the reasons, and the published comparisons.
+
+    Raises:
+        geodino.errors.RecipeError: there is no evidence on such a task.
+    """
+    return _recommend(task, gsd_m=gsd, bands=bands)

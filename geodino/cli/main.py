@@ -233,10 +233,20 @@ def show_recipe(
 @recipes_app.command("explain")
 def explain_recipe(
     key: Annotated[str | None, typer.Argument(help="Only keys that hold this text.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Advise instead: canopy, classification, segmentation, detection."),
+    ] = None,
+    gsd: Annotated[
+        float | None, typer.Option(help="With --task: pixel of your images, metres.")
+    ] = None,
     *,
     as_json: Json = False,
 ) -> None:
-    """Explain every key a recipe may hold: its default and its meaning."""
+    """Explain every key a recipe may hold; with --task, which weights suit a task, and why."""
+    if task is not None:
+        _advise(task, gsd, as_json=as_json)
+        return
     from geodino.runs.recipe import explain
 
     rows = [row for row in explain() if key is None or key in row[0]]
@@ -245,6 +255,15 @@ def explain_recipe(
         return
     for name, default, meaning in rows:
         print(f"{name} = {default}\n    {meaning}")
+
+
+def _advise(task: str, gsd: float | None, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from geodino.evals.advice import in_words, recommend
+
+    advice = recommend(task, gsd_m=gsd)
+    show(asdict(advice) if as_json else in_words(advice), as_json=as_json)
 
 
 def main() -> None:
