@@ -36,6 +36,7 @@ _COLUMNS = {
     "block_r2_m": "block R2",
     "edge_error_m_per_px": "edge error",
     "tree_cover_iou": "tree cover IoU",
+    "nmae": "nMAE",
 }
 
 
@@ -84,7 +85,7 @@ def collected(
         rows_of = (
             f"Whole labelled areas of {found['sites']} {on} sites, {found['pixels']:,} labels, each "
             "predicted as `geodino predict` would and compared on the labels' own grid."
-        )
+        ) + facts["scored"]
     return CanopyReport(
         name=folder.root.resolve().name,
         summary=tuple(in_words(results)),
