@@ -40,8 +40,10 @@ _COLUMNS = {
 }
 
 
-def write_report(scene: CanopyScene, results: Results, folder: RunFolder) -> Path:
-    """Write ``report.html``; return where it is.
+def write_report(
+    scene: CanopyScene, results: Results, folder: RunFolder, *, out: Path | None = None
+) -> Path:
+    """Write ``report.html``, or another file; return where it is.
 
     Raises:
         GeodinoError: it cannot be written, or a file of the run is damaged.
@@ -55,8 +57,9 @@ def write_report(scene: CanopyScene, results: Results, folder: RunFolder) -> Pat
         curves=training_of(read_lines(folder.metrics)).curves,
         effects=_effects(results.facts["effects_on_val"]),
     )
-    write_text(folder.report, render_canopy(page))
-    return folder.report
+    path = folder.report if out is None else out
+    write_text(path, render_canopy(page))
+    return path
 
 
 def collected(
@@ -230,8 +233,7 @@ def points(results: Results, channel: int) -> HeightPoints | None:
     words = f"All {true_m.size:,} labels."
     if true_m.size < found["pixels"]:
         words = (
-            f"{true_m.size:,} of the {found['pixels']:,} labels, drawn by the seed: scores in the plot "
-            "are theirs."
+            f"{true_m.size:,} of the {found['pixels']:,} labels: scores in the plot are theirs."
         )
     return HeightPoints(
         predicted_m=np.concatenate([site.values[channel] for site in results.values]),
