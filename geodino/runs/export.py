@@ -121,7 +121,9 @@ def export_run(run: Path, *, to: str = "timm", out: Path | None = None) -> dict[
 
 
 def _export_canopy(model: Path, *, to: str, out: Path | None) -> dict[str, Any]:
-    from geodino.runs.finetune.canopy.deliver import export_canopy  # fine-tuning opens models with `load`
+    from geodino.runs.finetune.canopy.deliver import (
+        export_canopy,  # fine-tuning opens models with `load`
+    )
 
     return export_canopy(model, to=to, out=None if out is None else _placed(out, to))
 

@@ -13,8 +13,9 @@ from geodino.errors import RecipeError, SourceError
 from geodino.geo.windows import Window
 from geodino.io.raster import HandlePool
 from geodino.runs.finetune import FinetuneJob, finetune
-from geodino.runs.finetune.canopy.prepare import prepare
+from geodino.runs.finetune.canopy.prepare import prepare, read_prepared
 from geodino.runs.predict import PredictJob, predict
+from geodino.runs.record import RunFolder
 from geodino.runs.sources import Meeting
 
 QUICK = (
@@ -40,14 +41,16 @@ def done(root, base, tmp_path_factory):
     return out, run(root, base, out)
 
 
-def run(root, base, out, *settings, **more):
-    return finetune(
-        FinetuneJob(
-            task="canopy", images=str(root), labels=str(root), model=str(base), out=out,
-            recipe="open-canopy", overrides=(*QUICK, *settings),
-            split=str(root / "geometries.geojson"), device="cpu", quiet=True, **more,
-        )
+def job_of(root, base, out, *settings):
+    return FinetuneJob(
+        task="canopy", images=str(root), labels=str(root), model=str(base), out=out,
+        recipe="open-canopy", overrides=(*QUICK, *settings),
+        split=str(root / "geometries.geojson"), device="cpu", quiet=True,
     )  # fmt: skip
+
+
+def run(root, base, out, *settings):
+    return finetune(job_of(root, base, out, *settings))
 
 
 def test_the_results_are_those_of_a_map_of_predict_under_the_published_mask(done, root, tmp_path):
@@ -100,12 +103,9 @@ def test_what_is_scored_is_said_and_the_report_has_the_benchmarks_scores(done):
     assert "tree cover IoU" in page
 
 
-def test_a_tile_belongs_to_the_pictures_of_its_year_alone(root, base):
+def test_a_tile_belongs_to_the_pictures_of_its_year_alone(root, base, tmp_path):
     with HandlePool() as pool:
-        source = prepare(
-            str(root), str(root), str(base), "open-canopy", QUICK,
-            split=str(root / "geometries.geojson"), pool=pool,
-        ).source  # fmt: skip
+        source = prepare(job_of(root, base, tmp_path / "run"), str(base), pool).source
         found = {}
         for image, tile in enumerate(source.images.tiles):
             masks = {
@@ -122,14 +122,18 @@ def test_a_tile_belongs_to_the_pictures_of_its_year_alone(root, base):
     }
 
 
-def test_a_resumed_run_scores_on_the_same_ground(done, root, monkeypatch):
-    monkeypatch.setattr("geodino.runs.finetune.canopy.finish._report", lambda *_: {})  # plots take a while
-    out, facts = done
-    again = finetune(
-        FinetuneJob(task="canopy", images=str(root), labels=str(root), model=None, out=out,
-                    device="cpu", resume=True, quiet=True)
-    )  # fmt: skip
-    assert again["test"] == facts["test"]
+def test_a_recorded_run_scores_on_the_same_ground(done):
+    # A run that is resumed, or whose report is written again, reads this; other masks are refused.
+    out, _ = done
+    with HandlePool() as pool:
+        source = read_prepared(RunFolder(out), pool).source
+        assert source.scored is not None
+        shape = (SIDE, 2 * SIDE)
+        scored = source.scored(
+            0, source.labels.index.tiles.tiles[0].grid, Window(0, 0, *shape), np.ones(shape)
+        )
+    assert scored[: SIDE // 4].all()
+    assert not scored.all()
 
 
 def test_geometries_of_open_canopy_are_read_as_they_are(root, tmp_path):

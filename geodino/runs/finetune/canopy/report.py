@@ -232,9 +232,7 @@ def points(results: Results, channel: int) -> HeightPoints | None:
     true_m = np.concatenate([site.true_m for site in results.values])
     words = f"All {true_m.size:,} labels."
     if true_m.size < found["pixels"]:
-        words = (
-            f"{true_m.size:,} of the {found['pixels']:,} labels: scores in the plot are theirs."
-        )
+        words = f"{true_m.size:,} of the {found['pixels']:,} labels: scores in the plot are theirs."
     return HeightPoints(
         predicted_m=np.concatenate([site.values[channel] for site in results.values]),
         true_m=true_m,
