@@ -67,9 +67,23 @@ def works(code, done):
     assert done.returncode == 0, f"{code}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+GO_ON = {"features": ("canopy", "maps")}
+"""Pages that begin with what another one made, in the same folder."""
+
+LATER = {name for names in GO_ON.values() for name in names}
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.stem not in LATER], ids=lambda page: page.stem
+)
 def test_every_block_of_a_page_does_what_the_page_says(page, tmp_path, world_cache):
+    for name in (page.stem, *GO_ON.get(page.stem, ())):
+        follow(page.with_stem(name), tmp_path, world_cache)
+
+
+def follow(page, tmp_path, world_cache):
+    """Run the blocks of a page in a folder."""
     for block in blocks(page):
         if block.why_not is not None:
             continue

@@ -155,12 +155,12 @@ def inspect(
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(help="Run folder, or another MODEL with --out.")],
-    to: Annotated[str, typer.Option(help="timm, hub (for transformers) or onnx.")] = "timm",
+    to: Annotated[str, typer.Option(help="timm, hub or onnx.")] = "timm",
     out: Annotated[Path | None, typer.Option(help="Target; left out, it lies in RUN.")] = None,
     *,
     as_json: Json = False,
 ) -> None:
-    """Export the newest checkpoint of a run, or convert another model."""
+    """Export the newest checkpoint of a run, the model of fine-tuning, or convert another one."""
     from geodino.runs.export import export_model
 
     show(export_model(run, to=to, out=out), as_json=as_json)

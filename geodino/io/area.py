@@ -1,6 +1,7 @@
-"""An area of interest from a vector file, as pixels of a raster."""
+"""Areas from a vector file, one of interest or many, as pixels of a raster."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ import numpy as np
 import shapely
 from affine import Affine
 from jaxtyping import Bool
-from pyproj import CRS
+from numpy.typing import NDArray
+from pyproj import CRS, Transformer
 from rasterio.features import geometry_mask
 
 from geodino.errors import SourceError
+from geodino.geo.align import positions
 from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
 
@@ -109,3 +112,42 @@ class Area:
 def _short(crs: str) -> str:
     """Return the code or the name of a CRS; its WKT fills a page."""
     return crs if len(crs) < 32 else CRS.from_user_input(crs).name
+
+
+_EDGE_POINTS = 33
+"""Points along each edge of a window: edges straight in one CRS are curved in another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polygons:
+    """Many polygons, of which a window meets few: they stay in their own CRS until one does."""
+
+    shapes: NDArray[np.object_]
+    crs: str
+
+    @cached_property
+    def _tree(self) -> shapely.STRtree:
+        return shapely.STRtree(self.shapes)
+
+    def inside(self, grid: Grid, window: Window) -> Bool[np.ndarray, "h w"]:
+        """Return the pixels of a window whose centre lies in one of them.
+
+        Args:
+            grid: the pixels' grid; it needs a CRS.
+            window: rows and columns of it.
+        """
+        t = np.linspace(0.0, 1.0, _EDGE_POINTS)[:-1]
+        column = np.concatenate([t, np.ones_like(t), 1 - t, np.zeros_like(t)]) * window.width
+        row = np.concatenate([np.zeros_like(t), t, np.ones_like(t), 1 - t]) * window.height
+        plane = Grid(self.crs, Affine.identity(), 1, 1)
+        edge = positions(grid, plane, column + window.left, row + window.top)
+        outline = shapely.Polygon(np.column_stack(edge))
+        shape = window.height, window.width
+        near = self._tree.query(outline, predicate="intersects")
+        if not near.size:
+            return np.zeros(shape, dtype=bool)
+        to_grid = Transformer.from_crs(self.crs, grid.crs, always_xy=True)
+        met = shapely.transform(self.shapes[near], to_grid.transform, interleaved=False)
+        place = grid.transform @ Affine.translation(window.left, window.top)
+        mask: Bool[np.ndarray, "h w"] = geometry_mask(list(met), shape, place, invert=True)
+        return mask

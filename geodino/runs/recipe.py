@@ -318,8 +318,8 @@ def load_recorded_training(path: Path) -> TrainingConfig:
     config = load_recorded_any(path)
     if isinstance(config, LabelledConfig):
         raise RecipeError(
-            f"{path.parent} is a run of `geodino finetune`: its model and report are written by "
-            "that command; `--resume` writes them again."
+            f"{path.parent} is a run of `geodino finetune`: that command with `--resume` writes its "
+            "model and report again."
         )
     return config
 

@@ -23,7 +23,13 @@ from geodino.report.words import count, duration, first_of, interval, moment, nu
 from geodino.runs.build import whole_batch
 from geodino.runs.device import choose_device
 from geodino.runs.evaluate.run import sets_in
-from geodino.runs.recipe import DistillConfig, TrainingConfig, load_recorded_training
+from geodino.runs.finetune.canopy.config import CanopyFinetuneConfig
+from geodino.runs.recipe import (
+    DistillConfig,
+    TrainingConfig,
+    load_recorded_any,
+    load_recorded_training,
+)
 from geodino.runs.record import REPLACED, RunFolder
 from geodino.runs.report_data import collect_data
 from geodino.runs.report_features import collect_features
@@ -59,7 +65,14 @@ def report(run: Path, *, out: Path | None, device: str) -> dict[str, Any]:
     Raises:
         GeodinoError: there is no run, or one of its files is damaged.
     """
-    path = write_report(RunFolder(run), device=choose_device(device), out=out)
+    folder = RunFolder(run)
+    config = load_recorded_any(folder.recipe) if folder.recipe.is_file() else None
+    if isinstance(config, CanopyFinetuneConfig):
+        from geodino.runs.finetune.canopy.again import report_again  # it knows this module
+
+        path = report_again(folder, device=choose_device(device), out=out)
+    else:
+        path = write_report(folder, device=choose_device(device), out=out)
     return {"report": str(path), "bytes": path.stat().st_size}
 
 

@@ -17,7 +17,8 @@ from geodino.data.blocks import make_split
 from geodino.data.labels.config import LabelsConfig
 from geodino.data.labels.index import label_index
 from geodino.data.labels.pairs import labelled_ground, pair
-from geodino.data.splits import BUFFER, NAMES, SplitConfig, load_split, ordered
+from geodino.data.split_file import load_split
+from geodino.data.splits import BUFFER, NAMES, SplitConfig, ordered
 from geodino.errors import SourceError
 from geodino.geo.grid import Grid
 from geodino.geo.windows import Window

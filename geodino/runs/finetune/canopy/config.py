@@ -6,11 +6,11 @@ from pydantic import Field
 
 from geodino.data.labels.config import LabelsConfig
 from geodino.metrics.conformal import IntervalConfig
-from geodino.metrics.height import HeightProtocol
 from geodino.models.canopy import CanopyConfig
 from geodino.runs.finetune.config import FinetuneConfig, LabelledConfig
 from geodino.tasks.canopy.config import (
     ApplicabilityConfig,
+    CanopyProtocol,
     CurriculumConfig,
     MapsConfig,
     SamplingConfig,
@@ -35,8 +35,8 @@ class GroundConfig(LabelledConfig):
     intervals: IntervalConfig = IntervalConfig()
     """How intervals are calibrated."""
 
-    protocol: HeightProtocol = HeightProtocol()
-    """How heights are scored."""
+    protocol: CanopyProtocol = CanopyProtocol()
+    """How heights are scored, and where."""
 
 
 class CanopyFinetuneConfig(FinetuneConfig, GroundConfig):

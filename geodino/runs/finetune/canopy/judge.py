@@ -27,7 +27,7 @@ MEAN, GREEN = "mean height", "height by greenness"
 BEFORE = "before recalibration"
 """What a model is called whose heights were not yet set right."""
 
-_SHOWN = 6
+SHOWN = 6
 """Sites that pictures are made of."""
 
 _FLOOR_AREAS = 256
@@ -113,7 +113,7 @@ class Judge:
                     guess = floors.by_greenness.predict(green.values[0].astype(np.float64))
                     beside[GREEN].add(replace(one, valid=one.valid & green.valid), guess)
             parts.append(thinned(one, config.intervals.pixels_per_site, subject.seed))
-            if one.area.site not in shown and len(shown) < _SHOWN and one.valid.any():
+            if one.area.site not in shown and len(shown) < SHOWN and one.valid.any():
                 shown[one.area.site] = one
         if not model.sites:
             return None

@@ -15,7 +15,7 @@ from geodino.data.labels.open import open_labels
 from geodino.data.labels.pairs import labelled_ground, pair
 from geodino.data.parallel import thread_count
 from geodino.data.sources.find import absolute
-from geodino.data.splits import load_split
+from geodino.data.split_file import load_split
 from geodino.data.tiles import TileIndex
 from geodino.errors import BandError, ContractError, SourceError
 from geodino.geo.contract import InputContract
@@ -30,6 +30,7 @@ from geodino.runs.predict.heights import HeightTask
 from geodino.runs.recipe import load_finetune_recipe, load_recorded_finetune
 from geodino.runs.record import RunFolder
 from geodino.runs.sources import Meeting, offer_of
+from geodino.tasks.canopy.scored import ScoredGround, scored_ground
 from geodino.tasks.canopy.source import CanopySource, FootprintLabels, Labels, RasterLabels
 
 DEFAULT_RECIPE = "canopy"
@@ -146,6 +147,7 @@ def brought_together(
     else:
         pixel = config.gsd_m or max(index.gsd_m or (1.0,))
         chosen = make_split(ground, config.split, pixel_m=pixel)
+    scored = _scored(config, found, labels, pool)
     source = CanopySource(
         images=index,
         contract=opened.loaded.contract,
@@ -153,7 +155,9 @@ def brought_together(
         split=chosen,
         gsd_m=config.gsd_m,
         pool=pool,
+        scored=None if scored is None else scored.of,
     )
+    _check_years(source, split)
     _check_images(source, config, opened)
     return kind(
         config=config,
@@ -163,8 +167,15 @@ def brought_together(
         images_from=absolute(images),
         labels_from=absolute(labels),
         split_from=None if split is None else absolute(split),
-        fingerprint=_fingerprint(source, labels, config),
-        notes=(*notes, *index.rule.reasons, *index.notes, *of_labels, *chosen.notes),
+        fingerprint=_fingerprint(source, labels, config, scored),
+        notes=(
+            *notes,
+            *index.rule.reasons,
+            *index.notes,
+            *of_labels,
+            *chosen.notes,
+            *(() if scored is None else scored.notes),
+        ),
         derived=derived,
     )
 
@@ -186,6 +197,7 @@ def read_recorded(kind: type[P], config: GroundConfig, folder: RunFolder, pool: 
     opened = begun.opened
     index = load_index(folder.tiles)
     labels, _, _ = _labels(facts["labels_from"], config, index)
+    scored = _scored(config, labels, facts["labels_from"], pool)
     source = CanopySource(
         images=index,
         contract=opened.loaded.contract,
@@ -193,8 +205,10 @@ def read_recorded(kind: type[P], config: GroundConfig, folder: RunFolder, pool: 
         split=load_split(folder.split),
         gsd_m=config.gsd_m,
         pool=pool,
+        scored=None if scored is None else scored.of,
     )
-    fingerprint = unchanged(_fingerprint(source, facts["labels_from"], config), facts, folder)
+    fingerprint = _fingerprint(source, facts["labels_from"], config, scored)
+    unchanged(fingerprint, facts, folder)
     return kind(
         config=config,
         opened=opened,
@@ -255,6 +269,32 @@ def _labels(
     return RasterLabels(index=found, pairs=pairs), ground, (*found.notes, *pairs.notes)
 
 
+def _scored(
+    config: GroundConfig, labels: Labels, labels_from: str, pool: HandlePool
+) -> ScoredGround | None:
+    threads = thread_count("auto")
+    return scored_ground(config.protocol, labels, labels_from, pool=pool, threads=threads)
+
+
+def _check_years(source: CanopySource, split: str | None) -> None:
+    """Refuse a split that tells years beside images that do not.
+
+    Raises:
+        SourceError: naming one of them.
+    """
+    if not source.split.year:
+        return
+    tiles = [source.images.tiles[image] for image in source.labelled]
+    undated = [tile.path for tile in tiles if tile.datetime is None]
+    if undated:
+        more = f" (and {len(undated) - 1} more)" if len(undated) > 1 else ""
+        raise SourceError(
+            f"{split} tells which year's images its rows hold for, and {undated[0]}{more} has no "
+            "date. Say where dates are in the names of the files (a descriptor, data.dataset), or "
+            "remove the column of years from the split."
+        )
+
+
 def _check_images(source: CanopySource, config: GroundConfig, opened: OpenedModel) -> None:
     """Refuse images that are not what the backbone was trained on.
 
@@ -284,7 +324,9 @@ def _check_images(source: CanopySource, config: GroundConfig, opened: OpenedMode
             ) from error
 
 
-def _fingerprint(source: CanopySource, labels: str, config: GroundConfig) -> str:
+def _fingerprint(
+    source: CanopySource, labels: str, config: GroundConfig, scored: ScoredGround | None
+) -> str:
     threads = thread_count(config.data.threads, far=source.images.is_far)
     if isinstance(source.labels, FootprintLabels):
         of_labels = files.sha256(labels)
@@ -295,9 +337,11 @@ def _fingerprint(source: CanopySource, labels: str, config: GroundConfig) -> str
         [word, site, shape.wkb_hex]
         for word, site, shape in zip(split.split, split.site, split.geometry, strict=True)
     ]
-    parts = {
+    parts: dict[str, Any] = {
         "images": source.images.fingerprint(threads=threads),
         "labels": of_labels,
-        "split": [split.crs, rows],
+        "split": [split.crs, rows, list(split.year)] if split.year else [split.crs, rows],
     }
+    if scored is not None:
+        parts["scored"] = scored.fingerprint(threads=threads)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -36,11 +36,14 @@ _COLUMNS = {
     "block_r2_m": "block R2",
     "edge_error_m_per_px": "edge error",
     "tree_cover_iou": "tree cover IoU",
+    "nmae": "nMAE",
 }
 
 
-def write_report(scene: CanopyScene, results: Results, folder: RunFolder) -> Path:
-    """Write ``report.html``; return where it is.
+def write_report(
+    scene: CanopyScene, results: Results, folder: RunFolder, *, out: Path | None = None
+) -> Path:
+    """Write ``report.html``, or another file; return where it is.
 
     Raises:
         GeodinoError: it cannot be written, or a file of the run is damaged.
@@ -54,8 +57,9 @@ def write_report(scene: CanopyScene, results: Results, folder: RunFolder) -> Pat
         curves=training_of(read_lines(folder.metrics)).curves,
         effects=_effects(results.facts["effects_on_val"]),
     )
-    write_text(folder.report, render_canopy(page))
-    return folder.report
+    path = folder.report if out is None else out
+    write_text(path, render_canopy(page))
+    return path
 
 
 def collected(
@@ -84,7 +88,7 @@ def collected(
         rows_of = (
             f"Whole labelled areas of {found['sites']} {on} sites, {found['pixels']:,} labels, each "
             "predicted as `geodino predict` would and compared on the labels' own grid."
-        )
+        ) + facts["scored"]
     return CanopyReport(
         name=folder.root.resolve().name,
         summary=tuple(in_words(results)),
@@ -228,10 +232,7 @@ def points(results: Results, channel: int) -> HeightPoints | None:
     true_m = np.concatenate([site.true_m for site in results.values])
     words = f"All {true_m.size:,} labels."
     if true_m.size < found["pixels"]:
-        words = (
-            f"{true_m.size:,} of the {found['pixels']:,} labels, drawn by the seed: scores in the plot "
-            "are theirs."
-        )
+        words = f"{true_m.size:,} of the {found['pixels']:,} labels: scores in the plot are theirs."
     return HeightPoints(
         predicted_m=np.concatenate([site.values[channel] for site in results.values]),
         true_m=true_m,

@@ -25,6 +25,7 @@ from geodino.metrics.height import HeightClassScores, HeightSums
 from geodino.metrics.height_sites import MIN_SITES, site_differences, site_intervals
 from geodino.runs.finetune.canopy.judge import Judge, Measured, Subject
 from geodino.tasks.canopy.areas import Compared
+from geodino.tasks.canopy.config import CanopyProtocol
 from geodino.tasks.canopy.evaluate import SiteValues
 
 Intervals = ResidualIntervals | QuantileIntervals
@@ -70,6 +71,7 @@ def results_of(
     reported = test or val
     facts: dict[str, Any] = {
         "reported_on": reported.which if reported else None,
+        "scored": scored_words(config.protocol),
         "floors": {
             "mean_height_m": floors.mean.mean_m,
             "greenness": floors.greenness.name or "none: red, green and blue are not known",
@@ -80,6 +82,7 @@ def results_of(
         "intervals_missing": missing,
         "coverage": None,
         "effects_on_val": judge.effects() if effects else None,
+        "classes": [asdict(one) for one in _classes(reported.model)] if reported else [],
     }
     coverage = None
     if intervals is not None and test is not None:
@@ -93,6 +96,13 @@ def results_of(
         shown=reported.shown if reported else [],
         values=reported.values if reported else [],
     )
+
+
+def scored_words(protocol: CanopyProtocol) -> str:
+    """Say which labels are scored; begins with a space, and is empty where all are."""
+    below = "" if protocol.below_m is None else f" below {protocol.below_m:g} m"
+    where = "" if protocol.vegetation is None else " of vegetation"
+    return f" Only labels{where}{below} are scored." if below or where else ""
 
 
 def calibrated(measured: Measured | None, subject: Subject) -> tuple[Intervals | None, str]:
