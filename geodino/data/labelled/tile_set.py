@@ -15,7 +15,8 @@ from geodino import seeds
 from geodino.data.blocks import make_split
 from geodino.data.labelled.class_labels import ClassLabels
 from geodino.data.labelled.sets import IGNORED, PARTS, Image, PartName, SetFacts
-from geodino.data.splits import Split, SplitConfig, load_split
+from geodino.data.split_file import load_split
+from geodino.data.splits import Split, SplitConfig
 from geodino.data.tiles import TileIndex, read_tile
 from geodino.errors import SourceError, suggest
 from geodino.geo.outlines import outlines

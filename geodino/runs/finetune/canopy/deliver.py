@@ -7,16 +7,16 @@ from typing import Any
 
 from geodino import files
 from geodino.errors import RecipeError, RunError
-from geodino.models.canopy_folder import CANOPY, CANOPY_WEIGHTS, LoadedCanopy, is_canopy_folder
+from geodino.models.canopy_folder import FILES, LoadedCanopy
 from geodino.models.canopy_open import open_canopy
 from geodino.models.card import ModelCard
 from geodino.models.folder import CONFIG, CONTRACT, HEADS, ITEM, README, WEIGHTS, save_model
 from geodino.models.foreign.canopy_to_onnx import save_canopy_onnx
-from geodino.runs.predict.task import RECALIBRATION
+from geodino.runs.predict.heights import RECALIBRATION
 from geodino.runs.record import RunFolder
 from geodino.tasks.canopy.applicability import APPLICABILITY
 
-_NEEDED = (WEIGHTS, HEADS, CONFIG, CONTRACT, ITEM, README, CANOPY_WEIGHTS, CANOPY)
+_NEEDED = (WEIGHTS, HEADS, CONFIG, CONTRACT, ITEM, README, FILES.weights, FILES.described)
 """Files of a canopy model, in the order in which they are copied."""
 
 _CHIP = 256
@@ -40,7 +40,7 @@ def export_canopy(model: Path, *, to: str, out: Path | None = None) -> dict[str,
     run = RunFolder(model)
     is_run = run.recipe.is_file()
     folder = run.model if is_run else model
-    if is_run and not is_canopy_folder(folder):
+    if is_run and not FILES.are_in(folder):
         raise RunError(
             f"{model} has not finished: it has no model yet. `geodino finetune canopy --resume` "
             "goes on with it."
