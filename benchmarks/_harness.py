@@ -35,14 +35,18 @@ class Timing:
 def interleave(
     cases: Mapping[str, Callable[[], object]], rounds: int, *, warm_up: bool = True
 ) -> dict[str, Timing]:
-    """Run every case once per round, in turn; an unmeasured first round warms caches up."""
+    """Run every case once per round, in turn; an unmeasured first round warms caches up.
+
+    A single round is only a check that the benchmark runs: nothing is warmed up for it.
+    """
     cpu: dict[str, list[float]] = {name: [] for name in cases}
     wall: dict[str, list[float]] = {name: [] for name in cases}
-    for number in range(rounds + warm_up):
+    unmeasured = int(warm_up and rounds > 1)
+    for number in range(rounds + unmeasured):
         for name, case in cases.items():
             wall_0, cpu_0 = time.perf_counter(), time.process_time()
             case()
-            if number >= warm_up:
+            if number >= unmeasured:
                 cpu[name].append(time.process_time() - cpu_0)
                 wall[name].append(time.perf_counter() - wall_0)
     return {

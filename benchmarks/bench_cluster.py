@@ -8,12 +8,13 @@ the state read back is the one that was there when saving began. Waits: how ofte
 its device.
 """
 
+import json
 import os
-import resource
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,8 +25,9 @@ from torch.distributed.checkpoint.state_dict_saver import async_save, save
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import geodino  # noqa: F401  (lets timm import beside a CPU-only torch)
+from geodino.cli.main import app
 from geodino.data.generated.worlds import write_world
-from geodino.files import read_lines
+from geodino.files import read_lines, write_json
 from geodino.pretrain import teacher
 from geodino.pretrain.module import PretrainModule
 from geodino.runs.checkpoints import load_tensors
@@ -34,6 +36,8 @@ from geodino.runs.pretrain import PretrainJob, pretrain
 FULL = ("laptop", "train.batch=16", "train.group=8", "phases.pretrain.steps=12")
 SMALL = ("debug", "phases.pretrain.steps=3")
 QUIET = ("health.every=1000000", "checkpoint.every=1000000", "log.every=1", "log.flush=1000000")
+
+AS_RANK = "--as-rank"
 
 CASES = {"1 process": (1, "auto"), "2, DDP": (2, "ddp"), "2, FSDP2": (2, "fsdp")}
 
@@ -52,44 +56,61 @@ class Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def as_rank(folder: Path, arguments: Sequence[str]) -> None:
+    """Train as one rank, and write the CPU-seconds this process had used after each step.
+
+    Lightning starts the other ranks with the same command. Each counts for itself, from its first
+    step on: starting, preparing and exporting take many times the CPU of the steps in between, and
+    a rank whose parent ended before it would be in nobody's count of children.
+    """
+    used: list[float] = []
+    plain = PretrainModule.training_step
+
+    def counted(self, batch, batch_idx):
+        plain(self, batch, batch_idx)
+        used.append(time.process_time())
+
+    PretrainModule.training_step = counted
+    app(list(arguments), standalone_mode=False)
+    write_json(folder / f"cpu-{os.environ.get('LOCAL_RANK', '0')}.json", used)
+
+
 def trained(tiles: Path, out: Path, settings: tuple[str, ...], case: str) -> dict[str, object]:
-    """Train in processes of their own; CPU-seconds include what starts them."""
+    """Train in processes of their own; CPU-seconds of all ranks from the end of the first step."""
     devices, strategy = CASES[case]
     recipe, *overrides = (*settings, *QUIET)
-    command = [sys.executable, "-m", "geodino", "pretrain", "--tiles", str(tiles), "--recipe",
-               recipe, "--out", str(out), "--device", "cpu", "--devices", str(devices),
+    counts = out.with_name(f"{out.name}-cpu")
+    counts.mkdir()
+    command = [sys.executable, __file__, AS_RANK, str(counts), "pretrain", "--tiles", str(tiles),
+               "--recipe", recipe, "--out", str(out), "--device", "cpu", "--devices", str(devices),
                "--strategy", strategy, "--quiet"]  # fmt: skip
     command += [part for override in overrides for part in ("--set", override)]
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    began = time.perf_counter()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # Its output is read to the end, so all ranks have ended when this returns.
     subprocess.run(command, check=True, env=environment, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    steps = int(settings[-1].rpartition("=")[2])
+    used = [json.loads(path.read_text()) for path in sorted(counts.glob("cpu-*.json"))]
+    assert [len(of_rank) for of_rank in used] == [steps] * devices, "a rank or a step is missing"
+    cpu = sum(of_rank[-1] - of_rank[0] for of_rank in used)
     losses = [row["loss/total"] for row in read_lines(out / "metrics.jsonl") if "loss/total" in row]
     return {"cpu_s": cpu, "wall_s": time.perf_counter() - began, "losses": losses}
 
 
 def sharing(tiles: Path, folder: Path, rounds: int, small: bool) -> tuple[str, dict[str, object]]:
-    """CPU-seconds a sample: the difference of a long and a short run, so that starting is left out.
-
-    Small: one run of each of two cases, starting included; it only shows that they agree.
-    """
+    """CPU-seconds a sample, all ranks together, without what comes before and after the steps."""
     settings = SMALL if small else FULL
     steps = int(settings[-1].rpartition("=")[2])
-    short = (*settings[:-1], "phases.pretrain.steps=1")
     batch = 8 if small else 16
     cases = ["1 process", "2, FSDP2"] if small else list(CASES)
     each: dict[str, list[float]] = {case: [] for case in cases}
     losses: dict[str, object] = {}
     for number in range(rounds):
         for case in cases:
-            name = f"{number}-{case.replace(' ', '')}"
-            long = trained(tiles, folder / name, settings, case)
-            start = 0.0
-            if not small:
-                start = trained(tiles, folder / f"{name}-short", short, case)["cpu_s"]
-            each[case].append((long["cpu_s"] - start) / (batch * (steps - 1)))
-            losses[case] = long["losses"]
+            out = folder / f"{number}-{case.replace(' ', '')}"
+            found = trained(tiles, out, settings, case)
+            each[case].append(found["cpu_s"] / (batch * (steps - 1)))
+            losses[case] = found["losses"]
     first = torch.tensor(losses["1 process"])
     worst = max(float(((torch.tensor(of) - first) / first).abs().max()) for of in losses.values())
     assert worst < 1e-3, f"the cases learn different things: {worst}"
@@ -182,4 +203,7 @@ def run(rounds: int, small: bool) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    main(run)
+    if sys.argv[1:2] == [AS_RANK]:
+        as_rank(Path(sys.argv[2]), sys.argv[3:])
+    else:
+        main(run)

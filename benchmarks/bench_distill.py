@@ -30,7 +30,7 @@ FULL = {
 }  # fmt: skip
 SMALL = {
     "teacher": ("vit_nano", "model={patch_size: 16, depth: 2}"),
-    "students": ("vit_tiny", "vit_nano", "convnext_atto"),
+    "students": ("vit_nano", "convnext_atto"),
     "settings": ("train.batch=4", "train.group=4", "data.chip=96"),
 }
 OTHERS = ("phases.cooldown=null", "students={}", "distill.targets=heads")

@@ -15,6 +15,7 @@ less that before it.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -211,18 +212,34 @@ def products(step: Step) -> Callable[[], None]:
     return multiply
 
 
-def peak_bytes(shape: Shape, form: str) -> int:
+def peaks_mb(shape: Shape) -> dict[str, float]:
     """Highest resident set of one step in a process of its own, less that before the step."""
-    command = [sys.executable, __file__, "--peak", form, "--shape", json.dumps(_plain(shape))]
+    command = [sys.executable, __file__, "--peaks-of", json.dumps(_plain(shape))]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return int(done.stdout)
+    return {form: int(bytes_) / 1e6 for form, bytes_ in json.loads(done.stdout).items()}
 
 
 def _plain(shape: Shape) -> dict:
     return {name: getattr(shape, name) for name in Shape.__dataclass_fields__}
 
 
-def _print_peak(form: str, shape: Shape) -> None:
+def _print_peaks(shape: Shape) -> None:
+    """Each form in a fork of this process, which has imported torch and done nothing with it."""
+    found = {}
+    for form in FORMS:
+        read, write = os.pipe()
+        if (pid := os.fork()) == 0:
+            os.write(write, str(_peak_bytes(form, shape)).encode())
+            os._exit(0)
+        os.close(write)
+        found[form] = os.read(read, 64).decode()
+        os.close(read)
+        if os.waitpid(pid, 0)[1] != 0:
+            raise RuntimeError(f"the step of {form} failed")
+    print(json.dumps(found))
+
+
+def _peak_bytes(form: str, shape: Shape) -> int:
     torch.set_num_threads(1)
     # Libraries and their threads first, on a tiny step.
     Step(replace(SMALL, dtype=shape.dtype)).run(FORMS[form])
@@ -230,7 +247,7 @@ def _print_peak(form: str, shape: Shape) -> None:
     before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # Peak := now.
     step.run(FORMS[form])
-    print(_status("VmHWM") - before)
+    return _status("VmHWM") - before
 
 
 def _status(key: str) -> int:
@@ -316,8 +333,7 @@ def compare(name: str, shape: Shape, rounds: int) -> tuple[str, dict]:
     del parts["refresh"]
     # The MLPs need the same memory in both forms; one narrow layer leaves the losses' own.
     narrow = replace(shape, dim=shape.bottleneck, layers=1)
-    peaks = {form: peak_bytes(shape, form) / 1e6 for form in FORMS}
-    peaks_narrow = {form: peak_bytes(narrow, form) / 1e6 for form in FORMS}
+    peaks, peaks_narrow = peaks_mb(shape), peaks_mb(narrow)
     error = errors(step)
     assert error["ours"] < max(2 * error["eager"], 1e-5), error
     count = step.crops + step.tokens
@@ -389,11 +405,10 @@ def run(rounds: int, small: bool) -> dict:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--peak", choices=FORMS)
-    parser.add_argument("--shape", type=json.loads)
+    parser.add_argument("--peaks-of", type=json.loads)
     child, rest = parser.parse_known_args()
-    if child.peak:
-        child.shape["masked"] = tuple(child.shape["masked"])
-        _print_peak(child.peak, Shape(**child.shape))
+    if child.peaks_of:
+        child.peaks_of["masked"] = tuple(child.peaks_of["masked"])
+        _print_peaks(Shape(**child.peaks_of))
     else:
         main(run, rest)

@@ -6,12 +6,21 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from geodino.errors import RunError
 
 Path_ = str | os.PathLike[str]
+
+
+def neighbour(missing: Path_) -> str:
+    """Return `` Did you mean 'x'?`` for what lies where ``missing`` does not, or an empty string."""
+    path = Path(missing)
+    there = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+    nearest = get_close_matches(path.name, there, n=1)
+    return f" Did you mean {str(path.with_name(nearest[0]))!r}?" if nearest else ""
 
 
 @contextmanager

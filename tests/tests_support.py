@@ -1,12 +1,18 @@
-"""Small rasters that tests write."""
+"""Small rasters that tests write, and threads that ask at once."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
+from typing import TypeVar
 
 import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 
 from geodino import seeds
+
+Answer = TypeVar("Answer")
 
 
 def write_tile(path: Path, pixels: np.ndarray, *, nodata: float | None = None) -> Path:
@@ -27,3 +33,15 @@ def textured(seed: int, *, bands: int = 3, side: int = 96, dtype: str = "uint8")
     coarse = rng.integers(20, 230, size=(bands, side // 16, side // 16))
     noise = rng.integers(-20, 20, size=(bands, side, side))
     return (coarse.repeat(16, 1).repeat(16, 2) + noise).clip(1, 250).astype(dtype)
+
+
+def at_once(ask: Callable[[], Answer], *, threads: int) -> list[Answer]:
+    """Return what each of several threads is answered; they begin together."""
+    ready = Barrier(threads)
+
+    def asking(_: int) -> Answer:
+        ready.wait(timeout=60)
+        return ask()
+
+    with ThreadPoolExecutor(threads) as executor:
+        return list(executor.map(asking, range(threads)))

@@ -7,6 +7,9 @@ from typing import Any
 
 from geodino.api.maps import embed, predict
 from geodino.api.model import Model, open_any
+from geodino.api.words import assignments
+from geodino.evals.advice import Advice
+from geodino.evals.advice import recommend as _recommend
 from geodino.runs.distill import DistillJob
 from geodino.runs.distill import distill as _distill
 from geodino.runs.evaluate import EvaluateJob
@@ -16,7 +19,17 @@ from geodino.runs.finetune import finetune as _finetune
 from geodino.runs.pretrain import PretrainJob
 from geodino.runs.pretrain import pretrain as _pretrain
 
-__all__ = ["Model", "distill", "embed", "evaluate", "finetune", "load", "predict", "pretrain"]
+__all__ = [
+    "Model",
+    "distill",
+    "embed",
+    "evaluate",
+    "finetune",
+    "load",
+    "predict",
+    "pretrain",
+    "recommend",
+]
 
 _Path = str | PathLike[str]
 
@@ -67,7 +80,7 @@ def pretrain(
             tiles=str(tiles),
             out=Path(out),
             recipe=recipe,
-            overrides=tuple(f"{key}={value}" for key, value in (overrides or {}).items()),
+            overrides=assignments(overrides),
             init=None if init is None else fspath(init),
             seed=seed,
             device=device,
@@ -128,7 +141,7 @@ def distill(
             students=None if students is None else tuple(students),
             out=Path(out),
             recipe=recipe,
-            overrides=tuple(f"{key}={value}" for key, value in (overrides or {}).items()),
+            overrides=assignments(overrides),
             seed=seed,
             device=device,
             devices=devices,
@@ -189,7 +202,7 @@ def finetune(
             model=None if model is None else fspath(model),
             out=Path(out),
             recipe=recipe,
-            overrides=tuple(f"{key}={value}" for key, value in (overrides or {}).items()),
+            overrides=assignments(overrides),
             split=None if split is None else fspath(split),
             unfreeze=unfreeze,
             seed=seed,
@@ -226,24 +239,44 @@ def evaluate(
     suite: _Path,
     out: _Path,
     *,
-    probes: Sequence[str] = ("knn", "linear"),
+    data: _Path | None = None,
+    protocol: str = "geodino",
+    bands: str | None = None,
+    probes: Sequence[str] = (),
+    features: Sequence[str] = (),
+    by: Sequence[str] = (),
+    image_size: int | None = None,
+    reference: _Path | None = None,
+    cache: _Path | None = None,
     seed: int = 0,
     device: str = "auto",
+    resume: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Probe a model's frozen features on an image folder, beside its floors.
+    """Probe a model's frozen features on labelled images, beside its floors.
 
     Args:
         model: see `load`.
-        suite: one folder a class, or ``train/`` and ``test/`` of such folders.
+        suite: ``mini``, ``geobench-v1[/SET]``, ``geobench-v2[/SET]``, ``torchgeo/SET``, or a folder:
+            one folder a class, or one with a ``dataset.yaml``.
         out: where results are written.
-        probes: ``knn``, ``knn-dino``, ``linear``, ``linear-dino``.
-        seed: of random weights and bootstrap.
+        data: where the files of a named suite lie.
+        protocol: ``geodino``, ``torchgeo-bench`` or ``dinov3-approx``.
+        bands: ``model``, ``rgb``, ``all``, or names with commas; None: as the protocol says.
+        probes: names of probes; empty: those of the protocol.
+        features: ``cls``, ``mean``, ``concat``; empty: those of the protocol.
+        by: traits that scores are grouped by, such as ``region``.
+        image_size: side that images are resized to, pixels; None: as the protocol says.
+        reference: table of published rows (torchgeo-bench's columns).
+        cache: where features are kept; None: in ``out``.
+        seed: of random weights, probes and bootstrap.
         device: see `pretrain`.
+        resume: go on with the sets that are left.
         quiet: say nothing.
 
     Returns:
-        ``rows`` (torchgeo-bench's columns), ``alarms``, ``out``.
+        ``rows`` (torchgeo-bench's columns), ``alarms``, ``missing``, ``failed``, ``out``,
+        ``report``.
 
     Raises:
         geodino.errors.GeodinoError: a mistake the caller can mend.
@@ -251,11 +284,37 @@ def evaluate(
     return _evaluate(
         EvaluateJob(
             model=str(model),
-            suite=Path(suite),
+            suite=str(suite),
             out=Path(out),
+            data=None if data is None else Path(data),
+            protocol=protocol,
+            bands=bands,
             probes=tuple(probes),
+            features=tuple(features),
+            by=tuple(by),
+            image_size=image_size,
+            reference=None if reference is None else Path(reference),
+            cache=None if cache is None else Path(cache),
             seed=seed,
             device=device,
+            resume=resume,
             quiet=quiet,
         )
     )
+
+
+def recommend(task: str, *, gsd: float | None = None, bands: Sequence[str] | None = None) -> Advice:
+    """Say which of DINOv3's variants to begin with, satellite or web, with the evidence.
+
+    Args:
+        task: ``canopy``, ``classification``, ``segmentation`` or ``detection``.
+        gsd: ground sampling distance of your images, metres; None: not known.
+        bands: common names of your bands; None: red, green and blue.
+
+    Returns:
+        The variant, models to try, the reasons, and the published comparisons.
+
+    Raises:
+        geodino.errors.RecipeError: there is no evidence on such a task.
+    """
+    return _recommend(task, gsd_m=gsd, bands=bands)

@@ -5,11 +5,13 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from geodino.runs.embed import EmbedJob, Meeting, parse_accept
+from geodino.api.words import assignments
+from geodino.runs.embed import EmbedJob
 from geodino.runs.embed import embed as _embed
 from geodino.runs.mapping.job import parse_memory, parse_shard
 from geodino.runs.predict import PredictJob
 from geodino.runs.predict import predict as _predict
+from geodino.runs.sources import Meeting
 
 _Path = str | PathLike[str]
 
@@ -81,22 +83,15 @@ def embed(
     Raises:
         geodino.errors.GeodinoError: a mistake the caller can mend.
     """
-    named = [rasters] if isinstance(rasters, str | PathLike) else rasters
     return _embed(
         EmbedJob(
-            rasters=tuple(fspath(raster) for raster in named),
+            rasters=_named(rasters),
             model=fspath(model),
             out=Path(out),
             dtype=dtype,
             pca=pca,
             pool=pool,
-            how=Meeting(
-                bands=None if bands is None else tuple(bands),
-                scale=scale,
-                accept=parse_accept(accept),
-                chip=chip,
-                batch=batch,
-            ),
+            how=Meeting.asked(bands=bands, scale=scale, accept=accept, chip=chip, batch=batch),
             gsd_m=gsd_m,
             overlap=overlap,
             aoi=None if aoi is None else Path(aoi),
@@ -104,7 +99,7 @@ def embed(
             shard=parse_shard(shard),
             assemble=assemble,
             resume=resume,
-            overrides=tuple(f"{key}={value}" for key, value in (overrides or {}).items()),
+            overrides=assignments(overrides),
             datetime=datetime,
             seed=seed,
             device=device,
@@ -183,23 +178,16 @@ def predict(
     Raises:
         geodino.errors.GeodinoError: a mistake the caller can mend.
     """
-    named = [rasters] if isinstance(rasters, str | PathLike) else rasters
     return _predict(
         PredictJob(
-            rasters=tuple(fspath(raster) for raster in named),
+            rasters=_named(rasters),
             model=fspath(model),
             out=Path(out),
             dtype=dtype,
             symmetries=symmetries,
             interval=interval,
             applicability=applicability,
-            how=Meeting(
-                bands=None if bands is None else tuple(bands),
-                scale=scale,
-                accept=parse_accept(accept),
-                chip=chip,
-                batch=batch,
-            ),
+            how=Meeting.asked(bands=bands, scale=scale, accept=accept, chip=chip, batch=batch),
             gsd_m=gsd_m,
             overlap=overlap,
             aoi=None if aoi is None else Path(aoi),
@@ -207,7 +195,7 @@ def predict(
             shard=parse_shard(shard),
             assemble=assemble,
             resume=resume,
-            overrides=tuple(f"{key}={value}" for key, value in (overrides or {}).items()),
+            overrides=assignments(overrides),
             datetime=datetime,
             device=device,
             overwrite=overwrite,
@@ -216,3 +204,9 @@ def predict(
             quiet=quiet,
         )
     )
+
+
+def _named(rasters: _Path | Sequence[_Path]) -> tuple[str, ...]:
+    """Return one raster or several as the command line names them."""
+    several = [rasters] if isinstance(rasters, str | PathLike) else rasters
+    return tuple(fspath(raster) for raster in several)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from geodino.errors import CheckpointError
 from geodino.models.folder import LoadedModel
-from geodino.runs.embed import Meeting, embed_image, parse_accept
+from geodino.runs.embed import embed_image
 from geodino.runs.embed.model import EmbeddingModel
 from geodino.runs.models import OpenedModel, open_model
-from geodino.runs.predict import Task, predict_image
+from geodino.runs.predict import Task, predict_image, task_within
+from geodino.runs.sources import Meeting
 
 if TYPE_CHECKING:
     import xarray
@@ -62,7 +63,9 @@ class Model(LoadedModel):
             geodino.errors.GeodinoError: a mistake the caller can mend; ContractError where the
                 image is not what the model was trained on.
         """
-        how = _meeting(bands, scale, accept, gsd_m, chip, batch)
+        how = Meeting.asked(
+            bands=bands, scale=scale, accept=accept, gsd_m=gsd_m, chip=chip, batch=batch
+        )
         source = {f.name: getattr(self.source, f.name) for f in fields(self.source)}
         described = EmbeddingModel(**source)
         return embed_image(described, image, how, overlap=overlap, device=device)
@@ -82,7 +85,7 @@ class Model(LoadedModel):
         applicability: bool = False,
         device: str = "auto",
     ) -> "xarray.DataArray":
-        """Return the canopy height over a raster or an array of pixels, in memory.
+        """Return the map that the model's head makes of a raster or an array of pixels, in memory.
 
         Args:
             image: a raster, or a DataArray (band, y, x) of stored values.
@@ -100,9 +103,10 @@ class Model(LoadedModel):
             device: see `embed`.
 
         Returns:
-            ``height (band, y, x)``, float32, metres above ground, NaN where the image has no valid
-            pixel, on the image's grid; bands ``lower`` and ``upper`` follow where the model is
-            calibrated.
+            On the image's grid: ``height (band, y, x)``, float32, metres above ground, NaN where the
+            image has no valid pixel; bands ``lower`` and ``upper`` follow where the model is
+            calibrated. Or ``classes (band, y, x)``, uint8, 255 where it has none; the attributes
+            ``flag_values`` and ``flag_meanings`` name them.
 
         Raises:
             geodino.errors.GeodinoError: a mistake the caller can mend; CheckpointError where the
@@ -110,10 +114,12 @@ class Model(LoadedModel):
         """
         if self.task is None:
             raise CheckpointError(
-                f"{self.source.name} is a backbone and has no head: it has features, not heights. "
-                "Train a head with `geodino finetune canopy --model`, or use embed(...)."
+                f"{self.source.name} is a backbone and has no head: it has features, not heights or "
+                "classes. Train a head with `geodino finetune`, or use embed(...)."
             )
-        how = _meeting(bands, scale, accept, gsd_m, chip, batch)
+        how = Meeting.asked(
+            bands=bands, scale=scale, accept=accept, gsd_m=gsd_m, chip=chip, batch=batch
+        )
         return predict_image(
             self.task,
             image,
@@ -127,25 +133,7 @@ class Model(LoadedModel):
 
 def open_any(model: str) -> Model:
     """Open whatever MODEL names."""
-    task = Task.within(model)
+    task = task_within(model)
     opened = open_model(model) if task is None else task.described(model)
     values = {field.name: getattr(opened.loaded, field.name) for field in fields(opened.loaded)}
     return Model(**values, source=opened, task=task)
-
-
-def _meeting(
-    bands: Sequence[str | int] | None,
-    scale: float | None,
-    accept: Sequence[str],
-    gsd_m: float | None,
-    chip: int | None,
-    batch: int | None,
-) -> Meeting:
-    return Meeting(
-        bands=None if bands is None else tuple(bands),
-        scale=scale,
-        accept=parse_accept(accept),
-        gsd_m=gsd_m,
-        chip=chip,
-        batch=batch,
-    )

@@ -1,6 +1,5 @@
 """The command ``geodino distill``."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,23 +7,25 @@ import typer
 from geodino.cli.options import (
     Aoi,
     Device,
+    DryRunCard,
     Json,
     Overrides,
     Quiet,
+    ResumeRun,
+    RunOut,
     Seed,
+    StrictTiles,
+    Tiles,
     When,
     Where,
     filters,
-    show,
+    show_done,
 )
 
 
 def distill(
-    tiles: Annotated[
-        str,
-        typer.Option(help="Folder, glob, raster, zarr store, STAC document, index or world:NAME."),
-    ],
-    out: Annotated[Path, typer.Option(help="Run folder.")],
+    tiles: Tiles,
+    out: RunOut,
     teacher: Annotated[
         str | None,
         typer.Option(help="Model that teaches; may be left out with --resume.", metavar="MODEL"),
@@ -47,13 +48,9 @@ def distill(
     device: Device = "auto",
     devices: Annotated[int, typer.Option(help="Devices on this machine.", min=1)] = 1,
     *,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="An unreadable tile stops the run.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Validate, print the run card, stop.")
-    ] = False,
+    resume: ResumeRun = False,
+    strict: StrictTiles = False,
+    dry_run: DryRunCard = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -75,6 +72,4 @@ def distill(
         dry_run=dry_run,
         quiet=quiet or as_json,
     )
-    facts = distill(job)
-    if as_json or not dry_run:  # a dry run has said everything in its card
-        show(facts, as_json=as_json)
+    show_done(distill(job), dry_run=dry_run, as_json=as_json)

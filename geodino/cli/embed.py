@@ -26,8 +26,8 @@ from geodino.cli.options import (
     Scale,
     Shard,
     Strict,
-    show,
-    words,
+    meeting,
+    show_done,
 )
 
 
@@ -73,7 +73,7 @@ def embed(
     quiet: Quiet = False,
 ) -> None:
     """Write the features of rasters as a seamless map (COG, zarr) or a table (GeoParquet)."""
-    from geodino.runs.embed import EmbedJob, Meeting, embed, parse_accept, parse_bands
+    from geodino.runs.embed import EmbedJob, embed
     from geodino.runs.mapping.job import parse_memory, parse_shard
 
     job = EmbedJob(
@@ -83,13 +83,7 @@ def embed(
         dtype=dtype,
         pca=pca,
         pool=pool,
-        how=Meeting(
-            bands=parse_bands(words(bands)),
-            scale=scale,
-            accept=parse_accept(words(accept)),
-            chip=chip,
-            batch=batch,
-        ),
+        how=meeting(bands=bands, scale=scale, accept=accept, chip=chip, batch=batch),
         overlap=overlap,
         gsd_m=gsd,
         aoi=aoi,
@@ -106,6 +100,4 @@ def embed(
         dry_run=dry_run,
         quiet=quiet or as_json,
     )
-    facts = embed(job)
-    if as_json or not dry_run:  # a dry run has said everything
-        show(facts, as_json=as_json)
+    show_done(embed(job), dry_run=dry_run, as_json=as_json)

@@ -1,6 +1,5 @@
 """The command ``geodino finetune``."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,10 +7,14 @@ import typer
 from geodino.cli.options import (
     Aoi,
     Device,
+    DryRunCard,
     Json,
     Overrides,
     Quiet,
+    ResumeRun,
+    RunOut,
     Seed,
+    Tiles,
     When,
     Where,
     filters,
@@ -20,15 +23,16 @@ from geodino.cli.options import (
 
 
 def finetune(
-    task: Annotated[str, typer.Argument(help="canopy.", metavar="TASK")],
-    images: Annotated[
-        str,
-        typer.Option(help="Folder, glob, raster, zarr store, STAC document, index or world:NAME."),
-    ],
+    task: Annotated[str, typer.Argument(help="canopy or segmentation.", metavar="TASK")],
+    images: Tiles,
     labels: Annotated[
-        str, typer.Option(help="Rasters of heights, or a vector file of footprints.")
+        str,
+        typer.Option(
+            help="canopy: rasters of heights, or a vector file of footprints; segmentation: masks, "
+            "class rasters, a vector file of polygons, or the folder of a known set again."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Run folder.")],
+    out: RunOut,
     model: Annotated[
         str | None,
         typer.Option(
@@ -37,12 +41,15 @@ def finetune(
             metavar="MODEL",
         ),
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="Name or YAML file; left out, canopy.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Name or YAML file; left out, the one called as the task.")
+    ] = None,
     overrides: Overrides = None,
     split: Annotated[
         str | None,
         typer.Option(
-            help="Vector file of polygons with a column split; left out, blocks are drawn."
+            help="Vector file of polygons with a column split; left out, blocks are drawn. "
+            "segmentation: also a CSV with the columns image and split."
         ),
     ] = None,
     aoi: Aoi = None,
@@ -54,14 +61,12 @@ def finetune(
     unfreeze: Annotated[
         bool, typer.Option("--unfreeze", help="The backbone learns as well (optim.unfreeze).")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Validate, print the run card, stop.")
-    ] = False,
+    resume: ResumeRun = False,
+    dry_run: DryRunCard = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Teach a model a task from labels: canopy height in metres."""
+    """Teach a model a task from labels: canopy height in metres, or a class for every pixel."""
     from geodino.runs.finetune import FinetuneJob, finetune
 
     job = FinetuneJob(

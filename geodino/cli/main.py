@@ -9,21 +9,26 @@ import typer
 
 from geodino.cli.distill import distill
 from geodino.cli.embed import embed
+from geodino.cli.evaluate import evaluate
 from geodino.cli.finetune import finetune
 from geodino.cli.options import (
     Aoi,
     Device,
+    DryRunCard,
     Json,
-    Model,
     Overrides,
     Quiet,
     Recipe,
+    ResumeRun,
+    RunOut,
     Seed,
+    StrictTiles,
+    Tiles,
     When,
     Where,
     filters,
     show,
-    words,
+    show_done,
 )
 from geodino.cli.predict import predict
 from geodino.errors import GeodinoError, SourceError
@@ -42,11 +47,8 @@ app.add_typer(recipes_app, name="recipes")
 
 @app.command()
 def pretrain(
-    tiles: Annotated[
-        str,
-        typer.Option(help="Folder, glob, raster, zarr store, STAC document, index or world:NAME."),
-    ],
-    out: Annotated[Path, typer.Option(help="Run folder.")],
+    tiles: Tiles,
+    out: RunOut,
     recipe: Recipe = None,
     overrides: Overrides = None,
     init: Annotated[
@@ -62,13 +64,9 @@ def pretrain(
     nodes: Annotated[int, typer.Option(help="Machines (torchrun, SLURM).", min=1)] = 1,
     strategy: Annotated[str, typer.Option(help="auto, ddp (all) or fsdp (parts).")] = "auto",
     *,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="An unreadable tile stops the run.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Validate, print the run card, stop.")
-    ] = False,
+    resume: ResumeRun = False,
+    strict: StrictTiles = False,
+    dry_run: DryRunCard = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -91,15 +89,14 @@ def pretrain(
         dry_run=dry_run,
         quiet=quiet or as_json,
     )
-    facts = pretrain(job)
-    if as_json or not dry_run:  # a dry run has said everything in its card
-        show(facts, as_json=as_json)
+    show_done(pretrain(job), dry_run=dry_run, as_json=as_json)
 
 
 app.command()(distill)
 app.command()(embed)
 app.command()(predict)
 app.command()(finetune)
+app.command()(evaluate)
 
 
 @app.command()
@@ -156,43 +153,14 @@ def inspect(
 
 
 @app.command()
-def evaluate(
-    model: Model,
-    suite: Annotated[Path, typer.Option(help="Image folder, one folder a class.")],
-    out: Annotated[Path, typer.Option(help="Where results are written.")],
-    probe: Annotated[str, typer.Option(help="Probes, with commas: knn, linear.")] = "knn,linear",
-    seed: Annotated[int, typer.Option(help="Seed of the floors and the bootstrap.")] = 0,
-    device: Device = "auto",
-    *,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Measure a model with probes on frozen features, beside its floors."""
-    from geodino.runs.evaluate import EvaluateJob, evaluate
-
-    job = EvaluateJob(
-        model=model,
-        suite=suite,
-        out=out,
-        probes=tuple(words(probe)),
-        seed=seed,
-        device=device,
-        quiet=quiet or as_json,
-    )
-    result = evaluate(job)
-    # People read the table that was shown; programs take all of it.
-    show(result if as_json else {"results": result["out"]}, as_json=as_json)
-
-
-@app.command()
 def export(
     run: Annotated[str, typer.Argument(help="Run folder, or another MODEL with --out.")],
-    to: Annotated[str, typer.Option(help="timm, hub (for transformers) or onnx.")] = "timm",
+    to: Annotated[str, typer.Option(help="timm, hub or onnx.")] = "timm",
     out: Annotated[Path | None, typer.Option(help="Target; left out, it lies in RUN.")] = None,
     *,
     as_json: Json = False,
 ) -> None:
-    """Export the newest checkpoint of a run, or convert another model."""
+    """Export the newest checkpoint of a run, the model of fine-tuning, or convert another one."""
     from geodino.runs.export import export_model
 
     show(export_model(run, to=to, out=out), as_json=as_json)
@@ -265,10 +233,20 @@ def show_recipe(
 @recipes_app.command("explain")
 def explain_recipe(
     key: Annotated[str | None, typer.Argument(help="Only keys that hold this text.")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Advise instead: canopy, classification, segmentation, detection."),
+    ] = None,
+    gsd: Annotated[
+        float | None, typer.Option(help="With --task: pixel of your images, metres.")
+    ] = None,
     *,
     as_json: Json = False,
 ) -> None:
-    """Explain every key a recipe may hold: its default and its meaning."""
+    """Explain every key a recipe may hold; with --task, which weights suit a task, and why."""
+    if task is not None:
+        _advise(task, gsd, as_json=as_json)
+        return
     from geodino.runs.recipe import explain
 
     rows = [row for row in explain() if key is None or key in row[0]]
@@ -277,6 +255,15 @@ def explain_recipe(
         return
     for name, default, meaning in rows:
         print(f"{name} = {default}\n    {meaning}")
+
+
+def _advise(task: str, gsd: float | None, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from geodino.evals.advice import in_words, recommend
+
+    advice = recommend(task, gsd_m=gsd)
+    show(asdict(advice) if as_json else in_words(advice), as_json=as_json)
 
 
 def main() -> None:

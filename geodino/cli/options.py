@@ -1,14 +1,23 @@
 """Options that several commands share, and what becomes of their values."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from geodino.runs.sources import Meeting
 
 Recipe = Annotated[
     str | None,
     typer.Option(help="Name or YAML file; left out, one is chosen from the data and the device."),
 ]
+Tiles = Annotated[
+    str,
+    typer.Option(help="Folder, glob, raster, zarr store, STAC document, index or world:NAME."),
+]
+RunOut = Annotated[Path, typer.Option("--out", help="Run folder.")]
 Model = Annotated[
     str, typer.Option(help="Run or model folder, timm:NAME.TAG, hub:OWNER/NAME, weights file.")
 ]
@@ -62,6 +71,9 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with a map begun."
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Strict = Annotated[bool, typer.Option("--strict", help="An unreadable raster stops the job.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Validate, say what would be made, stop.")]
+ResumeRun = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+StrictTiles = Annotated[bool, typer.Option("--strict", help="An unreadable tile stops the run.")]
+DryRunCard = Annotated[bool, typer.Option("--dry-run", help="Validate, print the run card, stop.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random (train.seed).")]
 
 
@@ -76,6 +88,32 @@ def filters(aoi: str | None, when: str | None, where: str | None) -> tuple[str, 
 def words(text: str | None) -> list[str]:
     """Split at commas."""
     return [word.strip() for word in (text or "").split(",") if word.strip()]
+
+
+def meeting(
+    *,
+    bands: str | None,
+    scale: float | None,
+    accept: str,
+    chip: int | None,
+    batch: int | None,
+) -> "Meeting":
+    """Read how a model and a raster meet."""
+    from geodino.runs.sources import Meeting, parse_bands
+
+    return Meeting.asked(
+        bands=parse_bands(words(bands)),
+        scale=scale,
+        accept=words(accept),
+        chip=chip,
+        batch=batch,
+    )
+
+
+def show_done(facts: Mapping[str, object], *, dry_run: bool, as_json: bool) -> None:
+    """Print what a job did; a dry run has said everything in its card."""
+    if as_json or not dry_run:
+        show(facts, as_json=as_json)
 
 
 def show(result: object, *, as_json: bool) -> None:

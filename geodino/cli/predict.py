@@ -26,8 +26,8 @@ from geodino.cli.options import (
     Scale,
     Shard,
     Strict,
-    show,
-    words,
+    meeting,
+    show_done,
 )
 
 
@@ -48,7 +48,12 @@ def predict(
     ] = None,
     overlap: Overlap = None,
     batch: Batch = None,
-    dtype: Annotated[str, typer.Option(help="float32 (m) or uint16 (cm).")] = "float32",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="Heights: float32 (m) or uint16 (cm). Probabilities of classes: float32 or uint8."
+        ),
+    ] = "float32",
     symmetries: Annotated[
         str, typer.Option(help="Mean over orientations: none, flips (4) or turns (8).")
     ] = "none",
@@ -67,6 +72,12 @@ def predict(
             "--applicability", help="Band dissimilarity: above 1 is unlike the training ground."
         ),
     ] = False,
+    probabilities: Annotated[
+        bool,
+        typer.Option(
+            "--probabilities", help="Probabilities of classes beside the map, a band each."
+        ),
+    ] = False,
     assemble: Assemble = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -78,19 +89,12 @@ def predict(
     """Map rasters with a model: seamless, in bounded memory, to cloud-optimised GeoTIFFs or zarr."""
     from geodino.runs.mapping.job import parse_memory, parse_shard
     from geodino.runs.predict import PredictJob, predict
-    from geodino.runs.sources import Meeting, parse_accept, parse_bands
 
     job = PredictJob(
         rasters=tuple(rasters),
         model=model,
         out=out,
-        how=Meeting(
-            bands=parse_bands(words(bands)),
-            scale=scale,
-            accept=parse_accept(words(accept)),
-            chip=chip,
-            batch=batch,
-        ),
+        how=meeting(bands=bands, scale=scale, accept=accept, chip=chip, batch=batch),
         overlap=overlap,
         gsd_m=gsd,
         aoi=aoi,
@@ -98,6 +102,7 @@ def predict(
         symmetries=symmetries,
         interval=interval,
         applicability=applicability,
+        probabilities=probabilities,
         max_memory=parse_memory(max_memory),
         shard=parse_shard(shard),
         assemble=assemble,
@@ -110,6 +115,4 @@ def predict(
         dry_run=dry_run,
         quiet=quiet or as_json,
     )
-    facts = predict(job)
-    if as_json or not dry_run:  # a dry run has said everything in its card
-        show(facts, as_json=as_json)
+    show_done(predict(job), dry_run=dry_run, as_json=as_json)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import shapely
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from geodino.config import Config
-from geodino.errors import SourceError, suggest
+from geodino.errors import SourceError
 from geodino.files import replacing
 from geodino.geo.align import positions
 from geodino.geo.grid import Grid
@@ -33,7 +33,7 @@ NAMES: tuple[SplitName, ...] = get_args(SplitName)
 BUFFER = "buffer"
 """Ground that is not used, because it lies near another split."""
 
-_PRECEDENCE = (BUFFER, "test", "calibration", "val", "train")
+PRECEDENCE = (BUFFER, "test", "calibration", "val", "train")
 """Where rows of a user's file overlap, ground belongs to the first of these."""
 
 _NEEDED: tuple[SplitName, ...] = ("train", "val")
@@ -43,8 +43,6 @@ _EDGE_POINTS = 33
 
 _SLIVER = 1e-6
 """Parts of a tile below this are rounding at shared edges."""
-
-_POLYGONS = (shapely.GeometryType.POLYGON.value, shapely.GeometryType.MULTIPOLYGON.value)
 
 
 class SharesConfig(Config):
@@ -129,6 +127,30 @@ class Split:
     notes: tuple[str, ...] = ()
     """How it was made, as sentences for the run card."""
 
+    year: tuple[int | None, ...] = ()
+    """Year whose images a row holds for, None for those of any; empty where no row says one."""
+
+    def of_year(self, year: int | None) -> "Split":
+        """Return the rows that hold for images of a year."""
+        if not self.year:
+            return self
+        found = self._by_year.get(year)
+        if found is None:
+            kept = [i for i, own in enumerate(self.year) if own is None or own == year]
+            found = Split(
+                crs=self.crs,
+                geometry=self.geometry[kept],
+                split=tuple(self.split[i] for i in kept),
+                site=tuple(self.site[i] for i in kept),
+                notes=self.notes,
+            )
+            self._by_year[year] = found
+        return found
+
+    @cached_property
+    def _by_year(self) -> "dict[int | None, Split]":
+        return {}
+
     @cached_property
     def _tree(self) -> shapely.STRtree:
         return shapely.STRtree(self.geometry)
@@ -141,7 +163,7 @@ class Split:
     def rows(self, grid: Grid, window: Window) -> Int32[np.ndarray, "h w"]:
         """Return the row that each pixel's centre lies in; -1 where it lies in none.
 
-        Does not depend on how windows are cut.
+        Does not depend on how windows are cut. Safe to call from threads.
 
         Args:
             grid: the pixels' grid; it needs a CRS.
@@ -153,17 +175,19 @@ class Split:
         near = self._tree.query(outline, predicate="intersects")
         if not near.size:
             return found
+        near = np.sort(near)
+        # GEOS keeps its index of a prepared polygon in the polygon, and threads that use one such
+        # polygon crash. Each call prepares copies of its own: they cost far less than the pixels.
+        polygons = shapely.force_2d(self.geometry[near])
         # Inside a block, every pixel is: no need to ask one by one.
-        first = int(near.min())
-        if shapely.contains_properly(self.geometry[first], outline):
-            found[:] = first
+        if shapely.contains_properly(polygons[0], outline):
+            found[:] = near[0]
             return found
         column, row = np.meshgrid(
             np.arange(window.left, window.right) + 0.5, np.arange(window.top, window.bottom) + 0.5
         )
         x, y = positions(grid, place, column, row)
-        for number in np.sort(near).tolist():
-            polygon = self.geometry[number]
+        for number, polygon in zip(near.tolist(), polygons, strict=True):
             shapely.prepare(polygon)
             open_ = found < 0
             inside = shapely.intersects_xy(polygon, x[open_], y[open_])
@@ -201,53 +225,12 @@ class Split:
         """Write it as GeoParquet: ``split``, ``site`` and the polygons; whole or not at all."""
         import geopandas
 
-        columns = {"split": list(self.split), "site": list(self.site)}
+        columns: dict[str, list[Any]] = {"split": list(self.split), "site": list(self.site)}
+        if self.year:
+            columns["year"] = list(self.year)
         frame = geopandas.GeoDataFrame(columns, geometry=self.geometry, crs=self.crs)
         with replacing(path) as temporary:
             frame.to_parquet(temporary, index=False, write_covering_bbox=True)
-
-
-def load_split(path: str | Path) -> Split:
-    """Read a split: ours, or any vector file of polygons with a column ``split``.
-
-    The column says ``train``, ``val``, ``calibration``, ``test`` or ``buffer``; a column ``site``
-    tells which rows belong together, else each is a site of its own. Where rows overlap, ground
-    belongs to the buffer first, then to test, calibration, val and train.
-
-    Raises:
-        SourceError: the file cannot be read, lacks the column, has other words in it or other
-            geometries, or has no row for train or val.
-    """
-    from geodino.data.labels.footprints import read_table
-
-    frame = read_table(path, what="splits")
-    if "split" not in frame.columns:
-        names = ", ".join(str(name) for name in frame.columns)
-        raise SourceError(
-            f"{path} has no column 'split'; it has {names}. Add one that says "
-            f"{', '.join((*NAMES, BUFFER))} of each polygon."
-        )
-    words = [str(word) for word in frame["split"]]
-    for word in sorted(set(words)):
-        if word not in _PRECEDENCE:
-            raise SourceError(
-                f"{path}: {word!r} in the column 'split' is not one of "
-                f"{', '.join((*NAMES, BUFFER))}.{suggest(word, _PRECEDENCE)} Rename it."
-            )
-    shapes = np.asarray(frame.geometry.array, dtype=object)
-    good = np.isin(shapely.get_type_id(shapes), _POLYGONS) & shapely.is_valid(shapes)
-    if not good.all():
-        row = int(np.flatnonzero(~good)[0])
-        raise SourceError(
-            f"{path}: {int((~good).sum())} of {len(good)} geometries are no valid polygons, the first "
-            f"in row {row}. Repair them (geopandas: frame.make_valid()), or leave them out."
-        )
-    sites = (
-        [str(s) for s in frame["site"]] if "site" in frame.columns else list(map(str, frame.index))
-    )
-    made = ordered(str(frame.crs.to_string()), shapes, words, sites, notes=(f"split by {path}",))
-    refuse_empty(made.split, f"{path} has no polygon of")
-    return made
 
 
 def ordered(
@@ -257,9 +240,10 @@ def ordered(
     sites: Sequence[str],
     *,
     notes: tuple[str, ...],
+    years: Sequence[int | None] = (),
 ) -> Split:
     """Return a split with its rows in the order in which they hold."""
-    order = sorted(range(len(words)), key=lambda i: _PRECEDENCE.index(words[i]))
+    order = sorted(range(len(words)), key=lambda i: PRECEDENCE.index(words[i]))
     geometry = np.empty(len(words), dtype=object)
     geometry[:] = [shapes[i] for i in order]
     return Split(
@@ -268,6 +252,7 @@ def ordered(
         split=tuple(words[i] for i in order),
         site=tuple(sites[i] for i in order),
         notes=notes,
+        year=tuple(years[i] for i in order) if any(y is not None for y in years) else (),
     )
 
 

@@ -1,47 +1,53 @@
-"""One vector per image: the class token, the mean patch token, and plain band statistics."""
+"""What an encoder says of images: a class token, a mean patch token, and patches where asked.
+
+Images are read ahead by threads, encoded at their own size or resized, in batches of one size.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float16, Float32
 from torch import Tensor
 
-from geodino.data.config import DataConfig
-from geodino.data.evidence import decide
+from geodino.data.parallel import in_order
 from geodino.errors import RunError, SourceError
-from geodino.geo.contract import InputContract
-from geodino.geo.validity import ReadRule
-from geodino.io.raster import HandlePool, describe, read
-from geodino.models.backbone import Tokens
+from geodino.models.backbone import Backbone, Tokens
 
 FeatureName = Literal["cls", "mean", "concat"]
 """Class token, mean of the patch tokens, or both side by side."""
 
-Read = Callable[[Path], tuple[np.ndarray, np.ndarray]]
-"""Reads an image: pixels ``[c h w]`` in the stored dtype and which of them to use ``[c h w]``."""
+Read = Callable[[str], tuple[Float32[np.ndarray, "c h w"], Bool[np.ndarray, "h w"]]]
+"""Reads an image by its key: what the model sees ``[c h w]`` and which pixels count ``[h w]``."""
 
 _BATCHES_IN_MEMORY = 4
 
 
-Encode = Callable[[Tensor, Tensor], Tokens]
-"""Maps stored values ``[b c h w]`` (float32) and ``valid [b h w]`` to tokens; normalises itself."""
+Encode = Callable[[Tensor, Tensor], list[Tokens]]
+"""Maps values ``[b c h w]`` (float32) and ``valid [b h w]`` to the tokens after its last blocks, the
+last block last; normalises itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Features:
     """What one encoder says about each image, in the order of the images."""
 
-    cls: Float[np.ndarray, "n d"]
-    """Class tokens."""
+    blocks: Float[np.ndarray, "n l d"]
+    """Class tokens after each of the last ``l`` blocks, the last block last."""
 
     mean_patch: Float[np.ndarray, "n d"]
     """Means of the patch tokens, each patch weighted by its share of valid pixels."""
+
+    @property
+    def cls(self) -> Float[np.ndarray, "n d"]:
+        """Class tokens after the last block."""
+        return self.blocks[:, -1]
 
     @property
     def concat(self) -> Float[np.ndarray, "n d2"]:
@@ -63,93 +69,161 @@ class Extracted:
     statistics: Float[np.ndarray, "n s"]
     """Mean and standard deviation of each band over the valid pixels of each image."""
 
+    patches: dict[str, Float16[np.ndarray, "n d h w"]]
+    """Patch tokens of each encoder, where they were asked for; may lie in a file."""
+
+    digests: tuple[str, ...]
+    """A hash of what is seen of each image: equal ones are copies."""
+
     sizes: tuple[tuple[int, int], ...]
     """The distinct (height, width) of the images, sorted."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Extraction:
+    """How images are brought to encoders.
+
+    Args:
+        patch_size: side of a patch, pixels.
+        image_size: side every image is resized to, bilinearly; None keeps each at its own size,
+            enlarged to whole patches.
+        batch: images per forward pass.
+        device: where the encoders live.
+        threads: that read ahead.
+        patches: where the patch tokens are kept, a file each encoder; None keeps none.
+    """
+
+    patch_size: int
+    image_size: int | None = None
+    batch: int = 64
+    device: torch.device
+    threads: int = 2
+    patches: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that are not whole patches.
+
+        Raises:
+            RunError: naming the next size that is.
+        """
+        if self.image_size is not None and self.image_size % self.patch_size:
+            raise RunError(
+                f"image_size {self.image_size} is no multiple of the model's patch size "
+                f"{self.patch_size}. Choose {_up(self.image_size, self.patch_size)}, or leave it out."
+            )
+
+
 def extract(
     encoders: Mapping[str, Encode],
-    images: Sequence[Path],
+    keys: Sequence[str],
     *,
     reader: Read,
-    contract: InputContract,
-    patch_size: int,
-    image_size: int | None = None,
-    batch: int = 64,
-    device: torch.device | str = "cpu",
+    how: Extraction,
     progress: Callable[[int], None] | None = None,
 ) -> Extracted:
-    """Encode images at their own size, grouped by size into batches.
+    """Encode images, grouped by size into batches.
 
-    An image whose sides are no multiples of ``patch_size`` is enlarged to the next multiples; with
-    ``image_size`` every image is resized to that square. Resizing is bilinear (antialiased) and
-    weighs pixels by validity; what lies under invalid pixels reaches nothing.
+    Resizing is bilinear (antialiased) and weighs pixels by validity; what lies under invalid
+    pixels reaches nothing.
 
     Args:
         encoders: name -> encoder; each sees the same batches.
-        images: image files.
-        reader: how to read one.
-        contract: bands of the model, with the means that stand in for invalid pixels.
-        patch_size: side of a patch, pixels.
-        image_size: side every image is resized to; None keeps each at its own size.
-        batch: images per forward pass.
-        device: where the encoders live.
+        keys: of the images.
+        reader: reads one; called from threads.
+        how: sizes, batches, devices.
         progress: called with the number of images done.
 
     Raises:
         SourceError: an image without a valid pixel.
-        RunError: ``image_size`` is no multiple of ``patch_size``, or features are not finite.
+        RunError: features are not finite, or patches are asked of images of several sizes.
     """
-    if image_size is not None and image_size % patch_size:
-        raise RunError(
-            f"image_size {image_size} is no multiple of the model's patch size {patch_size}. "
-            f"Choose {_up(image_size, patch_size)}, or leave it out."
-        )
-    mean = np.asarray(contract.mean, dtype=np.float32)
-    rows: dict[str, list[Any]] = {name: [None] * len(images) for name in encoders}
-    statistics: list[Any] = [None] * len(images)
+    rows: dict[str, list[Any]] = {name: [None] * len(keys) for name in encoders}
+    statistics: list[Any] = [None] * len(keys)
+    digests = [""] * len(keys)
     sizes: set[tuple[int, int]] = set()
+    maps = _Maps(how.patches, len(keys))
     done = 0
-    for index, pixels, valid in _batches(images, reader, contract, batch):
-        sizes.add((pixels.shape[2], pixels.shape[3]))
-        for i, row in zip(index, _band_statistics(pixels, valid, mean), strict=True):
+    for index, values, used in _batches(keys, reader, how):
+        sizes.add((values.shape[2], values.shape[3]))
+        for i, row in zip(index, _band_statistics(values, used), strict=True):
             statistics[i] = row
-        used = np.asarray(valid.all(axis=1) if contract.valid == "all" else valid.any(axis=1))
-        _refuse_empty(index, used, images)
-        # Band means stand in where single bands lack; the encoder sees to the other pixels.
-        filled = np.where(valid, pixels.astype(np.float32), mean[:, None, None])
-        image, mask = fit_to_patches(
-            torch.from_numpy(filled).to(device),
-            torch.from_numpy(used).to(device),
-            patch_size=patch_size,
-            image_size=image_size,
+        for i, pixels, mask in zip(index, values, used, strict=True):
+            digests[i] = _digest(pixels, mask)
+        _refuse_empty(index, used, keys)
+        image, valid = fit_to_patches(
+            torch.from_numpy(values).to(how.device),
+            torch.from_numpy(used).to(how.device),
+            patch_size=how.patch_size,
+            image_size=how.image_size,
         )
         for name, encode in encoders.items():
-            for i, row in zip(index, _pooled(encode, image, mask), strict=True):
+            both, tokens = _pooled(encode, image, valid)
+            for i, row in zip(index, both, strict=True):
                 rows[name][i] = row
+            maps.keep(name, index, tokens)
         done += len(index)
         if progress is not None:
             progress(done)
     features = {name: _stack(name, vectors) for name, vectors in rows.items()}
-    return Extracted(features=features, statistics=np.stack(statistics), sizes=tuple(sorted(sizes)))
+    return Extracted(
+        features=features,
+        statistics=np.stack(statistics),
+        patches=maps.found,
+        digests=tuple(digests),
+        sizes=tuple(sorted(sizes)),
+    )
 
 
-def choose_rule(images: Sequence[Path], *, threads: int = 2) -> ReadRule:
-    """Decide once for all images, from their pixels, whether alpha and nodata tags are believed.
+def _digest(values: Float32[np.ndarray, "c h w"], used: Bool[np.ndarray, "h w"]) -> str:
+    digest = blake2b(np.where(used, values, 0).tobytes(), digest_size=16)
+    digest.update(repr(values.shape).encode())
+    digest.update(np.packbits(used).tobytes())
+    return digest.hexdigest()
 
-    Raises:
-        SourceError: an image that cannot be read, or was cut off in transfer.
+
+class _Maps:
+    """Patch tokens on their way into files; nothing without a folder."""
+
+    def __init__(self, folder: Path | None, images: int) -> None:
+        self._folder, self._images = folder, images
+        self.found: dict[str, Any] = {}
+
+    def keep(self, name: str, index: list[int], tokens: Tokens) -> None:
+        """Write the patches of some images.
+
+        Raises:
+            RunError: they have another grid than those before.
+        """
+        if self._folder is None:
+            return
+        maps = tokens.map.to(torch.float16).cpu().numpy()
+        if name not in self.found:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path = self._folder / f"{name.replace(' ', '-')}.npy"
+            shape = (self._images, *maps.shape[1:])
+            self.found[name] = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+        if self.found[name].shape[1:] != maps.shape[1:]:
+            raise RunError(
+                "The images of this set have several sizes, and their patches cannot be compared "
+                "place by place: give one size to all (--image-size)."
+            )
+        self.found[name][index] = maps
+
+
+def encoder(backbone: Backbone, *, blocks: int = 1) -> Encode:
+    """Return how a backbone encodes; of a ConvNeXt, whose stages differ, the last one alone.
+
+    Args:
+        backbone: in evaluation mode.
+        blocks: how many of its last blocks are asked.
     """
-    rule, bad = decide([describe(path) for path in images], DataConfig(), threads=threads)
-    if bad:
-        path, reason = bad[0]
-        raise SourceError(f"{path} cannot be read: {reason}. Copy it again, or remove it.")
-    return rule
+    count = min(blocks, backbone.depth) if backbone.depth else 1
+    layers = range(backbone.layers - count, backbone.layers)
 
+    def encode(image: Tensor, valid: Tensor) -> list[Tokens]:
+        return backbone.tap(image, layers, valid)
 
-def image_reader(pool: HandlePool, rule: ReadRule) -> Read:
-    """Return a function that reads a whole image by ``rule``."""
-    return partial(read, pool, rule=rule)
+    return encode
 
 
 def fit_to_patches(
@@ -188,57 +262,58 @@ def pool_patches(
 
 
 def _batches(
-    images: Sequence[Path], reader: Read, contract: InputContract, batch: int
+    keys: Sequence[str], reader: Read, how: Extraction
 ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
     """Batches of equal size; at most a few batches of images are in memory at a time."""
-    for start in range(0, len(images), batch * _BATCHES_IN_MEMORY):
-        by_size: dict[tuple[int, ...], list[tuple[int, np.ndarray, np.ndarray]]] = {}
-        stop = min(start + batch * _BATCHES_IN_MEMORY, len(images))
-        for i in range(start, stop):
-            pixels, valid = reader(images[i])
-            contract.check_bands(count=pixels.shape[0], dtype=str(pixels.dtype), source=images[i])
-            by_size.setdefault(pixels.shape, []).append((i, pixels, valid))
-        for group in by_size.values():
-            for first in range(0, len(group), batch):
-                part = group[first : first + batch]
-                yield (
-                    [i for i, _, _ in part],
-                    np.stack([pixels for _, pixels, _ in part]),
-                    np.stack([valid for _, _, valid in part]),
-                )
+    with closing(in_order(reader, keys, threads=how.threads)) as read:
+        for start in range(0, len(keys), how.batch * _BATCHES_IN_MEMORY):
+            by_size: dict[tuple[int, ...], list[tuple[int, np.ndarray, np.ndarray]]] = {}
+            stop = min(start + how.batch * _BATCHES_IN_MEMORY, len(keys))
+            for i in range(start, stop):
+                values, used = next(read)
+                by_size.setdefault(values.shape, []).append((i, values, used))
+            for group in by_size.values():
+                for first in range(0, len(group), how.batch):
+                    part = group[first : first + how.batch]
+                    yield (
+                        [i for i, _, _ in part],
+                        np.stack([values for _, values, _ in part]),
+                        np.stack([used for _, _, used in part]),
+                    )
 
 
 def _band_statistics(
-    pixels: np.ndarray, valid: np.ndarray, fallback: np.ndarray
+    values: Float32[np.ndarray, "b c h w"], used: Bool[np.ndarray, "b h w"]
 ) -> Float[np.ndarray, "b s"]:
-    """Per image: band means, then deviations; a band without values has the fallback and 0."""
-    values = np.where(valid, pixels, 0).astype(np.float64)
-    count = np.maximum(valid.sum(axis=(2, 3)), 1)
-    mean = values.sum(axis=(2, 3)) / count
-    spread = np.where(valid, values - mean[:, :, None, None], 0.0)
+    """Per image: band means, then deviations, over the pixels that count."""
+    mask = used[:, None]
+    exact = np.where(mask, values, 0).astype(np.float64)
+    count = np.maximum(mask.sum(axis=(2, 3)), 1)
+    mean = exact.sum(axis=(2, 3)) / count
+    spread = np.where(mask, exact - mean[:, :, None, None], 0.0)
     std = np.sqrt((spread * spread).sum(axis=(2, 3)) / count)
-    mean = np.where(valid.any(axis=(2, 3)), mean, fallback)
     return np.concatenate([mean, std], axis=1)
 
 
-def _refuse_empty(index: list[int], used: np.ndarray, images: Sequence[Path]) -> None:
+def _refuse_empty(index: list[int], used: np.ndarray, keys: Sequence[str]) -> None:
     lacking = ~np.asarray(used.any(axis=(1, 2)))
-    empty = [images[i] for i, lacks in zip(index, lacking, strict=True) if lacks]
+    empty = [keys[i] for i, lacks in zip(index, lacking, strict=True) if lacks]
     if empty:
         raise SourceError(
-            f"{empty[0]} has no valid pixel by the model's rule, so it cannot be classified. "
-            f"Remove it from the suite, or look at its mask with `geodino inspect`."
+            f"{empty[0]} has no valid pixel by the model's rule, so it cannot be judged. Remove it "
+            "from the set, or look at its mask with `geodino inspect`."
         )
 
 
 @torch.inference_mode()
 def _pooled(
     encode: Encode, image: Float[Tensor, "b c h w"], valid: Bool[Tensor, "b h w"]
-) -> Float[np.ndarray, "b two d"]:
-    tokens = encode(image, valid)
-    mean = pool_patches(tokens.patches.float(), valid, grid=tokens.grid)
-    both = torch.stack([tokens.cls.float(), mean], dim=1)
-    return np.asarray(both.cpu().numpy())
+) -> tuple[Float[np.ndarray, "b l d"], Tokens]:
+    after = encode(image, valid)
+    last = after[-1]
+    mean = pool_patches(last.patches.float(), valid, grid=last.grid)
+    rows = torch.stack([*(tokens.cls.float() for tokens in after), mean], dim=1)
+    return np.asarray(rows.cpu().numpy()), last
 
 
 def _stack(name: str, vectors: list[Any]) -> Features:
@@ -249,7 +324,7 @@ def _stack(name: str, vectors: list[Any]) -> Features:
             f"{name} gives features that are not finite for {bad} of {len(both)} images: its "
             f"weights hold NaN or infinity, or the pixels overflow. Check the checkpoint."
         )
-    return Features(cls=both[:, 0], mean_patch=both[:, 1])
+    return Features(blocks=both[:, :-1], mean_patch=both[:, -1])
 
 
 def _resize(image: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tensor, "b c h2 w2"]:

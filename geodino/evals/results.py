@@ -1,21 +1,22 @@
-"""Rows of an evaluation, what is alarming in them, and the files they are written to."""
+"""What an evaluation found on one set: predictions, scores, floors, and what is alarming in them."""
 
-import csv
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from io import StringIO
-from pathlib import Path
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from geodino import files
+from geodino import seeds
+from geodino.data.labelled.sets import SetFacts
+from geodino.evals.probes.maps import Items
+from geodino.evals.probes.prediction import Prediction
+from geodino.evals.scoring import ERRORS, Judged, per_class
 from geodino.metrics.bootstrap import Interval
-from geodino.metrics.classification import Scores
+from geodino.metrics.calibration import calibration_errors
+from geodino.metrics.intervals import by_group
 
 MODEL = "model"
 """Encoder name of the rows of the model under evaluation; the other encoders are floors."""
@@ -26,37 +27,39 @@ RANDOM = "random weights"
 STATISTICS = "image statistics"
 """Mean and standard deviation of each band of each image."""
 
-MAJORITY = "majority class"
-"""The most frequent class of the training part, whatever the image."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     """One probe on one encoder's features."""
 
     encoder: str
-    """``MODEL`` or one of the floors."""
+    """``MODEL``, or a floor: ``RANDOM``, ``STATISTICS``, or the answer that needs no image."""
 
     method: str
-    """``knn5``, ``knn20-dino``, ``linear``, ``linear-dino``; ``majority`` for that floor."""
+    """``knn5``, ``linear``, ``dense-linear``; ``constant`` for the answer that needs no image."""
 
     features: str
-    """``cls``, ``mean``, ``concat``; ``statistics`` and ``none`` for those floors."""
+    """``cls``, ``mean``, ``concat``, ``patches``; ``statistics`` and ``none`` for floors."""
 
-    feature_dim: int
+    dim: int
     """Length of the feature vector."""
 
-    chosen: dict[str, float]
-    """Hyper-parameters, see ``probes.Prediction``."""
+    prediction: Prediction
 
-    scores: Scores
-    """What the predictions are worth."""
+    @property
+    def digest(self) -> str:
+        """A hash of what was predicted."""
+        found = self.prediction
+        digest = hashlib.sha256()
+        for values in (found.labels, found.values, found.confusion, found.errors):
+            if values is not None:
+                digest.update(np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()
 
-    labels: Int[np.ndarray, " n"]
-    """Predicted class per test image."""
-
-    confidence: Float[np.ndarray, " n"]
-    """Probability of the predicted class."""
+    @property
+    def is_floor(self) -> bool:
+        """Whether it is not the model's."""
+        return self.encoder != MODEL
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,22 +67,18 @@ class Comparison:
     """The model against one floor, on the same images."""
 
     method: str
-    """Method of the model's outcome."""
-
     features: str
-    """Features of the model's outcome."""
-
+    metric: str
     model: float
-    """Accuracy of the model."""
+    """Score of the model."""
 
     floor: str
-    """Which floor: ``RANDOM``, ``STATISTICS`` or ``MAJORITY``."""
+    """Which floor."""
 
-    floor_accuracy: float
-    """Accuracy of the floor."""
-
+    floor_score: float
     difference: Interval
-    """Model minus floor, with the interval of the paired bootstrap."""
+    """How much better the model is, with the interval of the paired bootstrap; for errors, how
+    much lower."""
 
     @property
     def verdict(self) -> Literal["above", "not clearly above", "below"]:
@@ -89,148 +88,143 @@ class Comparison:
         return "below" if self.difference.value < 0 else "not clearly above"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluationResult:
-    """Everything an evaluation of one model on one suite found."""
+@dataclass(frozen=True, kw_only=True)
+class SetResult:
+    """Everything an evaluation of one model on one set found."""
 
-    suite: dict[str, Any]
-    """Name, classes, split and its fingerprint, numbers of images, sizes."""
+    set: dict[str, Any]
+    """Name, kind, classes, fingerprint, numbers of images, bands."""
 
     settings: dict[str, Any]
-    """Seed, batch, image size, resamples, contract bands."""
+    """Model, protocol, bands, seed."""
 
     outcomes: tuple[Outcome, ...]
     """The model first, then the floors."""
 
-    comparisons: tuple[Comparison, ...]
-    """The model against each floor it can be compared with."""
+    keys: tuple[str, ...]
+    """Test images, in the order of the predictions."""
 
-    alarms: tuple[str, ...]
-    """Sentences a reader must see: a model below a floor, a fit that did not converge."""
+    labels: Items
+    """Their labels."""
 
-    paths: tuple[str, ...]
-    """Test images, relative to the suite's folder, in the order of the predictions."""
+    facts: SetFacts
+    clusters: Int[np.ndarray, " n"] | None
+    groups: Mapping[str, Sequence[str]]
+    """By trait, the group of each test image."""
 
-    truth: Int[np.ndarray, " n"]
-    """True class per test image."""
+    seed: int
+    resamples: int
+    copies: tuple[tuple[str, str], ...] = ()
+    """Test images that are copies of training images, and those."""
+
+    leaks: tuple[str, ...] = ()
+    """What of the test part the model may have seen."""
+
+    def judged(self, outcome: Outcome) -> Judged:
+        """Return an outcome beside the truth."""
+        truth = self.labels if isinstance(self.labels, np.ndarray) else None
+        return Judged(self.facts, outcome.prediction, truth, self.clusters)
+
+    @cached_property
+    def scores(self) -> tuple[dict[str, Interval], ...]:
+        """The scores of each outcome."""
+        return tuple(
+            self.judged(o).intervals(self._generator, resamples=self.resamples)
+            for o in self.outcomes
+        )
+
+    @cached_property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The model against each floor it can be compared with.
+
+        Random weights are met with the same method and features; image statistics with the same
+        method (5 neighbours stand for every number of them); the blind answer with every outcome.
+        """
+        metric = self.facts.metric
+        found = []
+        for ours in self.outcomes:
+            for floor in self.outcomes:
+                if ours.is_floor or not _comparable(ours, floor):
+                    continue
+                one, other = self.judged(ours), self.judged(floor)
+                difference = one.above(other, generator=self._generator(), resamples=self.resamples)
+                found.append(
+                    Comparison(
+                        method=ours.method,
+                        features=ours.features,
+                        metric=metric,
+                        model=one.value(metric),
+                        floor=floor.encoder,
+                        floor_score=other.value(metric),
+                        difference=difference,
+                    )
+                )
+        return tuple(found)
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
-        """One row per outcome and metric; columns as in torchgeo-bench's results, then ours."""
-        return [row for outcome in self.outcomes for row in self._rows(outcome)]
+    def best(self) -> int:
+        """Number of the model's outcome with the best main score."""
+        sign = -1.0 if self.facts.metric in ERRORS else 1.0
+        mine = [i for i, outcome in enumerate(self.outcomes) if not outcome.is_floor]
+        values = [sign * self.scores[i][self.facts.metric].value for i in mine]
+        return mine[int(np.nanargmax(values))]
 
-    def accuracy(self, *, encoder: str = MODEL, method: str, features: str) -> float:
-        """Return one accuracy.
+    @property
+    def group_scores(self) -> dict[str, list[dict[str, Any]]]:
+        """By trait, for each of the model's outcomes: the score of each group, and the worst."""
+        metric = self.facts.metric
+        found: dict[str, list[dict[str, Any]]] = {}
+        for trait, names in self.groups.items():
+            found[trait] = []
+            for outcome in self.outcomes:
+                if outcome.is_floor:
+                    continue
+                judged = self.judged(outcome)
+                scores = by_group(names, _of(judged, metric), higher_is_better=metric not in ERRORS)
+                found[trait].append(
+                    {
+                        "method": outcome.method,
+                        "features": outcome.features,
+                        "metric": metric,
+                        "scores": scores.scores,
+                        "images": scores.images,
+                        "worst": scores.worst,
+                    }
+                )
+        return found
 
-        Raises:
-            KeyError: there is no such outcome.
-        """
-        for outcome in self.outcomes:
-            if (outcome.encoder, outcome.method, outcome.features) == (encoder, method, features):
-                return outcome.scores.accuracy.value
-        raise KeyError((encoder, method, features))
+    def calibration(self, outcome: Outcome) -> dict[str, float]:
+        """Return the calibration errors of a classification; nothing for others."""
+        found = outcome.prediction
+        if self.facts.kind != "classification" or found.probabilities is None:
+            return {}
+        right = found.classes == np.asarray(self.labels)
+        errors = calibration_errors(np.clip(found.confidence, 0.0, 1.0), right)
+        return {"ece": errors.ece, "rms_ce": errors.rms_ce, "mce": errors.mce}
 
-    def table(self) -> str:
-        """Return accuracies with their intervals as plain text, alarms below."""
-        lines = [f"{'encoder':<17} {'method':<12} {'features':<10}  accuracy  95 % interval"]
-        for o in self.outcomes:
-            a = o.scores.accuracy
-            lines.append(
-                f"{o.encoder:<17} {o.method:<12} {o.features:<10}  {a.value:8.4f}  "
-                f"{a.low:.4f}-{a.high:.4f}"
-            )
-        return "\n".join([*lines, *(f"! {alarm}" for alarm in self.alarms)])
-
-    def write(self, out: Path | str) -> dict[str, Path]:
-        """Write ``results.csv``, ``results.json`` and ``predictions.parquet``, each whole or not.
-
-        The JSON holds the rows, the recall and precision per class, the confusion matrices, the
-        alarms and the settings; the Parquet file one row per outcome and test image.
-        """
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        names = ("results.csv", "results.json", "predictions.parquet")
-        paths = {name: folder / name for name in names}
-        files.write_with(paths["predictions.parquet"], self._write_predictions)
-        files.write_text(paths["results.csv"], _csv(self.rows))
-        files.write_text(paths["results.json"], json.dumps(self._json(), indent=1) + "\n")
-        return paths
-
-    def _rows(self, outcome: Outcome) -> list[dict[str, Any]]:
-        scores = outcome.scores
-        pairs = {"accuracy": scores.accuracy, "balanced_accuracy": scores.balanced_accuracy}
-        return [
-            {
-                "dataset": self.suite["name"],
-                "method": outcome.method,
-                "metric_name": metric,
-                "metric_value": interval.value,
-                "ci_lower": interval.low,
-                "ci_upper": interval.high,
-                "feature_dim": outcome.feature_dim,
-                "best_c": outcome.chosen.get("c"),
-                "n_train": self.suite["n_train"],
-                "n_val": self.suite["n_val"],
-                "n_test": self.suite["n_test"],
-                "seed": self.settings["seed"],
-                "name": self.settings["model"],
-                "normalization": "contract",
-                "image_size": self.settings["image_size"],
-                "interpolation": "bilinear",
-                "merge_val": True,
-                "bootstrap": self.settings["resamples"],
-                "encoder": outcome.encoder,
-                "features": outcome.features,
-                "split": self.suite["fingerprint"],
-            }
-            for metric, interval in pairs.items()
-        ]
-
-    def _json(self) -> dict[str, Any]:
-        classes: Sequence[str] = self.suite["classes"]
+    def per_class(self, outcome: Outcome) -> dict[str, dict[str, float | None]]:
+        """Return what each class scores, by the name of the score and of the class."""
+        found = per_class(self.judged(outcome))
         return {
-            "suite": self.suite,
-            "settings": self.settings,
-            "alarms": list(self.alarms),
-            "rows": self.rows,
-            "comparisons": [{**asdict(c), "verdict": c.verdict} for c in self.comparisons],
-            "per_class": [
-                {
-                    "encoder": o.encoder,
-                    "method": o.method,
-                    "features": o.features,
-                    "chosen": o.chosen,
-                    "recall": _named(classes, o.scores.recall),
-                    "precision": _named(classes, o.scores.precision),
-                    "confusion": o.scores.confusion.tolist(),
-                }
-                for o in self.outcomes
-            ],
+            name: dict(zip(self.facts.classes, values, strict=True))
+            for name, values in found.items()
         }
 
-    def _write_predictions(self, path: Path) -> None:
-        classes: Sequence[str] = self.suite["classes"]
-        n = len(self.paths)
-        columns = {
-            "encoder": [o.encoder for o in self.outcomes for _ in range(n)],
-            "method": [o.method for o in self.outcomes for _ in range(n)],
-            "features": [o.features for o in self.outcomes for _ in range(n)],
-            "path": list(self.paths) * len(self.outcomes),
-            "label": [classes[i] for i in self.truth] * len(self.outcomes),
-            "predicted": [classes[i] for o in self.outcomes for i in o.labels],
-            "confidence": [float(c) for o in self.outcomes for c in o.confidence],
-        }
-        pq.write_table(pa.table(columns), path)
+    def _generator(self) -> np.random.Generator:
+        return seeds.rng(self.seed, "bootstrap")
 
 
-def _named(classes: Sequence[str], values: Float[np.ndarray, " c"]) -> dict[str, float | None]:
-    pairs = zip(classes, values, strict=True)
-    return {name: None if np.isnan(value) else float(value) for name, value in pairs}
+def _of(judged: Judged, metric: str) -> Callable[[Int[np.ndarray, " m"]], float]:
+    return lambda rows: judged.value(metric, rows)
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
-    text = StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+def _comparable(ours: Outcome, floor: Outcome) -> bool:
+    if floor.encoder == MODEL:
+        return False
+    if floor.encoder == RANDOM:
+        return (floor.method, floor.features) == (ours.method, ours.features)
+    if floor.encoder == STATISTICS:
+        both_knn = floor.method == "knn5" and ours.method.startswith("knn")
+        both_linear = floor.method == "linear" and ours.method.startswith("linear")
+        return both_knn or both_linear or floor.method == ours.method
+    return True

@@ -23,6 +23,10 @@ Statistic = Literal["max", "mean", "p95"]
 """How the finer pixels in one coarser pixel become one value; ``p95`` is their 95th percentile,
 linear between ranks."""
 
+OfClasses = Literal["nearest", "majority"]
+"""The same for numbers of classes: the pixel that holds the coarser one's centre, or the class that
+most of its pixels have (of several the one with the lowest number)."""
+
 Read = Callable[[Window], tuple[NDArray[np.floating], NDArray[np.bool_]]]
 """Values and validity of a window of the source."""
 
@@ -47,7 +51,7 @@ _NOWHERE = -(1 << 40)
 
 
 def aligned(
-    read: Read, *, source: Grid, target: Grid, window: Window, statistic: Statistic
+    read: Read, *, source: Grid, target: Grid, window: Window, statistic: Statistic | OfClasses
 ) -> tuple[Float[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
     """Bring a raster to a window of another grid, reading only what is needed.
 
@@ -90,7 +94,7 @@ def onto(
     source: Grid,
     target: Grid,
     window: Window,
-    statistic: Statistic,
+    statistic: Statistic | OfClasses,
 ) -> tuple[Float[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
     """Bring the part ``read`` of a raster, which is in memory, to a window of another grid.
 
@@ -111,7 +115,7 @@ def onto(
     row, column = _pixel_of(target, source, window)
     inside = (row >= 0) & (row < source.height) & (column >= 0) & (column < source.width)
     out, kept = _nearest(known, valid, row - read.top, column - read.left, inside)
-    if is_finer(source, target):
+    if statistic != "nearest" and is_finer(source, target):
         row, column = _pixel_of(source, target, read)
         row, column = row - window.top, column - window.left
         here = (row >= 0) & (row < window.height) & (column >= 0) & (column < window.width)
@@ -242,9 +246,14 @@ def _nearest(
 
 
 def _joined(
-    values: NDArray[np.float64], pixel: NDArray[np.int64], count: int, statistic: Statistic
+    values: NDArray[np.float64],
+    pixel: NDArray[np.int64],
+    count: int,
+    statistic: Statistic | OfClasses,
 ) -> NDArray[np.float64]:
     """Take the statistic of the values of each pixel; sums run in the order of the source."""
+    if statistic == "majority":
+        return _most_frequent(values, pixel, count)
     if statistic == "max":
         top = np.full(count, -np.inf)
         np.maximum.at(top, pixel, values)
@@ -262,6 +271,17 @@ def _joined(
     last = ranked.size - 1
     low, high = ranked[np.minimum(first + below, last)], ranked[np.minimum(first + above, last)]
     return np.asarray(low + (rank - below) * (high - low))
+
+
+def _most_frequent(
+    values: NDArray[np.float64], pixel: NDArray[np.int64], count: int
+) -> NDArray[np.float64]:
+    found = np.zeros(count)
+    if values.size:
+        classes, number = np.unique(values, return_inverse=True)
+        votes = np.bincount(pixel * len(classes) + number, minlength=count * len(classes))
+        found = classes[votes.reshape(count, len(classes)).argmax(axis=1)]
+    return found
 
 
 def _halves(window: Window) -> tuple[int, tuple[Window, Window]]:

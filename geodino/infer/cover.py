@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from geodino.geo.windows import Window
+
+_BATCH_PIXELS = {"cpu": 512 * 512, "cuda": 2048 * 2048}
+"""Pixels of a batch: enough to keep the device busy."""
 
 _MARGIN = 0.25
 """Share of an overlap that the outer end of each chip gives up: a network sees least there."""
@@ -182,3 +186,16 @@ class Cover:
         right = self.columns.start(self.members(across[-1])[-1]) + self.columns.side
         top, bottom = self.rows.start(down[0]), self.rows.start(down[-1]) + self.rows.side
         return Window(top, left, bottom - top, right - left)
+
+
+def chip_group(wanted: int | None, *, chip: int, device: torch.device, most: int = 64) -> int:
+    """Return how many chips are computed together: part of the result, to the last bit.
+
+    Args:
+        wanted: what was asked for; None is what fits the device.
+        chip: side of a chip, pixels.
+        device: that computes.
+        most: at most so many, however small they are.
+    """
+    fitting = _BATCH_PIXELS[device.type] // (chip * chip)
+    return wanted or max(1, min(most, fitting))

@@ -130,7 +130,7 @@ class _ChipRow:
         for group in sorted({chip // self._cover.group for chip in needed}):
             members = self._cover.members(group)
             values = self._predict_group(pixels, valid, members)
-            for chip, part in zip(members, values, strict=False):
+            for chip, part in zip(members, values[: len(members)], strict=True):
                 if chip in needed:
                     self._chips[chip].join(strip, part)
         return strip

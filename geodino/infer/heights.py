@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from geodino.io.cog.layout import Layer
+from geodino.metrics.recalibration import HeightCurve
 from geodino.models.canopy import CanopyModel
 
 HeightType = Literal["float32", "uint16"]
@@ -36,6 +37,27 @@ Interval = Callable[[Float[np.ndarray, "k h w"]], tuple[np.ndarray, np.ndarray]]
 """Gives the ends of an interval, metres, for the height and the quantiles a model predicted."""
 
 
+class DeviceCurve:
+    """A curve of heights on a device, in float32.
+
+    Args:
+        curve: what becomes of predicted heights.
+        device: where they are.
+    """
+
+    def __init__(self, curve: HeightCurve, device: torch.device) -> None:
+        self._knots, self._heights, self._slopes = (
+            torch.tensor(values, dtype=torch.float32, device=device)
+            for values in (curve.predicted_m, curve.height_m, curve.slopes)
+        )
+
+    def __call__(self, predicted_m: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+        """Return the heights that predictions become, as ``HeightCurve.apply``."""
+        at = predicted_m.float().clamp_min(0.0)
+        below = (torch.bucketize(at, self._knots, right=True) - 1).clamp_min(0)
+        return self._heights[below] + self._slopes[below] * (at - self._knots[below])
+
+
 class HeightPredictor:
     """A canopy model on a device; heights above the ground in metres.
 
@@ -43,6 +65,7 @@ class HeightPredictor:
         model: the model.
         device: where it computes.
         scale: what stored values are multiplied by first; None leaves them alone.
+        curve: what becomes of its heights and quantiles; None leaves them alone.
         distances: adds a channel, the last: how far the ground is from the training ground.
     """
 
@@ -54,10 +77,12 @@ class HeightPredictor:
         *,
         device: torch.device,
         scale: float | None = None,
+        curve: HeightCurve | None = None,
         distances: Distances | None = None,
     ) -> None:
         self._model = model.to(device).eval()
         self._scale = scale
+        self._curve = None if curve is None else DeviceCurve(curve, device)
         self._distances = distances
         self.device = device
         self.align = model.backbone.patch_size
@@ -72,8 +97,10 @@ class HeightPredictor:
             pixels = pixels.float() * self._scale
         if self._distances is None:
             maps: Tensor = self._model(pixels, valid)
-            return maps
+            return maps if self._curve is None else self._curve(maps)
         maps, tokens = self._model.maps_and_tokens(pixels, valid)
+        if self._curve is not None:
+            maps = self._curve(maps)
         by_patch = self._distances(tokens.patches).reshape(len(pixels), *tokens.grid)
         return torch.cat([maps, between_patches(by_patch, valid, patch=self.align)], dim=1)
 

@@ -105,14 +105,15 @@ def feature_array(
 
 
 def map_array(
-    values: Float[np.ndarray, "k h w"],
+    values: Shaped[np.ndarray, "k h w"],
     grid: Grid,
     *,
     name: str,
     bands: Sequence[Any] | np.ndarray,
     attributes: Mapping[str, Any],
+    nodata: float = float("nan"),
 ) -> "xarray.DataArray":
-    """Return a map with NaN for no data as a DataArray (band, y, x) that knows where it lies.
+    """Return a map as a DataArray (band, y, x) that knows where it lies.
 
     Args:
         values: the map.
@@ -120,6 +121,7 @@ def map_array(
         name: of the array.
         bands: coordinate of the bands: numbers or names.
         attributes: of the array.
+        nodata: what it holds where there are no data.
     """
     import rioxarray  # noqa: F401  (registers .rio)
     import xarray
@@ -135,7 +137,7 @@ def map_array(
     if grid.crs is not None:
         array = array.rio.write_crs(grid.crs)
     array = array.rio.write_transform(grid.transform)
-    return array.rio.write_nodata(np.nan)  # type: ignore[no-any-return]
+    return array.rio.write_nodata(nodata)  # type: ignore[no-any-return]
 
 
 def _transform(image: "xarray.DataArray") -> Affine:

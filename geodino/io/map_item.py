@@ -114,7 +114,7 @@ def write_map_item(
     path = item_path(product.path)
     made = written_at(now)
     if stored is None:
-        info = describe_file(product.path)
+        info = describe_file(product.path, palette=True)
         grid, bands = info.grid, _bands(info)
     else:
         grid, layer = stored

@@ -114,11 +114,15 @@ class RasterInfo:
         return tuple(i for i in range(1, self.count + 1) if i != masked)
 
 
-def describe_file(path: str | Path) -> RasterInfo:
+def describe_file(path: str | Path, *, palette: bool = False) -> RasterInfo:
     """Read the metadata of a raster file and check that the file is complete.
 
     Of a far file the server is asked for size and version; that its last block lies within the
     size is all that is checked.
+
+    Args:
+        path: the file.
+        palette: whether it may store palette numbers: a map of classes does.
 
     Raises:
         SourceError: in one sentence, why the file cannot be used: missing, empty, cut off, not a
@@ -129,7 +133,7 @@ def describe_file(path: str | Path) -> RasterInfo:
     known = _state_of(name)
     dataset = patiently(lambda: open_raster(name)) if is_far(name) else open_raster(name)
     with dataset:
-        _refuse_unusable(name, dataset)
+        _refuse_unusable(name, dataset, palette=palette)
         if is_far(name):
             _refuse_cut(name, dataset, known.size)
         when, source = _datetime(dataset)
@@ -247,7 +251,7 @@ def _open_far(name: str, options: Mapping[str, str]) -> Any:
         raise refusal(name, cause(error)) from error
 
 
-def _refuse_unusable(name: str, dataset: Any) -> None:
+def _refuse_unusable(name: str, dataset: Any, *, palette: bool) -> None:
     if dataset.count == 0:
         raise SourceError(
             f"{name} has no bands of its own ({len(dataset.subdatasets)} sub-datasets). "
@@ -262,7 +266,7 @@ def _refuse_unusable(name: str, dataset: Any) -> None:
         raise SourceError(
             f"{name} stores complex values ({dataset.dtypes[0]}). Convert it to amplitude or dB."
         )
-    if dataset.colorinterp[0] is ColorInterp.palette:
+    if dataset.colorinterp[0] is ColorInterp.palette and not palette:
         raise SourceError(
             f"{name} stores palette numbers, not intensities. Convert it with "
             "`gdal_translate -expand rgb`, if it is an image."

@@ -46,9 +46,9 @@ class Parent(Config):
     license: str | None = None
     """Their licence in Hugging Face's spelling; None where unknown: known names are looked up."""
 
-    relation: Literal["initialised from", "distilled from", "continues", "converted from"] = (
-        "initialised from"
-    )
+    relation: Literal[
+        "initialised from", "distilled from", "continues", "converted from", "recalibrated from"
+    ] = "initialised from"
     """How this model descends from them."""
 
 

@@ -1,5 +1,6 @@
 """One step of self-supervised training, as Lightning runs it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -61,7 +62,7 @@ class Measurements:
         return rows
 
 
-class PhasedModule(L.LightningModule):
+class PhasedModule(L.LightningModule, ABC):
     """What runs and their callbacks know of a module that trains through the phases of a course.
 
     Optimisation is manual. A batch says which phase it belongs to.
@@ -79,9 +80,9 @@ class PhasedModule(L.LightningModule):
         self.steps = course.phase(0)
         self.measurements = Measurements()
 
+    @abstractmethod
     def watched(self) -> dict[str, Backbone]:
         """Return the backbones whose dense features are watched; ``""`` names the only one."""
-        raise NotImplementedError
 
     def renew_gram_teacher(self) -> None:
         """Let the Gram teacher, where there is one, be the teacher of this moment."""

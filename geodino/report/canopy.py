@@ -1,7 +1,6 @@
 """The page of a run that learnt canopy heights: curves, results beside floors, coverage, pictures."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -10,17 +9,17 @@ from markupsafe import Markup
 
 from geodino.metrics.coverage import CoverageReport
 from geodino.metrics.height import HeightClassScores
+from geodino.metrics.recalibration import HeightBins, HeightCurve
 from geodino.report.content import Curve, Pairs, Repeat
-from geodino.report.curves import is_constant
 from geodino.report.height_plots import (
     class_coverage_plot,
     class_error_plot,
+    curve_of_heights,
     height_scatter,
     site_coverage_plot,
 )
 from geodino.report.maps import HeightCase, height_panels
-from geodino.report.plots import curve_plot
-from geodino.report.words import number
+from geodino.report.panels import curve_panels
 
 _TITLES = {
     "loss/total": "total loss",
@@ -69,6 +68,21 @@ class KeptIntervals:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CurveShown:
+    """The curve that heights go through, and how they were before."""
+
+    curve: HeightCurve
+    bins: HeightBins | None
+    """What it was fitted to; None where that is not known any more."""
+
+    before: HeightPoints | None
+    """Heights before, on the labels that are reported."""
+
+    words: tuple[str, ...]
+    """What it is and does, as sentences."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CanopyReport:
     """Everything the page says."""
 
@@ -94,6 +108,8 @@ class CanopyReport:
     """Labelled areas to show."""
     points: HeightPoints | None
     repeat: Repeat
+    curve: CurveShown | None = None
+    """What became of a model's heights, where they were set right."""
 
 
 def render_canopy(report: CanopyReport) -> str:
@@ -110,7 +126,7 @@ def render_canopy(report: CanopyReport) -> str:
     return environment.get_template("canopy.html.j2").render(
         report=report,
         style=Markup(style),  # noqa: S704  (our own file)
-        panels=[_panel(curve) for curve in _shown(report.curves)],
+        panels=curve_panels(report.curves, _TITLES),
         classes=class_error_plot(
             report.classes,
             label="Mean absolute error (bars) and bias (dots) by true height, metres",
@@ -118,6 +134,16 @@ def render_canopy(report: CanopyReport) -> str:
         if report.classes
         else None,
         scatter=None if report.points is None else _scatter(report.points),
+        before=None
+        if report.curve is None or report.curve.before is None
+        else _scatter(report.curve.before),
+        curve=None
+        if report.curve is None
+        else curve_of_heights(
+            report.curve.curve,
+            report.curve.bins,
+            label="What heights become, metres, and the labels that say so",
+        ),
         maps=height_panels(report.cases),
         most_sites=_SITES,
         coverage=[] if report.coverage is None else _coverage_plots(report.coverage),
@@ -144,22 +170,3 @@ def _coverage_plots(coverage: KeptIntervals) -> list[Markup]:
             found, promised=promised, label="The same share by predicted height, all sites together",
         ),
     ]  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Panel:
-    title: str
-    plot: Markup
-
-
-def _shown(curves: tuple[Curve, ...]) -> list[Curve]:
-    by_name: dict[str, Any] = {curve.name: curve for curve in curves}
-    found = [by_name[name] for name in _TITLES if name in by_name]
-    return [c for c in found if len(c.values) == 1 or not is_constant(c)]
-
-
-def _panel(curve: Curve) -> _Panel:
-    title = _TITLES[curve.name]
-    last = curve.values[np.isfinite(curve.values)]
-    said = number(float(last[-1])) if len(last) else "no finite value"
-    return _Panel(title=title, plot=curve_plot(curve, label=f"{title}: {said} at last", log=False))

@@ -182,6 +182,8 @@ class Evaluation:
 
     title: str
     """Suite and where the results lie."""
+    metric: str
+    """What the scores are."""
     protocol: str
     """Split, numbers of images and classes, interval; a sentence."""
     scores: tuple[Score, ...]

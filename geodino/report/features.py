@@ -119,7 +119,7 @@ def _maps_of(
         )
     (top, bottom), (left, right) = (
         (i * side // patches, (i + 1) * side // patches)
-        for i, side, patches in zip(at, picture.rgb.shape, usable.shape, strict=False)
+        for i, side, patches in zip(at, picture.rgb.shape[:2], usable.shape, strict=True)
     )
     frame = marked(picture.rgb, top=top, left=left, height=bottom - top, width=right - left)
     return TileMaps(

@@ -14,6 +14,7 @@ from geodino.geo.height_colours import round_highest_m
 from geodino.metrics.coverage import CoverageReport, GroupCoverage
 from geodino.metrics.height import HeightClassScores
 from geodino.metrics.height_maps import finite_values
+from geodino.metrics.recalibration import HeightBins, HeightCurve
 from geodino.report.plots import ACCENT, INK, MUTED, SECOND, STEPS, svg
 
 Values = Float[ndarray, "*s"]
@@ -66,6 +67,35 @@ def height_scatter(
         for line, words in enumerate(_scores(p, t)):
             axes.text(0.03, 0.97 - 0.075 * line, words, transform=axes.transAxes, va="top")
         axes.set(xlim=(0, top), ylim=(0, top), xlabel="true, m", ylabel="predicted, m")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(6, steps=STEPS))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+    return svg(draw, label=label, size=(3.6, 3.6), box=(0.13, 0.12, 0.84, 0.84))
+
+
+def curve_of_heights(curve: HeightCurve, bins: HeightBins | None, *, label: str) -> Markup:
+    """Draw what predicted heights become, with the line of no change and the bins it was fitted to.
+
+    Beyond the highest knot the curve is dashed.
+
+    Args:
+        curve: what heights become.
+        bins: a dot each, the larger the more sites it is worth; None draws none.
+        label: what the plot shows, for those who cannot see it.
+    """
+    last = curve.predicted_m[-1]
+    top = round_highest_m(max(1.25 * last, curve.height_m[-1], 1.0))
+
+    def draw(axes: Axes) -> None:
+        beyond = np.array([last, max(last, top)])
+        axes.plot([0, top], [0, top], color=SECOND, linewidth=1.0)
+        axes.plot(curve.predicted_m, curve.height_m, color=ACCENT, linewidth=1.6)
+        axes.plot(beyond, curve.apply(beyond), color=ACCENT, linewidth=1.2, linestyle="--")
+        if bins is not None:
+            size = 6 + 24 * bins.sites / bins.sites.max()
+            axes.scatter(bins.predicted_m, bins.true_m, s=size, color=INK, alpha=0.5, linewidth=0)
+        axes.set(xlim=(0, top), ylim=(0, top), xlabel="predicted, m", ylabel="becomes, m")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(6, steps=STEPS))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -325,13 +325,18 @@ def check_sizes(config: TrainingConfig) -> None:
     """Check what concerns two owners at once.
 
     Raises:
-        RecipeError: crops that do not divide into patches, or Gram anchoring of masked patches
-            where nothing is masked.
+        RecipeError: crops that do not divide into patches, crops for a Gram teacher that is not
+            there, or Gram anchoring of masked patches where nothing is masked.
     """
     stride = config.model.stride
     for phase_name, phase in config.phases.active():
         where = f"phases.{phase_name}.{'sizes' if phase.sizes else 'views'}"
         for sizes in phase.choices:
+            if sizes.gram_size is not None and phase.gram is None:
+                raise RecipeError(
+                    f"{where}.gram_size: {sizes.gram_size} pixels are for a Gram teacher, and "
+                    f"phases.{phase_name}.gram is not there; leave gram_size out, or add gram."
+                )
             for name in ("global_size", "local_size", "gram_size"):
                 size = getattr(sizes, name) or stride
                 if size % stride:

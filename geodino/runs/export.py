@@ -11,6 +11,7 @@ from torch import nn
 from geodino.errors import RecipeError, RunError, suggest
 from geodino.geo.contract import InputContract
 from geodino.models.backbone import Backbone
+from geodino.models.canopy_folder import is_canopy_folder
 from geodino.models.card import ModelCard
 from geodino.models.folder import LoadedModel, save_model
 from geodino.models.foreign.to_onnx import save_onnx
@@ -21,10 +22,11 @@ from geodino.models.shards import is_spread, whole
 from geodino.models.sizes import ModelConfig
 from geodino.pretrain.objective import Network
 from geodino.runs.checkpoints import read_checkpoint
+from geodino.runs.finetune.canopy.config import GroundConfig
 from geodino.runs.init import descent
 from geodino.runs.models import open_model
 from geodino.runs.networks import assemble_network
-from geodino.runs.recipe import DistillConfig, RunConfig, load_recorded, load_recorded_training
+from geodino.runs.recipe import DistillConfig, RunConfig, load_recorded, load_recorded_any
 from geodino.runs.record import RunFolder
 
 FORMATS = ("timm", "hub", "onnx")
@@ -56,6 +58,8 @@ def export_model(model: str | Path, *, to: str = "timm", out: Path | None = None
     if RunFolder(Path(model)).recipe.is_file():
         return export_run(Path(model), to=to, out=out)
     _check_format(to)
+    if is_canopy_folder(model):
+        return _export_canopy(Path(model), to=to, out=out)
     opened = open_model(model)
     if out is None:
         raise RunError(f"{model} is no run folder: say with --out where the export goes.")
@@ -86,7 +90,10 @@ def export_run(run: Path, *, to: str = "timm", out: Path | None = None) -> dict[
     _check_format(to)
     folder = RunFolder(run)
     folder.require()
-    if isinstance(load_recorded_training(folder.recipe), DistillConfig):
+    recorded = load_recorded_any(folder.recipe)
+    if isinstance(recorded, GroundConfig):
+        return _export_canopy(run, to=to, out=out)
+    if isinstance(recorded, DistillConfig):
         # Imported here: what distils opens its teacher with `load` above.
         from geodino.runs.distill.export import check_format, export_distillation
         from geodino.runs.distill.job import read_distillation
@@ -111,6 +118,14 @@ def export_run(run: Path, *, to: str = "timm", out: Path | None = None) -> dict[
     target = places[to] if out is None else _placed(out, to)
     facts = save_network(network, target, config=config, contract=contract, folder=folder, to=to)
     return {"model": str(target), "step": checkpoint["global_step"], **facts}
+
+
+def _export_canopy(model: Path, *, to: str, out: Path | None) -> dict[str, Any]:
+    from geodino.runs.finetune.canopy.deliver import (
+        export_canopy,  # fine-tuning opens models with `load`
+    )
+
+    return export_canopy(model, to=to, out=None if out is None else _placed(out, to))
 
 
 def _placed(out: Path, to: str) -> Path:

@@ -10,6 +10,7 @@ from geodino.errors import ContractError, RecipeError
 from geodino.geo.contract import InputContract
 from geodino.models.adapt import Adaptation, InitConfig, adaptation
 from geodino.models.build import assemble, materialise
+from geodino.models.canopy_open import pair_of
 from geodino.models.card import Parent
 from geodino.models.folder import load_model, save_model
 from geodino.models.heads import HeadConfig
@@ -220,6 +221,8 @@ def model_name(model: str | Path) -> str:
     file, at, images = text.rpartition("@")
     if at and Path(file).is_file():
         return f"{Path(file).resolve()}@{images}"
+    if (pair := pair_of(text)) is not None:
+        return "+".join(str(path.resolve()) for path in pair)
     return str(Path(text).resolve()) if Path(text).exists() else text
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ _WAIT_FOR_RANK_ZERO_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingJob:
+class TrainingJob(ABC):
     """What a command that trains was asked, and how it goes about it."""
 
     tiles: str
@@ -57,27 +58,27 @@ class TrainingJob:
         """Return how many processes there are, and on which devices."""
         return Processes(device=choose_device(self.device), devices=self.devices)
 
+    @abstractmethod
     def prepare(
         self, processes: Processes | None, *, like: PreparedTraining | None = None
     ) -> PreparedTraining:
         """Settle everything; ``like`` a recorded run, only the recipe is read anew."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, folder: RunFolder) -> PreparedTraining:
         """Read what a run folder says the run is."""
-        raise NotImplementedError
 
     def begin(self, folder: RunFolder, prepared: PreparedTraining) -> dict[str, Any]:
         """Write what else a new run begins with; return what run.json says of it."""
         return {}
 
+    @abstractmethod
     def card(self, prepared: PreparedTraining, processes: Processes) -> RunCard:
         """Describe the run before it starts."""
-        raise NotImplementedError
 
+    @abstractmethod
     def training(self, folder: RunFolder, prepared: PreparedTraining, log: RunLog) -> Training:
         """Return this process's part."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

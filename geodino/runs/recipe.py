@@ -22,7 +22,9 @@ from geodino.pretrain.objective_config import HeadsConfig
 from geodino.pretrain.optim import OptimConfig
 from geodino.pretrain.phases import Phases, PhasesConfig
 from geodino.runs.finetune.canopy.config import CanopyFinetuneConfig
-from geodino.runs.finetune.config import FinetuneConfig
+from geodino.runs.finetune.config import LabelledConfig
+from geodino.runs.finetune.segmentation.config import SegmentationFinetuneConfig
+from geodino.runs.recalibrate.config import RecalibrateConfig
 from geodino.runs.settings import CheckpointConfig, HealthConfig, LogConfig, TrainConfig
 
 R = TypeVar("R", bound="TrainingConfig")
@@ -134,11 +136,17 @@ class DistillConfig(TrainingConfig):
     """What is learnt, in order."""
 
 
-AnyConfig = RunConfig | DistillConfig | CanopyFinetuneConfig
+AnyConfig = (
+    RunConfig
+    | DistillConfig
+    | CanopyFinetuneConfig
+    | SegmentationFinetuneConfig
+    | RecalibrateConfig
+)
 """Every kind of recipe."""
 
 K = TypeVar("K", bound=Config)
-F = TypeVar("F", bound=FinetuneConfig)
+F = TypeVar("F", bound=LabelledConfig)
 
 
 def recipe_folder() -> Path:
@@ -191,6 +199,20 @@ def load_finetune_recipe(config: type[F], name: str, overrides: Sequence[str] = 
     return _load(config, name, overrides)
 
 
+def kind_of_recipe(name: str) -> type[Any]:
+    """Return the config of a recipe's kind, by its sections alone.
+
+    Raises:
+        RecipeError: unknown recipe, or unreadable YAML.
+    """
+    return _kind(_values(name, ())[1]).config
+
+
+def kind_of_recorded(path: Path) -> type[Any]:
+    """Return the config of a recorded run's kind, by its sections alone."""
+    return _kind(_read(path)).config
+
+
 def load_any_recipe(name: str, overrides: Sequence[str] = ()) -> AnyConfig:
     """Read a recipe of any kind.
 
@@ -238,7 +260,9 @@ class _Kind:
 
 _KINDS = (
     _Kind(DistillConfig, "distillation", "distill", "distill"),
+    _Kind(RecalibrateConfig, "recalibration", "finetune canopy", "recalibrate"),
     _Kind(CanopyFinetuneConfig, "canopy heights", "finetune canopy", "canopy"),
+    _Kind(SegmentationFinetuneConfig, "segmentation", "finetune segmentation", "segmentation"),
     _Kind(RunConfig, "pretraining", "pretrain"),
 )
 """Every kind of recipe; the last one is told by having no section of another."""
@@ -292,10 +316,10 @@ def load_recorded_training(path: Path) -> TrainingConfig:
         RecipeError: as ``load_recorded``.
     """
     config = load_recorded_any(path)
-    if isinstance(config, FinetuneConfig):
+    if isinstance(config, LabelledConfig):
         raise RecipeError(
-            f"{path.parent} is a run of `geodino finetune`: its model and report are written by "
-            "that command; `--resume` writes them again."
+            f"{path.parent} is a run of `geodino finetune`: that command with `--resume` writes its "
+            "model and report again."
         )
     return config
 
@@ -311,7 +335,7 @@ def _recorded(config: type[K], path: Path) -> K:
     return config.parse(values, source=str(path))
 
 
-def dump(config: TrainingConfig | FinetuneConfig) -> str:
+def dump(config: TrainingConfig | LabelledConfig) -> str:
     """Return the complete configuration as YAML, defaults included."""
     stream = io.StringIO()
     yaml.safe_dump(config.model_dump(mode="json"), stream, sort_keys=False, width=100)
@@ -319,7 +343,7 @@ def dump(config: TrainingConfig | FinetuneConfig) -> str:
 
 
 def differences(
-    a: TrainingConfig | FinetuneConfig, b: TrainingConfig | FinetuneConfig
+    a: TrainingConfig | LabelledConfig, b: TrainingConfig | LabelledConfig
 ) -> list[str]:
     """Return ``key: a -> b`` for every leaf in which two configurations differ."""
     left, right = dict(_leaves(a.model_dump(mode="json"))), dict(_leaves(b.model_dump(mode="json")))

@@ -15,7 +15,7 @@ from typing import Any
 
 from geodino import __version__
 from geodino.errors import CheckpointError, RunError
-from geodino.files import append_lines, read_lines, write_json, write_text
+from geodino.files import append_lines, neighbour, read_lines, write_json, write_text
 
 REPLACED = "is replaced by others:"
 """What the log says of a tile that could not be read while training."""
@@ -190,6 +190,7 @@ def model_folder(model: str | Path) -> Path:
     if not folder.is_dir():
         raise CheckpointError(
             f"{model} is neither a run folder nor a model folder: it does not exist."
+            f"{neighbour(folder)}"
         )
     return folder
 

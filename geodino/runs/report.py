@@ -15,13 +15,21 @@ from geodino.files import read_lines, write_text
 from geodino.geo.contract import InputContract
 from geodino.models.build import assemble
 from geodino.report.alarms import training_alarms
-from geodino.report.content import Evaluation, Head, Pairs, Repeat, Report, Score, Training
+from geodino.report.content import Evaluation, Head, Pairs, Repeat, Report, Training
 from geodino.report.curves import chips_seen, first_and_last, seconds_of_steps, training_of
+from geodino.report.evaluation import evaluation_of
 from geodino.report.page import render
 from geodino.report.words import count, duration, first_of, interval, moment, number
 from geodino.runs.build import whole_batch
 from geodino.runs.device import choose_device
-from geodino.runs.recipe import DistillConfig, TrainingConfig, load_recorded_training
+from geodino.runs.evaluate.run import sets_in
+from geodino.runs.finetune.canopy.config import CanopyFinetuneConfig
+from geodino.runs.recipe import (
+    DistillConfig,
+    TrainingConfig,
+    load_recorded_any,
+    load_recorded_training,
+)
 from geodino.runs.record import REPLACED, RunFolder
 from geodino.runs.report_data import collect_data
 from geodino.runs.report_features import collect_features
@@ -57,7 +65,14 @@ def report(run: Path, *, out: Path | None, device: str) -> dict[str, Any]:
     Raises:
         GeodinoError: there is no run, or one of its files is damaged.
     """
-    path = write_report(RunFolder(run), device=choose_device(device), out=out)
+    folder = RunFolder(run)
+    config = load_recorded_any(folder.recipe) if folder.recipe.is_file() else None
+    if isinstance(config, CanopyFinetuneConfig):
+        from geodino.runs.finetune.canopy.again import report_again  # it knows this module
+
+        path = report_again(folder, device=choose_device(device), out=out)
+    else:
+        path = write_report(folder, device=choose_device(device), out=out)
     return {"report": str(path), "bytes": path.stat().st_size}
 
 
@@ -234,7 +249,7 @@ def _best_score(evaluations: tuple[Evaluation, ...]) -> str:
         if ours and floors:
             best, floor = (max(scores, key=lambda s: s.value) for scores in (ours, floors))
             return (
-                f"Best of {count(len(ours), 'probe')} on {found.title}: accuracy {best.value:.3f} "
+                f"Best of {count(len(ours), 'probe')} on {found.title}: {found.metric} {best.value:.3f} "
                 f"({best.method}, {best.features}); best floor {floor.value:.3f} "
                 f"({floor.encoder}, {floor.method})."
             )
@@ -244,53 +259,10 @@ def _best_score(evaluations: tuple[Evaluation, ...]) -> str:
 def _evaluations(root: Path) -> list[Evaluation]:
     """Read what ``geodino evaluate`` wrote into folders of the run."""
     found = []
-    for path in sorted([*root.glob("*/results.json"), *root.glob("*/*/results.json")]):
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise RunError(
-                f"{path} is damaged ({error}). Evaluate again, or remove the file."
-            ) from error
-        if isinstance(result, dict) and {"suite", "rows", "comparisons"} <= result.keys():
-            found.append(_evaluation(result, path.parent.relative_to(root).as_posix()))
+    for path, result in sets_in(root):
+        folder = path.parents[2].relative_to(root).as_posix()
+        found.append(evaluation_of(result, title=f"{result['set']['name']} ({folder})"))
     return found
-
-
-def _evaluation(result: dict[str, Any], folder: str) -> Evaluation:
-    suite = result["suite"]
-    return Evaluation(
-        title=f"{suite['name']} ({folder})",
-        protocol=(
-            f"{len(suite['classes'])} classes; fitted on {suite['n_train']:,} images, tested on "
-            f"{suite['n_test']:,}; split: {suite['split']}. Features are frozen."
-        ),
-        scores=tuple(
-            Score(
-                encoder=row["encoder"],
-                method=row["method"],
-                features=row["features"],
-                value=row["metric_value"],
-                low=row["ci_lower"],
-                high=row["ci_upper"],
-                is_model=row["encoder"] == "model",
-            )
-            for row in result["rows"]
-            if row["metric_name"] == "accuracy"
-        ),
-        verdicts=tuple(
-            (f"{c['method']} on {c['features']}", _verdict(c)) for c in result["comparisons"]
-        ),
-        alarms=tuple(result["alarms"]),
-    )
-
-
-def _verdict(comparison: dict[str, Any]) -> str:
-    difference = comparison["difference"]
-    return (
-        f"{comparison['verdict']} {comparison['floor']}: {comparison['model']:.3f} against "
-        f"{comparison['floor_accuracy']:.3f}, difference {difference['low']:+.3f} to "
-        f"{difference['high']:+.3f}"
-    )
 
 
 def _repeat(run: Recorded) -> Repeat:

@@ -50,6 +50,31 @@ class Meeting:
     batch: int | None = None
     """Chips per forward pass; None fits the device."""
 
+    @classmethod
+    def asked(
+        cls,
+        *,
+        bands: Sequence[str | int] | None,
+        scale: float | None,
+        accept: Sequence[str],
+        chip: int | None,
+        batch: int | None,
+        gsd_m: float | None = None,
+    ) -> "Meeting":
+        """Check what a user wrote; see the fields.
+
+        Raises:
+            RecipeError: an unknown word in ``accept``.
+        """
+        return cls(
+            bands=None if bands is None else tuple(bands),
+            scale=scale,
+            accept=parse_accept(accept),
+            gsd_m=gsd_m,
+            chip=chip,
+            batch=batch,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:

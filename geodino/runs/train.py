@@ -1,5 +1,6 @@
 """Training a prepared run to its end, or until a signal: what ``pretrain`` does once it is set up."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,7 @@ from geodino.runs.trainer import build_trainer, quiet_lightning
 
 
 @dataclass(kw_only=True, slots=True)
-class Training:
+class Training(ABC):
     """One process's part in training a run, whatever it learns."""
 
     folder: RunFolder
@@ -78,17 +79,17 @@ class Training:
             compile_blocks(module)
         return self._fit(module, course, checkpoint)
 
+    @abstractmethod
     def _module(self, course: Course, *, is_begun: bool) -> PhasedModule:
         """Build what learns; ``is_begun``: a checkpoint will be loaded into it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _export(self, module: PhasedModule) -> None:
         """Write what was learnt; all processes come here, the first one writes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _export_again(self) -> dict[str, Any]:
         """Write what the last checkpoint holds; return what to tell of it."""
-        raise NotImplementedError
 
     def _sides(self) -> dict[str, int]:
         """Return the side of the probe crops, pixels, for each backbone that is watched."""

@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from pyproj import Geod, Transformer
 from scene_support import index_of
 from shapely import box
+from tests_support import at_once
 
 from geodino.config import RecipeError
 from geodino.data.blocks import make_split
 from geodino.data.labels.config import LabelsConfig
 from geodino.data.labels.index import label_index
 from geodino.data.labels.pairs import labelled_ground, pair
-from geodino.data.splits import BUFFER, NAMES, SplitConfig, load_split
+from geodino.data.split_file import load_split
+from geodino.data.splits import BUFFER, NAMES, SplitConfig, ordered
 from geodino.errors import SourceError
 from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
@@ -202,6 +204,31 @@ def test_masks_do_not_depend_on_how_windows_are_cut_and_hold_in_any_crs():
         for top, left, height, width in ((0, 0, 1, 1), (13, 7, 40, 60), (60, 80, 20, 20)):
             window = Window(top, left, height, width)
             np.testing.assert_array_equal(split.rows(of, window), whole[window.slices])
+
+
+def test_threads_that_ask_one_split_at_once_get_what_one_thread_gets():
+    turn = np.linspace(0, 2 * np.pi, 2000, endpoint=False)
+    reach = 60 + 9 * np.sin(40 * turn)
+    star = np.column_stack([reach * np.cos(turn), reach * np.sin(turn)])
+    middles = [(x, y) for y in (60, 180) for x in (60, 180)]
+    stars = [shapely.Polygon(star + np.array([LEFT + x, TOP - y])) for x, y in middles]
+    of = grid(240, 240, pixel_m=1.0, y=0.0)
+    windows = [Window(top, left, 60, 60) for top in range(0, 240, 60) for left in range(0, 240, 60)]
+
+    def asked(split):
+        return np.stack([split.rows(of, window) for window in windows])
+
+    def new():
+        # Threads must meet polygons that nothing has looked at yet: that is where GEOS crashed.
+        fresh = shapely.from_wkb(shapely.to_wkb(stars))
+        return ordered(UTM, fresh, ["train"] * 4, ["a", "b", "c", "d"], notes=())
+
+    expected = asked(new())
+    assert set(np.unique(expected)) == {-1, 0, 1, 2, 3}
+    for split in (new(), new(), new()):
+        for found in at_once(lambda split=split: asked(split), threads=8):
+            np.testing.assert_array_equal(found, expected)
+        assert not shapely.is_prepared(split.geometry).any()
 
 
 def test_a_tile_in_several_splits_has_none_and_its_shares_are_told():

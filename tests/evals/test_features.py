@@ -1,5 +1,4 @@
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,30 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodino import seeds
-from geodino.errors import ContractError, RunError, SourceError
-from geodino.evals.features import (
-    choose_rule,
-    extract,
-    fit_to_patches,
-    image_reader,
-    pool_patches,
-)
+from geodino.errors import RunError, SourceError
+from geodino.evals.cache import cached
+from geodino.evals.features import Extraction, encoder, extract, fit_to_patches, pool_patches
 from geodino.geo.bands import Band
 from geodino.geo.contract import InputContract
-from geodino.io.raster import HandlePool
 from geodino.models.backbone import Tokens
-
-
-def contract_of(bands=2, dtype="uint8", valid="all"):
-    return InputContract(
-        bands=tuple(Band(name=f"band_{i}") for i in range(bands)),
-        dtype=dtype,
-        mean=(100.0,) * bands,
-        std=(10.0,) * bands,
-        low=(0.0,) * bands,
-        high=(255.0,) * bands,
-        valid=valid,
-    )
+from geodino.models.build import build_backbone
+from geodino.models.sizes import ModelConfig
 
 
 @dataclass
@@ -47,30 +30,35 @@ class Encoder:
         image = image.masked_fill(~valid[:, None], 0.0)
         maps = torch.nn.functional.avg_pool2d(image, self.patch)
         patches = maps.flatten(2).transpose(1, 2)
-        return Tokens(
+        tokens = Tokens(
             cls=image.mean(dim=(2, 3)),
             registers=patches[:, :0],
             patches=patches,
             grid=(maps.shape[2], maps.shape[3]),
         )
+        return [tokens]
 
 
 def images_of(*shapes, seed=0):
-    """Random images by name, all pixels valid."""
+    """Random images by key, all pixels valid."""
     r = seeds.rng(seed, "images")
     return {
-        Path(f"{i}.tif"): (
-            r.integers(0, 256, size=shape).astype(np.uint8),
-            np.ones(shape, dtype=bool),
+        f"{i}.tif": (
+            r.integers(0, 256, size=shape).astype(np.float32),
+            np.ones(shape[1:], dtype=bool),
         )
         for i, shape in enumerate(shapes)
     }
 
 
 def run(images, encode=None, **options):
-    encode = encode or Encoder()
-    given = {"contract": contract_of(), "patch_size": 4, **options}
-    return extract({"model": encode}, list(images), reader=images.__getitem__, **given)
+    given = {"patch_size": 4, "device": torch.device("cpu"), **options}
+    return extract(
+        {"model": encode or Encoder()},
+        list(images),
+        reader=images.__getitem__,
+        how=Extraction(**given),
+    )
 
 
 def test_features_come_back_in_the_order_of_the_images_whatever_their_sizes():
@@ -103,33 +91,33 @@ def test_odd_sizes_are_enlarged_to_whole_patches_and_a_wanted_size_is_taken():
 
 
 def test_statistics_are_means_and_deviations_over_valid_pixels():
-    # Band 0 holds 1, 3 and a masked 99: mean 2, deviation 1. Band 1 holds 5, 5, 8: 6 and sqrt(2).
-    pixels = np.array([[[1, 3, 99]], [[5, 5, 8]]], dtype=np.uint8)
-    valid = np.ones((2, 1, 3), dtype=bool)
-    valid[0, 0, 2] = False
-    images = {Path("a.tif"): (pixels, valid)}
-    got = run(images, Encoder(1), patch_size=1)
-    np.testing.assert_allclose(got.statistics, [[2, 6, 1, 2**0.5]])
+    # Band 0 holds 1, 3 and a masked 99: mean 2, deviation 1. Band 1 holds 5, 9: 7 and 2.
+    values = np.array([[[1, 3, 99]], [[5, 9, 99]]], dtype=np.float32)
+    used = np.array([[True, True, False]])
+    got = run({"a.tif": (values, used)}, Encoder(1), patch_size=1)
+    np.testing.assert_allclose(got.statistics, [[2, 7, 1, 2]])
 
 
-@given(fill=st.sampled_from([0, 7, 255]), how=st.sampled_from(["all", "any"]))
-@settings(deadline=None, derandomize=True, max_examples=6)
-def test_values_under_invalid_pixels_change_no_bit(fill, how):
-    images = images_of((2, 8, 8), (2, 7, 9))
-    holes = {}
-    for i, (path, (pixels, valid)) in enumerate(images.items()):
-        mask = valid.copy()
-        mask[:, 1:3, 2:6] = False
-        mask[i % 2, 5:] = False
-        holes[path] = (np.where(mask, pixels, fill).astype(np.uint8), mask)
-    got = run(holes, contract=contract_of(valid=how))
-    plain = {
-        path: (np.where(mask, pixels, 13).astype(np.uint8), mask)
-        for path, (pixels, mask) in holes.items()
-    }
-    other = run(plain, contract=contract_of(valid=how))
+@given(fill=st.sampled_from([0.0, -9999.0, 255.0]))
+@settings(deadline=None, derandomize=True, max_examples=4)
+def test_values_under_invalid_pixels_change_no_bit(fill):
+    holes, plain = {}, {}
+    for key, (values, used) in images_of((2, 8, 8), (2, 7, 9)).items():
+        mask = used.copy()
+        mask[1:3, 2:6] = False
+        holes[key] = (np.where(mask, values, np.float32(fill)), mask)
+        plain[key] = (np.where(mask, values, np.float32(13)), mask)
+    got, other = run(holes), run(plain)
     assert np.array_equal(got.statistics, other.statistics)
     assert np.array_equal(got.features["model"].concat, other.features["model"].concat)
+    assert got.digests == other.digests
+
+
+def test_copies_have_the_same_digest_and_others_another():
+    images = images_of((2, 8, 8), (2, 8, 8))
+    images["copy.tif"] = images["1.tif"]
+    first, second, copy = run(images).digests
+    assert copy == second != first
 
 
 def test_resizing_averages_valid_pixels_only():
@@ -155,43 +143,58 @@ def test_patches_are_pooled_by_their_valid_share():
 
 def test_an_image_without_valid_pixels_is_refused():
     images = images_of((2, 8, 8))
-    images[Path("empty.tif")] = (np.zeros((2, 8, 8), np.uint8), np.zeros((2, 8, 8), bool))
+    images["empty.tif"] = (np.zeros((2, 8, 8), np.float32), np.zeros((8, 8), bool))
     with pytest.raises(SourceError, match=r"empty\.tif has no valid pixel"):
         run(images)
 
 
-@pytest.mark.parametrize(
-    ("contract", "sentence"),
-    [
-        (contract_of(bands=3), r"0\.tif offers 2 band"),
-        (contract_of(dtype="uint16"), r"0\.tif stores uint8"),
-    ],
-)
-def test_an_image_that_is_not_the_models_is_refused(contract, sentence):
-    with pytest.raises(ContractError, match=sentence):
-        run(images_of((2, 8, 8)), contract=contract)
+def test_patches_are_kept_in_a_file_and_come_back_from_the_cache(tmp_path):
+    images = images_of((2, 8, 8), (2, 8, 8))
+    made = []
+
+    def make(place):
+        made.append(place)
+        return run(images, patches=place)
+
+    first, was_there = cached(tmp_path, {"a": 1}, make)
+    again, is_there = cached(tmp_path, {"a": 1}, make)
+    assert (was_there, is_there, len(made)) == (False, True, 1)
+    assert again.patches["model"].shape == (2, 2, 2, 2)
+    np.testing.assert_array_equal(again.patches["model"], first.patches["model"])
+    np.testing.assert_array_equal(again.features["model"].blocks, first.features["model"].blocks)
+    assert (again.sizes, again.digests) == (first.sizes, first.digests)
+    cached(tmp_path, {"a": 2}, make)
+    assert len(made) == 2
+
+
+def test_patches_of_images_of_several_sizes_are_refused(tmp_path):
+    with pytest.raises(RunError, match="several sizes"):
+        run(images_of((2, 8, 8), (2, 8, 12)), patches=tmp_path)
+
+
+def test_the_last_blocks_end_with_the_tokens_that_everything_else_uses():
+    contract = InputContract(
+        bands=(Band(name="a"), Band(name="b")), dtype="uint8", mean=(100.0,) * 2,
+        std=(10.0,) * 2, low=(0.0,) * 2, high=(255.0,) * 2,
+    )  # fmt: skip
+    backbone = build_backbone(
+        ModelConfig(name="vit_nano"), contract, generator=torch.Generator().manual_seed(0)
+    ).eval()
+    image = torch.rand(1, 2, 32, 32) * 255
+    valid = torch.ones(1, 32, 32, dtype=torch.bool)
+    with torch.inference_mode():
+        after = encoder(backbone, blocks=4)(image, valid)
+        whole = backbone.tokens(image, valid)
+    assert len(after) == min(4, backbone.depth)
+    torch.testing.assert_close(after[-1].cls, whole.cls, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(after[-1].patches, whole.patches, rtol=1e-4, atol=1e-5)
 
 
 def test_features_that_are_not_finite_are_an_error():
     def broken(image, valid):
         tokens = Encoder()(image, valid)
-        tokens.cls[0] = float("nan")
+        tokens[-1].cls[0] = float("nan")
         return tokens
 
     with pytest.raises(RunError, match="not finite for 1 of 2 images"):
         run(images_of((2, 8, 8), (2, 8, 8)), broken)
-
-
-def test_a_picture_cut_off_in_transfer_is_refused(tmp_path):
-    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0" + b"0" * 100)
-    with pytest.raises(SourceError, match=r"cut\.jpg"):
-        choose_rule([tmp_path / "cut.jpg"])
-
-
-def test_near_infrared_tagged_alpha_is_read_as_a_band(shared_data):
-    tiles = sorted((shared_data / "tiles" / "naip_urban_trees" / "images").glob("*.tif"))[:4]
-    rule = choose_rule(tiles)
-    with HandlePool(max_open=1) as pool:
-        pixels, valid = image_reader(pool, rule)(tiles[0])
-    assert pixels.shape == (4, 256, 256)
-    assert valid.all()

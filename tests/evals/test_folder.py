@@ -2,8 +2,8 @@ import shutil
 
 import pytest
 
+from geodino.data.labelled.image_folder import duplicates_across, find_suite
 from geodino.errors import SourceError
-from geodino.evals.folder import duplicates_across, find_suite
 
 
 def folder_of(root, **counts):

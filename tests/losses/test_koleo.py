@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
+from process_support import serve
 from safetensors.torch import load_file
 
 from geodino.losses.koleo import koleo, koleo_distributed
@@ -130,7 +131,8 @@ def _one_rank(rank: int, folder: str) -> None:
 
 
 def test_two_ranks_equal_one_joint_batch(tmp_path):
-    mp.spawn(_one_rank, args=(str(tmp_path),), nprocs=2)
+    serve()
+    mp.start_processes(_one_rank, args=(str(tmp_path),), nprocs=2, start_method="forkserver")
     for name, group, top_k in (("all", None, 2), ("inside", 3, 1)):
         x = features_of(9).requires_grad_()
         joint = koleo_distributed(x, group=group, top_k=top_k)

@@ -8,6 +8,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from process_support import serve
 from safetensors.torch import load_file
 
 from geodino.losses.sinkhorn import Targets, sinkhorn
@@ -163,7 +164,8 @@ def _one_rank(rank: int, folder: str) -> None:
 
 
 def test_two_ranks_equal_one_joint_batch(tmp_path):
-    mp.spawn(_one_rank, args=(str(tmp_path),), nprocs=2)
+    serve()
+    mp.start_processes(_one_rank, args=(str(tmp_path),), nprocs=2, start_method="forkserver")
     for name, dtype in (("f32", torch.float32), ("f64", torch.float64)):
         joint = sinkhorn(logits_of(7, 11, 30).to(dtype), temp=0.07).dense()
         ranks = torch.cat([torch.load(tmp_path / f"{name}.{rank}.pt") for rank in (0, 1)])

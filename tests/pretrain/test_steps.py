@@ -11,6 +11,7 @@ from geodino.data.batch import Batch
 from geodino.geo.bands import Band
 from geodino.geo.contract import InputContract
 from geodino.models.param_groups import multipliers
+from geodino.pretrain.module import PhasedModule
 from geodino.pretrain.phases import rates
 from geodino.runs.build import build_course, build_module, build_planner
 from geodino.runs.recipe import load_recipe
@@ -132,3 +133,11 @@ def test_three_steps_are_those_of_a_plain_loop(gram):
         mine, theirs = (dict(getattr(m, name).named_parameters()) for m in (ours, plain.module))
         for key, value in mine.items():
             torch.testing.assert_close(value, theirs[key], atol=1e-6, rtol=1e-4)
+
+
+def test_a_module_that_does_not_say_what_is_watched_cannot_be_made():
+    class Half(PhasedModule):
+        """Learns nothing, and does not say which backbones to look at."""
+
+    with pytest.raises(TypeError, match=r"abstract .*watched"):
+        Half()

@@ -2,11 +2,11 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from process_support import run_geodino
 from tests_support import textured, write_tile
 
 from geodino.errors import BandError, GeodinoError, RunError, SourceError
@@ -110,14 +110,10 @@ def test_groups_that_devices_cannot_share_are_refused(tiles, tmp_path):
         attempt(tiles, tmp_path, devices=3)
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "geodino", *arguments], capture_output=True, text=True, check=False
-    )
-
-
 def test_the_command_line_gives_one_message_and_exit_code_2(tmp_path):
-    done = command("pretrain", "--tiles", "nowhere", "--recipe", "debug", "--out", f"{tmp_path}/r")
+    done = run_geodino(
+        "pretrain", "--tiles", "nowhere", "--recipe", "debug", "--out", tmp_path / "r"
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("geodino: ")
     assert "nowhere" in done.stderr
@@ -133,7 +129,7 @@ def test_the_command_line_gives_one_message_and_exit_code_2(tmp_path):
     ],
 )
 def test_wrong_recipes_and_keys_exit_with_2(tiles, tmp_path, arguments, said):
-    done = command("pretrain", "--tiles", str(tiles), "--out", str(tmp_path / "r"), *arguments)
+    done = run_geodino("pretrain", "--tiles", tiles, "--out", tmp_path / "r", *arguments)
     assert done.returncode == 2
     assert said in done.stderr
 
@@ -146,8 +142,8 @@ def test_a_full_disk_stops_the_run_with_its_checkpoints_intact(tiles, tmp_path):
     if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("this machine does not allow a small disk to be mounted")
     try:
-        done = command(
-            "pretrain", "--tiles", str(tiles), "--recipe", "debug", "--out", f"{disk}/run",
+        done = run_geodino(
+            "pretrain", "--tiles", tiles, "--recipe", "debug", "--out", f"{disk}/run",
             "--set", "checkpoint.keep=50", "--set", "checkpoint.every=1",
         )  # fmt: skip
         assert done.returncode == 2, done.stderr

@@ -3,13 +3,12 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from process_support import Started, start_geodino
 from safetensors.torch import load_file
 
 from geodino.errors import CheckpointError, RecipeError
@@ -36,21 +35,19 @@ SETTINGS = (
 )
 
 
-def started(tiles: Path, out: Path, devices: int, *more: str) -> subprocess.Popen[str]:
+def started(tiles: Path, out: Path, devices: int, *more: str) -> Started:
     overrides = [part for setting in SETTINGS for part in ("--set", setting)]
     begins = () if "--resume" in more else ("--recipe", "debug-three-phases", *overrides)
-    return subprocess.Popen(
-        [sys.executable, "-m", "geodino", "pretrain", "--tiles", str(tiles), "--out", str(out),
-         "--device", "cpu", "--devices", str(devices), *begins, *more],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    return start_geodino(
+        "pretrain", "--tiles", tiles, "--out", out, "--device", "cpu", "--devices", devices,
+        *begins, *more,
     )  # fmt: skip
 
 
-def finished(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    return output
+def finished(process: Started) -> str:
+    done = process.wait()
+    assert done.returncode == 0, done
+    return done.stdout + done.stderr
 
 
 def alone(tiles: Path, out: Path, **job) -> dict[str, object]:
@@ -156,7 +153,7 @@ def test_two_processes_share_what_one_began_and_four_go_on(one, tiles, tmp_path)
     process = started(tiles, out, 2, "--strategy", "fsdp", "--resume")
     saved = out / "checkpoints" / "step-00000006.ckpt"
     while not saved.is_dir():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.wait()
         time.sleep(0.01)
     process.send_signal(signal.SIGUSR1)
     output = finished(process)

@@ -1,14 +1,12 @@
 """``geodino distill``: several students in one run, exported, resumed, shared by processes, refused."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from process_support import run_geodino
 from safetensors.torch import load_file
 from tests_support import textured, write_tile
 
@@ -73,10 +71,11 @@ def headless(teacher, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def two(tiles, teacher, tmp_path_factory) -> Path:
+def two(tiles, teacher, reports, tmp_path_factory) -> Path:
     """A finished run of both students of the debug recipe, with the state of every step."""
     out = tmp_path_factory.mktemp("distilled") / "two"
-    run(tiles, teacher, out, *SMALL)
+    with reports():
+        run(tiles, teacher, out, *SMALL)
     return out
 
 
@@ -144,11 +143,9 @@ def test_export_writes_the_students_of_the_last_checkpoint_again(two, tmp_path):
 
 def test_two_processes_compute_what_one_computes(tiles, teacher, two, tmp_path):
     settings = [part for setting in SMALL for part in ("--set", setting)]
-    done = subprocess.run(
-        [sys.executable, "-m", "geodino", "distill", "--tiles", str(tiles), "--teacher",
-         str(teacher), "--recipe", "debug-distill", "--out", str(tmp_path / "ranks"), "--device",
-         "cpu", "--devices", "2", *settings],
-        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    done = run_geodino(
+        "distill", "--tiles", tiles, "--teacher", teacher, "--recipe", "debug-distill", "--out",
+        tmp_path / "ranks", "--device", "cpu", "--devices", 2, *settings,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     one, both = ([row for row in numbers(out) if "loss/total" in row]

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import geopandas
@@ -14,6 +12,7 @@ import pytest
 import rasterio
 import torch
 from canopy_support import run, write_backbone, write_footprints, write_world
+from process_support import start_geodino
 from safetensors.torch import load_file
 from shapely import box
 
@@ -142,13 +141,13 @@ def test_a_map_of_predict_scores_what_the_run_reported(done, world, tmp_path):
 
 def test_kill_9_and_resume_equals_the_uninterrupted_run_bit_for_bit(done, world, base, tmp_path):
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "geodino", "finetune", "canopy", "--images",
-               str(world / "images"), "--labels", str(world / "heights"), "--model", str(base),
-               "--recipe", "debug-canopy", "--out", str(out), "--device", "cpu", "--quiet",
-               *[word for setting in LONG for word in ("--set", setting)]]  # fmt: skip
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = start_geodino(
+        "finetune", "canopy", "--images", world / "images", "--labels", world / "heights",
+        "--model", base, "--recipe", "debug-canopy", "--out", out, "--device", "cpu", "--quiet",
+        *[word for setting in LONG for word in ("--set", setting)],
+    )  # fmt: skip
     while not (out / "checkpoints" / "step-00000020.ckpt").exists():
-        assert process.poll() is None
+        assert process.poll() is None, process.wait()
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()

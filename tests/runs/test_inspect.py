@@ -7,16 +7,14 @@ import sys
 
 import pytest
 from inspection_support import noise, write
+from process_support import run_geodino
 
 from geodino.errors import RecipeError, SourceError
 from geodino.runs.inspect.job import InspectJob, inspect
 
 
 def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "geodino", "inspect", *map(str, arguments)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    return run_geodino("inspect", *arguments)
 
 
 def job(*sources, **more):

@@ -10,7 +10,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from geodino.data.generated.worlds import write_world
 from geodino.errors import RunError
 from geodino.geo.bands import Band
 from geodino.geo.contract import InputContract
@@ -142,8 +141,7 @@ def test_tasks_that_slurm_did_not_start_are_missed_in_words(monkeypatch, tiles, 
         pretrain(job)
 
 
-def test_the_card_plans_a_cluster_without_allocating(tmp_path):
-    tiles = write_world("demo", tmp_path / "world")
+def test_the_card_plans_a_cluster_without_allocating(tiles, tmp_path):
     before = torch.get_rng_state()
     facts = pretrain(
         PretrainJob(

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from geodino.errors import RecipeError
 from geodino.files import read_lines
+from geodino.runs.build import check_sizes
 from geodino.runs.prepare import prepare
 from geodino.runs.pretrain import PretrainJob, pretrain
 from geodino.runs.recipe import load_recipe
@@ -202,6 +203,14 @@ def test_bad_settings_are_one_clear_sentence(three, tiles, settings, words):
     with pytest.raises(Exception, match=words) as raised:
         prepare(str(tiles), "debug-three-phases", filled)
     assert type(raised.value).__module__ == "geodino.errors"
+
+
+def test_a_size_for_a_gram_teacher_that_is_not_there_is_refused():
+    config = load_recipe("debug-three-phases", ["phases.highres.gram=null"])
+    message = r"phases\.highres\.sizes\.gram_size: 64 pixels .* phases\.highres\.gram is not there"
+    with pytest.raises(RecipeError, match=message):
+        check_sizes(config)
+    check_sizes(load_recipe("debug-three-phases"))
 
 
 def test_what_a_later_phase_leaves_out_is_as_in_the_one_before():

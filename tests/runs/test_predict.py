@@ -1,9 +1,6 @@
 """`geodino predict`: the same map however it is made, what it says, and what is refused."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +15,7 @@ import shapely
 import torch
 from heights_support import save_small_canopy
 from PIL import Image
+from process_support import run_python, start_python
 from rasterio.transform import from_origin
 from rio_cogeo.cogeo import cog_validate
 from tests_support import textured, write_tile
@@ -173,12 +171,79 @@ def test_an_area_changes_no_pixel_in_it(model, tile, whole, tmp_path):
     np.testing.assert_array_equal(found[inside], expected[inside])
 
 
-def test_an_area_elsewhere_is_refused(model, tile, tmp_path):
-    frame = geopandas.GeoDataFrame(geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:4326")
-    frame.to_file(tmp_path / "area.geojson")
-    with pytest.raises(SourceError, match="no valid pixel in the area"):
-        run(model, tmp_path / "map.tif", tile, aoi=tmp_path / "area.geojson")
+def areas(path, *shapes, crs="EPSG:4326"):
+    geopandas.GeoDataFrame(geometry=list(shapes), crs=crs).to_file(path)
+
+
+def in_nothing(tile, tmp_path):
+    areas(tmp_path / "aoi.geojson", shapely.box(0, 0, 1, 1))
+    return r"lies outside .*scene\.tif: there is nothing to map"
+
+
+def in_the_hole(tile, tmp_path):
+    with rasterio.open(tile) as source:
+        corners = [source.transform @ place for place in ((120, 210), (200, 250))]
+        crs = source.crs
+    (left, top), (right, bottom) = corners
+    areas(tmp_path / "aoi.geojson", shapely.box(left, bottom, right, top), crs=crs)
+    return "no valid pixel in the area"
+
+
+def missing(tile, tmp_path):
+    return "does not exist"
+
+
+def folder(tile, tmp_path):
+    (tmp_path / "aoi.geojson").mkdir()
+    return "is a folder"
+
+
+def empty(tile, tmp_path):
+    (tmp_path / "aoi.geojson").touch()
+    return "is empty"
+
+
+def no_vectors(tile, tmp_path):
+    (tmp_path / "aoi.geojson").write_bytes(tile.read_bytes())
+    return "cannot be read as a vector file"
+
+
+def no_polygon(tile, tmp_path):
+    areas(tmp_path / "aoi.geojson", shapely.Point(9, 48))
+    return "holds no polygon"
+
+
+def crossed(tile, tmp_path):
+    areas(tmp_path / "aoi.geojson", shapely.Polygon([(9, 48), (9.1, 48.1), (9.1, 48), (9, 48.1)]))
+    return r"row 0 of .* crosses itself in the raster's CRS \(EPSG:32632\)"
+
+
+@pytest.mark.parametrize(
+    "made", [missing, folder, empty, no_vectors, no_polygon, crossed, in_nothing, in_the_hole]
+)
+def test_an_area_that_cannot_be_mapped_is_refused_in_one_sentence(made, model, tile, tmp_path):
+    expected = made(tile, tmp_path)
+    with pytest.raises(SourceError, match=expected) as caught:
+        run(model, tmp_path / "map.tif", tile, aoi=tmp_path / "aoi.geojson")
+    assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("map*"))
+
+
+def test_an_area_without_a_crs_is_refused(model, tile, tmp_path):
+    areas(tmp_path / "aoi.shp", shapely.box(9, 48, 10, 49))
+    (tmp_path / "aoi.prj").unlink()
+    with pytest.raises(SourceError, match=r"aoi\.shp has no CRS"):
+        run(model, tmp_path / "map.tif", tile, aoi=tmp_path / "aoi.shp")
+
+
+def test_the_command_refuses_a_missing_area_before_it_opens_the_model(tile, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "geodino", "predict", str(tile), "--model", "nowhere",
+         "--out", str(tmp_path / "map.tif"), "--aoi", "nope.geojson"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "geodino: --aoi: nope.geojson does not exist. Name a vector file.\n"
 
 
 def test_centimetres_are_the_metres_rounded(model, tile, whole, tmp_path):
@@ -400,22 +465,44 @@ def test_kill_9_and_resume_give_the_bytes_of_the_whole(model, tile, whole, tmp_p
         f"predict(PredictJob(rasters=({str(tile)!r},), model={str(model)!r}, "
         f"out=Path({str(out)!r}), device='cpu', quiet=True, resume=True))\n"
     )
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     journal = tmp_path / "map.tif.parts" / "1-of-1.jsonl"
     for lines in (2, 9):
-        process = subprocess.Popen([sys.executable, "-c", job], env=environment)
+        process = start_python(job)
         deadline = time.monotonic() + 120
         while _lines(journal) < lines and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert _lines(journal) >= lines
-    subprocess.run([sys.executable, "-c", job], check=True, env=environment)
+    done = run_python(job)
+    assert done.returncode == 0, done
     assert pixels_of(out) == pixels_of(whole[0])
 
 
 def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_the_card_says_parts_no_larger_than_the_raster(model, tile, tmp_path):
+    small = write_tile(tmp_path / "small.tif", scene(48, 40))
+    card = run(model, tmp_path / "map.tif", small, dry_run=True)
+    assert card["output"].endswith("written in parts of 48 px")
+    card = run(model, tmp_path / "map.tif", tile, dry_run=True)
+    assert card["output"].endswith("written in parts of 128 px")
+
+
+def test_a_picture_without_a_place_has_no_resolution_and_the_message_says_the_way_out(
+    model, tmp_path
+):
+    photo = tmp_path / "photo.png"
+    Image.fromarray(scene(64, 64).transpose(1, 2, 0)).save(photo)
+    with pytest.raises(ContractError, match=r"or leave --gsd out\.$"):
+        run(model, tmp_path / "map.tif", photo, gsd_m=0.6)
+
+
+def test_a_model_that_does_not_exist_is_said_with_the_nearest_name(model, tile, tmp_path):
+    with pytest.raises(CheckpointError, match=r"smal does not exist\. Did you mean '.*small'\?"):
+        run(model.with_name("smal"), tmp_path / "map.tif", tile)
 
 
 def test_a_dry_run_writes_nothing(model, tile, tmp_path):

@@ -1,12 +1,12 @@
 """What `geodino predict` holds does not grow with the height of a raster."""
 
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import rasterio
 from heights_support import save_small_canopy
+from process_support import run_python
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 from tests_support import textured
@@ -50,8 +50,7 @@ def test_a_raster_twenty_times_as_high_takes_no_more_memory(tmp_path):
     held = {}
     for height in (5_000, 100_000):
         raster, out = sparse(tmp_path / f"{height}.tif", height), tmp_path / f"map{height}.tif"
-        command = [sys.executable, "-c", PREDICT, *map(str, (raster, model, out))]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = run_python(PREDICT, raster, model, out)
         assert done.returncode == 0, done.stderr
         held[height] = int(done.stdout) / 2**20
         with rasterio.open(out) as found:

@@ -3,13 +3,12 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from process_support import run_geodino
 from tests_support import textured, write_tile
 
 import geodino.runs.report
@@ -41,6 +40,11 @@ def short_run(tiles: Path, out: Path, *overrides: str) -> dict[str, object]:
             overrides=("phases.pretrain.steps=2", *overrides),
         )
     )  # fmt: skip
+
+
+def short_run_with_report(reports, tiles: Path, out: Path) -> dict[str, object]:
+    with reports():
+        return short_run(tiles, out)
 
 
 @pytest.fixture(scope="module")
@@ -129,13 +133,13 @@ def test_without_its_tiles_a_run_still_has_a_report(run_without_tiles):
     assert "Components of probe tile 1 at step 2" in page
 
 
-def test_tiles_that_could_not_be_used_are_said_up_front(tmp_path):
+def test_tiles_that_could_not_be_used_are_said_up_front(reports, tmp_path):
     tiles = tmp_path / "tiles"
     for number in range(3):
         write_tile(tiles / f"t{number}.tif", textured(number))
     broken = write_tile(tiles / "broken.tif", textured(9))
     broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
-    short_run(tiles, tmp_path / "run")
+    short_run_with_report(reports, tiles, tmp_path / "run")
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     alarms = page[page.index('class="alarms"') : page.index("<dl")]
     assert "1 file could not be used" in alarms
@@ -154,12 +158,12 @@ def test_replaced_tiles_and_changed_code_are_said_too(debug_run, tmp_path):
     assert "The code was changed after commit abc123." in page
 
 
-def test_a_report_that_cannot_be_written_costs_no_training(tiles, tmp_path, monkeypatch):
+def test_a_report_that_cannot_be_written_costs_no_training(tiles, reports, tmp_path, monkeypatch):
     def refuse(*_: object, **__: object) -> Path:
         raise RunError("the disk is full.")
 
     monkeypatch.setattr(geodino.runs.report, "write_report", refuse)
-    results = short_run(tiles, tmp_path / "run")
+    results = short_run_with_report(reports, tiles, tmp_path / "run")
     assert results["step"] == 2
     assert "report" not in results
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
@@ -168,28 +172,29 @@ def test_a_report_that_cannot_be_written_costs_no_training(tiles, tmp_path, monk
 
 
 def test_our_own_mistakes_stay_visible_after_model_and_results_are_saved(
-    tiles, tmp_path, monkeypatch
+    tiles, reports, tmp_path, monkeypatch
 ):
     def fail(*_: object, **__: object) -> str:
         raise ZeroDivisionError
 
     monkeypatch.setattr(geodino.runs.report, "render", fail)
     with pytest.raises(ZeroDivisionError):
-        short_run(tiles, tmp_path / "run")
+        short_run_with_report(reports, tiles, tmp_path / "run")
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
     assert "results" in json.loads((tmp_path / "run" / "run.json").read_text())
     assert not (tmp_path / "run" / "report.html").exists()
 
 
 def test_a_run_that_died_after_its_last_step_is_finished_by_resuming(
-    debug_run, tiles, tmp_path, page
+    debug_run, tiles, reports, tmp_path, page
 ):
     run = copy_of(debug_run, tmp_path / debug_run.name)
     (run / "report.html").unlink()
     facts = json.loads((run / "run.json").read_text())
     del facts["results"]
     (run / "run.json").write_text(json.dumps(facts))
-    pretrain(PretrainJob(tiles=str(tiles), out=run, resume=True, quiet=True, device="cpu"))
+    with reports():
+        pretrain(PretrainJob(tiles=str(tiles), out=run, resume=True, quiet=True, device="cpu"))
     again = (run / "report.html").read_text(encoding="utf-8")
     assert again.replace(str(run), str(debug_run)) == page
 
@@ -234,7 +239,7 @@ def test_evaluations_in_the_run_folder_are_shown_beside_their_floors(debug_run, 
             write_tile(suite / f"class{label}" / f"{number}.tif", pixels)
     evaluate(
         EvaluateJob(
-            model=str(run), suite=suite, out=run / "evaluation", probes=("knn",), quiet=True,
+            model=str(run), suite=str(suite), out=run / "evaluation", probes=("knn",), quiet=True,
             device="cpu",
         )
     )  # fmt: skip
@@ -242,7 +247,7 @@ def test_evaluations_in_the_run_folder_are_shown_beside_their_floors(debug_run, 
     (run / "other" / "results.json").write_text('{"of": "another program"}')
     page = page_of(run)
     assert "suite (evaluation)" in page
-    assert "2 classes; fitted on" in page
+    assert "2 classes; images: 12 train, 4 test" in page
     assert "random weights" in page
     assert re.search(r"Best of \d+ probes on suite \(evaluation\): accuracy", page)
     assert "geodino evaluate --model" not in page
@@ -250,9 +255,10 @@ def test_evaluations_in_the_run_folder_are_shown_beside_their_floors(debug_run, 
 
 def test_a_damaged_evaluation_is_named(debug_run, tmp_path):
     run = copy_of(debug_run, tmp_path / "run")
-    (run / "evaluation").mkdir()
-    (run / "evaluation" / "results.json").write_text('{"suite": ')
-    with pytest.raises(RunError, match=r"results\.json is damaged"):
+    result = run / "evaluation" / "sets" / "some" / "result.json"
+    result.parent.mkdir(parents=True)
+    result.write_text('{"suite": ')
+    with pytest.raises(RunError, match=r"result\.json is damaged"):
         page_of(run)
 
 
@@ -273,11 +279,7 @@ def test_a_damaged_line_of_metrics_is_named(debug_run, tmp_path):
 
 def test_the_command_writes_the_page_where_it_is_told(debug_run, tmp_path):
     out = tmp_path / "page.html"
-    done = subprocess.run(
-        [sys.executable, "-m", "geodino", "report", str(debug_run), "--out", str(out), "--json",
-         "--device", "cpu"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_geodino("report", debug_run, "--out", out, "--json", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"report": str(out), "bytes": out.stat().st_size}
 

@@ -1,15 +1,13 @@
 """Killed at any moment and resumed, a run ends bit for bit as one that was never stopped."""
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from process_support import Started, start_geodino
 
 from geodino.errors import CheckpointError, RunError
 from geodino.files import read_lines
@@ -18,25 +16,22 @@ from geodino.runs.pretrain import PretrainJob, pretrain
 UNREPEATABLE = {"time", "images_per_s", "data_wait", "memory_gib"}
 
 
-def start(tiles: Path, out: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "geodino", "pretrain", "--tiles", str(tiles), "--recipe",
-               "debug", "--out", str(out), "--device", "cpu", *more]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+def start(tiles: Path, out: Path, *more: str) -> Started:
+    return start_geodino(
+        "pretrain", "--tiles", tiles, "--recipe", "debug", "--out", out, "--device", "cpu", *more
     )
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(path: Path, process: Started) -> None:
     while not path.exists():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.wait()
         time.sleep(0.01)
 
 
-def finished(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    return output
+def finished(process: Started) -> str:
+    done = process.wait()
+    assert done.returncode == 0, done
+    return done.stdout + done.stderr
 
 
 def numbers(run: Path) -> list[dict[str, object]]:
@@ -60,7 +55,7 @@ def test_kill_9_and_resume_equals_the_uninterrupted_run_bit_for_bit(debug_run, t
     process = start(tiles, out)
     wait_for(out / "checkpoints" / "step-00000010.ckpt", process)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    assert process.wait().returncode == -signal.SIGKILL
     assert not (out / "model").exists()
     output = finished(start(tiles, out, "--resume"))
     assert "Going on from step 1" in output  # 10 or 15, whichever was saved when it died

@@ -40,9 +40,10 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def photo_run(photos, tmp_path_factory):
+def photo_run(photos, reports, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "photos"
-    run(photos, out, *IMAGES)
+    with reports():
+        run(photos, out, *IMAGES)
     return out
 
 

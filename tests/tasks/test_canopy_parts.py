@@ -12,13 +12,13 @@ from geodino.tasks.canopy.augment import drawn_move, moved_places
 from geodino.tasks.canopy.batch import CanopyBatch, FootprintBatch
 from geodino.tasks.canopy.config import CurriculumConfig, SamplingConfig
 from geodino.tasks.canopy.crops import Windows
-from geodino.tasks.canopy.evaluate import Chips
 from geodino.tasks.canopy.objective import (
     CanopyObjective,
     footprint_percentiles,
     pinball_loss,
     weights_at,
 )
+from geodino.tasks.chips import Chips
 from geodino.tasks.optim import HeadOptimConfig, rate_at
 
 

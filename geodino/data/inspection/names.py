@@ -215,8 +215,8 @@ def _folder_by_folder(own: Sequence[str], others: Sequence[str]) -> Selection | 
 def _shared_start(texts: Sequence[str]) -> str:
     """Return the longest text that all of them begin with."""
     low, high = min(texts), max(texts)  # what these two share, all between them share
-    length = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
-    return low[:length]
+    differing = (i for i, letter in enumerate(low) if not high.startswith(letter, i))
+    return low[: next(differing, len(low))]
 
 
 def _folder(name: str) -> str:

@@ -118,10 +118,13 @@ class SetFacts:
 class LabelledSet(Protocol):
     """Labelled images in parts."""
 
-    facts: SetFacts
+    @property
+    def facts(self) -> SetFacts:
+        """What is known before any image is read."""
 
-    parts: Mapping[PartName, tuple[str, ...]]
-    """Keys of each part, in a fixed order; a part that the set lacks is missing or empty."""
+    @property
+    def parts(self) -> Mapping[PartName, tuple[str, ...]]:
+        """Keys of each part, in a fixed order; a part that the set lacks is missing or empty."""
 
     @property
     def fingerprint(self) -> str:

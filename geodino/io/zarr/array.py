@@ -50,7 +50,7 @@ def axes_of(dims: Sequence[str | None], around: Mapping[str, Any]) -> Axes | Non
             columns, whatever they are called.
     """
     spatial = around.get("spatial:dimensions") or ()
-    known = dict(zip(spatial, ("y", "x"), strict=False)) if len(spatial) == 2 else {}
+    known = dict(zip(spatial, ("y", "x"), strict=True)) if len(spatial) == 2 else {}
     kinds: list[str] = []
     for dim in dims:
         kind = known.get(dim) or next(

@@ -16,6 +16,9 @@ from geodino.models.foreign.layouts import rename
 from geodino.models.foreign.read import read_folder, read_json
 from geodino.models.foreign.releases import release_contract, release_of, rgb_contract
 
+HUB = "hub:"
+"""What names of repositories begin with."""
+
 PREPROCESSOR = "preprocessor_config.json"
 
 LINEAGE = "lineage.json"

@@ -3,7 +3,7 @@
 import json
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,22 +60,55 @@ def save_onnx(
     Raises:
         RunError: a library is missing, the file cannot be written, or it computes something else.
     """
-    _require()
+    require()
     module = _Features(backbone.eval()).eval()
     program = _program(module, backbone)
-    program.model.metadata_props.update(_metadata(backbone, contract, card))
-    size = sum(p.numel() * p.element_size() for p in backbone.parameters())
+    program.model.metadata_props.update(metadata(backbone, contract, card))
+    patch = backbone.patch_size
+    sizes = [(n, rows * patch, columns * patch) for n, rows, columns in ((1, 3, 5), (3, 8, 4))]
+    return write_program(path, program, module=module, backbone=backbone, sizes=sizes)
+
+
+def write_program(
+    path: Path,
+    program: Any,
+    *,
+    module: nn.Module,
+    backbone: Backbone,
+    sizes: Sequence[tuple[int, int, int]],
+) -> dict[str, float]:
+    """Write a graph whose only input is ``image``, if it computes what the module does.
+
+    Args:
+        path: the file, replaced if it is there.
+        program: what torch's exporter made.
+        module: what it was made of; it gives a tuple of tensors.
+        backbone: whose values are stood in for.
+        sizes: images, rows and columns it is tried at.
+
+    Returns:
+        Largest difference to torch by size.
+
+    Raises:
+        RunError: the file cannot be written, or it computes something else.
+    """
+    size = sum(p.numel() * p.element_size() for p in module.parameters())
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".onnx-") as folder:
         made = Path(folder) / path.name
         program.save(str(made), external_data=size > _LARGEST_FILE)
-        differences = _compare(made, module, backbone)
+        differences = _compare(made, module, backbone, sizes)
         for part in sorted(Path(folder).iterdir(), key=lambda p: p.suffix != ".data"):
             part.replace(path.parent / part.name)
     return differences
 
 
-def _require() -> None:
+def require() -> None:
+    """Refuse to begin without the libraries.
+
+    Raises:
+        RunError: naming the one that is missing.
+    """
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -110,7 +143,7 @@ def _program(module: nn.Module, backbone: Backbone) -> Any:
         )
 
 
-def _metadata(backbone: Backbone, contract: InputContract, card: ModelCard) -> Mapping[str, str]:
+def metadata(backbone: Backbone, contract: InputContract, card: ModelCard) -> Mapping[str, str]:
     """What a program that opens the file should know; ONNX metadata are all text."""
     facts: dict[str, Any] = {
         "geodino_version": VERSION,
@@ -131,7 +164,9 @@ def _metadata(backbone: Backbone, contract: InputContract, card: ModelCard) -> M
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
 
 
-def _compare(path: Path, module: nn.Module, backbone: Backbone) -> dict[str, float]:
+def _compare(
+    path: Path, module: nn.Module, backbone: Backbone, sizes: Sequence[tuple[int, int, int]]
+) -> dict[str, float]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -139,8 +174,7 @@ def _compare(path: Path, module: nn.Module, backbone: Backbone) -> dict[str, flo
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
     differences = {}
-    for images, rows, columns in ((1, 3, 5), (3, 8, 4)):
-        height, width = rows * backbone.patch_size, columns * backbone.patch_size
+    for images, height, width in sizes:
         noise = torch.randn((images, backbone.bands, height, width), generator=generator)
         image = noise * backbone.std + backbone.mean
         with torch.no_grad():
@@ -152,7 +186,7 @@ def _compare(path: Path, module: nn.Module, backbone: Backbone) -> dict[str, flo
             worst = max(worst, float((ours - torch.from_numpy(theirs)).abs().max()) / scale)
         if not worst <= TOLERANCE:
             raise RunError(
-                f"{path.name} computes other features than torch at {height} x {width} pixels "
+                f"{path.name} computes other values than torch at {height} x {width} pixels "
                 f"(difference {worst:.2g}): it was not kept. Other versions of onnx and "
                 "onnxruntime may do better; constraints.txt names tested ones."
             )

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 from geodino import __version__
 from geodino.data.loader import default_threads
 from geodino.infer.chips import patch_grid
-from geodino.infer.cover import Cover
+from geodino.infer.cover import Cover, chip_group
 from geodino.infer.whole import predict_window
 from geodino.io.data_array import feature_array
 from geodino.runs.device import choose_device
 from geodino.runs.embed.model import EmbeddingModel
-from geodino.runs.mapping.chips import chip_group
 from geodino.runs.mapping.inputs import one_raster
 from geodino.runs.sources import Meeting
 

@@ -7,10 +7,11 @@ import torch
 
 from geodino.errors import RecipeError
 from geodino.geo.contract import InputContract
+from geodino.infer.cover import chip_group
 from geodino.infer.encode import Encoder
 from geodino.infer.tokens import TokenPredictor
 from geodino.runs import models
-from geodino.runs.mapping.chips import chip_group, chip_overlap, chip_side
+from geodino.runs.mapping.chips import chip_overlap, chip_side
 from geodino.runs.models import OpenedModel
 from geodino.runs.sources import Meeting
 

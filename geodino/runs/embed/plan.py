@@ -8,12 +8,12 @@ from typing import Any
 from geodino import seeds
 from geodino.errors import RunError
 from geodino.geo.grid import Grid
+from geodino.infer.cover import chip_group
 from geodino.infer.maps import Mosaic, joined_maps
 from geodino.infer.tokens import FEATURES, PICTURE, TokenProduct
 from geodino.io.cog.parts import parts_folder
 from geodino.io.item import item_path
 from geodino.runs.embed.job import EmbedJob, Work
-from geodino.runs.mapping.chips import chip_group
 from geodino.runs.mapping.maps import Map, plan_map, refuse_several, refuse_turned, shared_key
 from geodino.runs.sources import Source
 

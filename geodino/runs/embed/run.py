@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from geodino.data.loader import default_threads
-from geodino.errors import SourceError
 from geodino.infer.tokens import PICTURE, TokenProduct
 from geodino.io.cog.parts import parts_folder
 from geodino.io.item import item_path
@@ -24,7 +23,7 @@ from geodino.runs.embed.plan import plan, plan_arrays, refuse_existing
 from geodino.runs.embed.store import write_store
 from geodino.runs.embed.table import cuts_of, rasters_of, write_table
 from geodino.runs.mapping.join import join
-from geodino.runs.mapping.maps import Map, with_product
+from geodino.runs.mapping.maps import Map, refuse_elsewhere, with_product
 from geodino.runs.mapping.parts import Room, check_parts, is_done, render
 from geodino.runs.mapping.show import rate, show_card
 from geodino.runs.record import RunLog
@@ -40,7 +39,7 @@ def embed(job: EmbedJob) -> dict[str, Any]:
     Raises:
         RecipeError: options that do not go together.
         CheckpointError: there is no model, or it is damaged.
-        SourceError: a raster cannot be read; of maps what was done stays for ``resume``.
+        SourceError: a raster or the area cannot be read; of maps what was done stays for ``resume``.
         ContractError: a raster is not what the model was trained on.
         RunError: the output exists or cannot be written, or memory does not suffice.
     """
@@ -64,6 +63,7 @@ def embed(job: EmbedJob) -> dict[str, Any]:
             strict=job.strict,
         )
         sources = found.sources
+        refuse_elsewhere(job, sources)
         maps = [] if job.format == ".parquet" else plan(work, sources)
         notes = [*found.notes, *(f"unusable: {reason}" for _, reason in found.bad)]
         card = _card(work, sources, maps)
@@ -133,10 +133,6 @@ def _write_store(work: Work, maps: Sequence[Map], threads: Executor) -> dict[str
     if all([is_done(one, job) for one in maps]):  # noqa: C419  (each may refuse)
         return {**facts, "maps": 0, "pixels": 0}
     check_parts(maps, job)
-    if not any(one.numbers for one in maps):
-        raise SourceError(
-            f"{maps[0].source.path} has no pixel in the area of {job.aoi}: there is nothing to map."
-        )
     room = Room(job)
     if not job.assemble:
         room.warm_up(maps)

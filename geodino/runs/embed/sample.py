@@ -153,5 +153,5 @@ def _predicted(
         pixels[place], valid[place] = drawn.pixels
     device = one.predictor.device
     values = one.predictor(torch.from_numpy(pixels).to(device), torch.from_numpy(valid).to(device))
-    for drawn, tokens in zip(chips, values.cpu().numpy(), strict=False):
+    for drawn, tokens in zip(chips, values[: len(chips)].cpu().numpy(), strict=True):
         yield drawn.number, tokens[:, drawn.used].T

@@ -14,7 +14,7 @@ from geodino.geo.contract import Accept
 from geodino.runs.settings import CheckpointConfig, LogConfig
 from geodino.tasks.optim import HeadOptimConfig, ValidationConfig
 
-F = TypeVar("F", bound="FinetuneConfig")
+F = TypeVar("F", bound="LabelledConfig")
 """A task's recipe. Not ``Self``: the shape checker of the tests decorates methods one by one."""
 
 
@@ -44,11 +44,14 @@ class StartConfig(Config):
     """What the lineage of the result calls it."""
 
     sha256: str
-    """Hash of its weights."""
+    """Hash of its backbone's weights."""
+
+    head_sha256: str | None = None
+    """Hash of the weights of its head, where they were begun with; None where they were not."""
 
 
-class FinetuneConfig(Config):
-    """What every recipe of fine-tuning holds; a task adds a section of its own name."""
+class LabelledConfig(Config):
+    """What every recipe holds that learns from labels."""
 
     description: str
     """What the recipe is for, in one sentence."""
@@ -66,21 +69,6 @@ class FinetuneConfig(Config):
     split: SplitConfig = SplitConfig()
     """Which ground is for what; --split names a file instead."""
 
-    train: FinetuneTrainConfig = FinetuneTrainConfig()
-    """Seed, steps, batch."""
-
-    optim: HeadOptimConfig = HeadOptimConfig()
-    """Optimiser."""
-
-    validation: ValidationConfig = ValidationConfig()
-    """How the head is judged while it learns."""
-
-    checkpoint: CheckpointConfig = CheckpointConfig()
-    """Resumable state."""
-
-    log: LogConfig = LogConfig()
-    """Metrics."""
-
     def with_values(self: F, values: Mapping[str, Any]) -> F:
         """Return the configuration with nested values laid on top, validated again."""
         return type(self).parse(merged(self.model_dump(), values), source="The recipe")
@@ -95,3 +83,22 @@ class FinetuneConfig(Config):
             mode="json", exclude={"description", "log", "checkpoint"}, exclude_defaults=True
         )
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+class FinetuneConfig(LabelledConfig):
+    """What every recipe of fine-tuning holds; a task adds a section of its own name."""
+
+    train: FinetuneTrainConfig = FinetuneTrainConfig()
+    """Seed, steps, batch."""
+
+    optim: HeadOptimConfig = HeadOptimConfig()
+    """Optimiser."""
+
+    validation: ValidationConfig = ValidationConfig()
+    """How the head is judged while it learns."""
+
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """Resumable state."""
+
+    log: LogConfig = LogConfig()
+    """Metrics."""

@@ -12,7 +12,8 @@ from geodino.runs.finetune.request import FinetuneJob
 from geodino.runs.finetune.tasks import TASKS, FinetuneTask
 from geodino.runs.finetune.train import Finetuning
 from geodino.runs.init import model_name
-from geodino.runs.recipe import differences, dump
+from geodino.runs.recalibrate.config import RecalibrateConfig
+from geodino.runs.recipe import differences, dump, kind_of_recipe, kind_of_recorded
 from geodino.runs.record import RunFolder, RunLog, environment
 
 __all__ = ["FinetuneJob", "finetune"]
@@ -35,6 +36,10 @@ def finetune(job: FinetuneJob) -> dict[str, Any]:
         )
     device = choose_device(job.device)
     folder = RunFolder(job.out)
+    if _kind(job, folder) is RecalibrateConfig:
+        from geodino.runs.recalibrate.job import recalibrate  # it needs what stands below
+
+        return recalibrate(job, folder, device)
     with HandlePool() as pool:
         prepared = (
             _resumed(job, task, folder, pool) if job.resume else _new(job, task, folder, pool)
@@ -45,7 +50,7 @@ def finetune(job: FinetuneJob) -> dict[str, Any]:
             RunLog(None, quiet=job.quiet).say(card.text)
             return card.facts
         if not job.resume:
-            _record(folder, prepared)
+            record(folder, prepared)
         log = RunLog(folder.log, quiet=job.quiet)
         try:
             log.say(card.text)
@@ -60,6 +65,14 @@ def finetune(job: FinetuneJob) -> dict[str, Any]:
             log.close()
 
 
+def _kind(job: FinetuneJob, folder: RunFolder) -> type[Any] | None:
+    """Return which kind of recipe is meant: that of the run, or what was asked; None for neither."""
+    if job.resume:
+        folder.require()
+        return kind_of_recorded(folder.recipe)
+    return None if job.recipe is None else kind_of_recipe(job.recipe)
+
+
 def _new(
     job: FinetuneJob, task: FinetuneTask, folder: RunFolder, pool: HandlePool
 ) -> PreparedFinetune[Any]:
@@ -70,7 +83,7 @@ def _new(
     return task.prepare(job, job.model, pool)
 
 
-def _record(folder: RunFolder, prepared: PreparedFinetune[Any]) -> None:
+def record(folder: RunFolder, prepared: PreparedFinetune[Any]) -> None:
     """Write what the run is, before its first step; run.json last, as the mark that all is there."""
     folder.claim()
     folder.write_recipe(dump(prepared.config))
@@ -95,6 +108,16 @@ def _resumed(
 ) -> PreparedFinetune[Any]:
     """Read what the run is, and refuse to go on as something else."""
     prepared = task.read(folder, pool)
+    check_resumed(job, folder, prepared)
+    return prepared
+
+
+def check_resumed(job: FinetuneJob, folder: RunFolder, prepared: PreparedFinetune[Any]) -> None:
+    """Refuse to go on as something else than what was recorded.
+
+    Raises:
+        RunError: naming what differs.
+    """
     start = prepared.config.start
     asked = (
         ("--images", absolute(job.images), prepared.images_from),
@@ -114,7 +137,8 @@ def _resumed(
             )
     if job.recipe is not None or job.settings:
         changed = differences(
-            prepared.config, asked_again(prepared.config, job.recipe, job.settings)
+            prepared.config,
+            asked_again(prepared.config, job.recipe, job.settings, prepared.derived),
         )
         if changed:
             raise RunError(
@@ -122,4 +146,3 @@ def _resumed(
                 f"began. Different: {'; '.join(changed[:8])}. Leave out --recipe and --set, or "
                 "start a new run in another --out."
             )
-    return prepared

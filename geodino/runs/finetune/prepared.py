@@ -1,21 +1,23 @@
 """What every run of fine-tuning is before it runs, whatever its task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from geodino.config import parse_overrides
 from geodino.errors import RecipeError, RunError
 from geodino.geo.contract import InputContract
 from geodino.models.card import Parent
-from geodino.runs.finetune.config import F, FinetuneConfig, StartConfig
+from geodino.runs.finetune.config import F, LabelledConfig, StartConfig
 from geodino.runs.init import model_name
 from geodino.runs.models import OpenedModel, open_model, tensors_hash
 from geodino.runs.recipe import load_finetune_recipe
 from geodino.runs.record import RunFolder
 
-C = TypeVar("C", bound=FinetuneConfig)
+C = TypeVar("C", bound=LabelledConfig)
+
+Relation = Literal["initialised from", "continues", "recalibrated from"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +63,24 @@ class PreparedFinetune(ABC, Generic[C]):
         return {"recipe": self.config.digest(), "data": self.fingerprint}
 
     @property
+    def relation(self) -> Relation:
+        """How the result descends from the model it began with."""
+        return "initialised from"
+
+    @property
     def lineage(self) -> tuple[Parent, ...]:
         """What the result descends from: the model it began with, and its parents."""
         loaded = self.opened.loaded
-        older, name = loaded.lineage, self.opened.name
-        if older and older[-1].relation == "converted from":
-            older, name = older[:-1], older[-1].name
-        return (*older, Parent(name=name, license=loaded.license, relation="initialised from"))
+        older, names = loaded.lineage, [self.opened.name]
+        # What was converted is the parent itself: a file, or a backbone's and its head's.
+        converted = [parent for parent in older if parent.relation == "converted from"]
+        if converted and older[-1] in converted:
+            older = tuple(parent for parent in older if parent not in converted)
+            names = [parent.name for parent in converted]
+        parents = (
+            Parent(name=name, license=loaded.license, relation=self.relation) for name in names
+        )
+        return (*older, *parents)
 
 
 def backbone_hash(opened: OpenedModel) -> str:
@@ -75,13 +88,21 @@ def backbone_hash(opened: OpenedModel) -> str:
     return tensors_hash(opened.loaded.backbone.state_dict())
 
 
-def started(config: F, opened: OpenedModel, model: str) -> F:
+def started(config: F, opened: OpenedModel, model: str, *, head: str | None = None) -> F:
     """Write into a recipe which weights the run begins with.
+
+    Args:
+        config: the recipe.
+        opened: the model.
+        model: MODEL.
+        head: hash of the head's weights, where they are begun with too.
 
     Raises:
         RecipeError: it was recorded with others.
     """
-    start = StartConfig(model=model_name(model), name=opened.name, sha256=backbone_hash(opened))
+    start = StartConfig(
+        model=model_name(model), name=opened.name, sha256=backbone_hash(opened), head_sha256=head
+    )
     if config.start is not None and config.start.sha256 != start.sha256:
         raise RecipeError(
             f"start: the recipe was recorded with another model than {opened.name}. Leave `start` "
@@ -90,15 +111,17 @@ def started(config: F, opened: OpenedModel, model: str) -> F:
     return config.with_values({"start": start.model_dump()})
 
 
-def opened_again(config: FinetuneConfig, folder: RunFolder) -> OpenedModel:
-    """Open the model that a recorded run began with.
+def opened_again(
+    config: LabelledConfig, folder: RunFolder, opening: Callable[[str], OpenedModel] = open_model
+) -> OpenedModel:
+    """Open the model that a recorded run began with, by ``opening``.
 
     Raises:
         RunError: it is another by now.
     """
     if config.start is None:
         raise RunError(f"{folder.recipe} names no model: it was not recorded by a run.")
-    opened = open_model(config.start.model)
+    opened = opening(config.start.model)
     if backbone_hash(opened) != config.start.sha256:
         raise RunError(
             f"The model {config.start.model} has other weights than when the run began: put those "
@@ -121,12 +144,23 @@ def unchanged(fingerprint: str, facts: dict[str, Any], folder: RunFolder) -> str
     return fingerprint
 
 
-def asked_again(like: F, recipe: str | None, overrides: Sequence[str]) -> F:
-    """Return the recipe of a recorded run as another command line asks for it."""
+def asked_again(
+    like: F, recipe: str | None, overrides: Sequence[str], derived: Mapping[str, Any]
+) -> F:
+    """Return the recipe of a recorded run as another command line asks for it.
+
+    Args:
+        like: the recorded recipe.
+        recipe: name or file; None is the recorded one.
+        overrides: ``key.path=value``.
+        derived: values of the recorded recipe that nobody asked for.
+    """
     if recipe is None:
         return like.with_values(parse_overrides(overrides))
     config = load_finetune_recipe(type(like), recipe, overrides)
     values: dict[str, Any] = {"start": like.start and like.start.model_dump()}
     if config.data.bands is None:
         values["data"] = {"bands": like.data.bands}
+    if "gsd_m" in derived:
+        values["gsd_m"] = derived["gsd_m"]["value"]
     return config.with_values(values)

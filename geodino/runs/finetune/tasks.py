@@ -14,6 +14,11 @@ from geodino.runs.finetune.canopy.scene import look as look_at_canopy
 from geodino.runs.finetune.prepared import PreparedFinetune
 from geodino.runs.finetune.request import FinetuneJob
 from geodino.runs.finetune.scene import Scene
+from geodino.runs.finetune.segmentation.card import segmentation_card
+from geodino.runs.finetune.segmentation.finish import finish as finish_segmentation
+from geodino.runs.finetune.segmentation.prepare import prepare as prepare_segmentation
+from geodino.runs.finetune.segmentation.prepare import read_prepared as read_segmentation
+from geodino.runs.finetune.segmentation.scene import look as look_at_segmentation
 from geodino.runs.record import RunFolder
 
 Finish = Callable[..., dict[str, Any]]
@@ -47,6 +52,13 @@ TASKS = {
         look=look_at_canopy,
         card=canopy_card,
         finish=finish_canopy,
+    ),
+    "segmentation": FinetuneTask(
+        prepare=prepare_segmentation,
+        read=read_segmentation,
+        look=look_at_segmentation,
+        card=segmentation_card,
+        finish=finish_segmentation,
     ),
 }
 """Every task there is. Adding one = its own folder beside ``canopy``, and a row here."""

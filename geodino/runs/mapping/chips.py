@@ -1,14 +1,9 @@
-"""The chips of a map: how large they are, what they share, and how many are computed together."""
-
-import torch
+"""The chips of a map: how large they are, and what they share."""
 
 from geodino.errors import RecipeError
 
 OVERLAP = 64
 """Pixels that chips share by default, a patch of which at each end is not used."""
-
-_BATCH_PIXELS = {"cpu": 512 * 512, "cuda": 2048 * 2048}
-"""Pixels of a batch: enough to keep the device busy."""
 
 
 def chip_side(wanted: int, *, patch: int) -> int:
@@ -47,9 +42,3 @@ def chip_overlap(wanted: int | None, *, chip: int, patch: int, default: int | No
             f"{most}."
         )
     return wanted
-
-
-def chip_group(wanted: int | None, *, chip: int, device: torch.device, most: int = 64) -> int:
-    """Return how many chips are computed together: part of the result, to the last bit."""
-    fitting = _BATCH_PIXELS[device.type] // (chip * chip)
-    return wanted or max(1, min(most, fitting))

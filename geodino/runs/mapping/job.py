@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from geodino.errors import RecipeError
+from geodino.io.area import read_area
 from geodino.runs.sources import Meeting, rfc3339
 
 _NAMED = 20
@@ -74,6 +75,7 @@ class MapJob:
 
         Raises:
             RecipeError: what was asked, what can be, and what to change.
+            SourceError: the area cannot be read.
         """
         if self.gsd_m is not None and not self.gsd_m > 0:
             raise RecipeError(f"--gsd {self.gsd_m}: a ground sampling distance is above 0 m.")
@@ -87,6 +89,8 @@ class MapJob:
             )
         if self.datetime is not None:
             rfc3339(self.datetime)
+        if self.aoi is not None:
+            read_area(self.aoi, option="--aoi")
 
     def told(self, name: str, own: Mapping[str, object], flags: Sequence[str] = ()) -> str:
         """Return the command that repeats this job, whatever it was interrupted or shared by.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from geodino import __version__
-from geodino.errors import ContractError, RecipeError
+from geodino.errors import ContractError, RecipeError, SourceError
 from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
 from geodino.infer.chips import Raster, patch_grid
@@ -229,7 +229,7 @@ def regrid_of(grid: Grid, gsd_m: float, *, name: str) -> Regrid:
     if grid.gsd_m is None:
         raise ContractError(
             f"{name} has no place on the Earth, so its pixels have no size: --gsd "
-            "cannot be met. Give the raster its CRS and transform, or pass --gsd nothing."
+            "cannot be met. Give the raster its CRS and transform, or leave --gsd out."
         )
     return Regrid.to_gsd(grid, gsd_m)
 
@@ -263,6 +263,25 @@ def refuse_turned(job: MapJob, sources: Sequence[Source]) -> None:
     if job.is_store:
         for source in sources:
             refuse_rotated(source.raster.grid)
+
+
+def refuse_elsewhere(job: MapJob, sources: Sequence[Source]) -> None:
+    """Refuse an area that no raster shares a pixel with.
+
+    Raises:
+        SourceError: naming the area.
+    """
+    if job.aoi is None:
+        return
+    for source in sources:
+        grid = source.raster.grid
+        if Area.on(job.aoi, grid).touches(Window(0, 0, grid.height, grid.width)):
+            return
+    what = sources[0].path if len(sources) == 1 else f"any of the {len(sources)} rasters"
+    raise SourceError(
+        f"--aoi: {job.aoi} lies outside {what}: there is nothing to map. Check the area's CRS, or "
+        "name the rasters it lies on."
+    )
 
 
 def with_product(one: Map, product: Product, *, fit: str) -> Map:

@@ -1,8 +1,9 @@
 """``geodino predict``: maps of rasters from a model with a task, as COG or DataArray."""
 
+from geodino.runs.predict.base import Task
 from geodino.runs.predict.image import predict_image
 from geodino.runs.predict.job import PredictJob
 from geodino.runs.predict.run import predict
-from geodino.runs.predict.task import Task
+from geodino.runs.predict.task import open_task, task_within
 
-__all__ = ["PredictJob", "Task", "predict", "predict_image"]
+__all__ = ["PredictJob", "Task", "open_task", "predict", "predict_image", "task_within"]

@@ -8,18 +8,17 @@ from typing import Any
 from geodino import __version__
 from geodino.infer.heights import DISSIMILAR
 from geodino.io.map_item import MapProduct, write_map_item
-from geodino.io.qml import write_height_style
-from geodino.report.quicklook import highest_shown_m, write_quicklook
 from geodino.runs.mapping.about import Parts, committed_of, counts_of, map_tags
 from geodino.runs.mapping.maps import Map
+from geodino.runs.predict.base import Task
 from geodino.runs.predict.job import PredictJob
-from geodino.runs.predict.task import Task
 
 
 def tags(one: Map, job: PredictJob, task: Task, committed: Parts) -> dict[str, str]:
     """Return the tags of a map: none of them depends on how the work was shared or interrupted."""
     found = map_tags([(one, committed)], command=job.command(), model=task.name, sha256=task.sha256)
-    found["GEODINO_LICENSE"] = task.canopy.license
+    found["GEODINO_LICENSE"] = task.license
+    found |= task.tags
     if job.symmetries != "none":
         found["GEODINO_SYMMETRIES"] = job.symmetries
     if job.applicability:
@@ -47,15 +46,10 @@ def finish(one: Map, job: PredictJob, task: Task) -> None:
         job: what was asked.
         task: the model.
     """
-    highest = highest_shown_m(one.path)
+    beside = task.beside(one)
     product = product_of(one, job, task, tags(one, job, task, committed_of(one)))
-    write_map_item(
-        replace(
-            product,
-            quicklook=write_quicklook(one.path, highest_m=highest),
-            style=write_height_style(one.path, highest_m=highest),
-        )
-    )
+    more = {**product.more, **beside.properties}
+    write_map_item(replace(product, quicklook=beside.quicklook, style=beside.style, more=more))
 
 
 def product_of(one: Map, job: PredictJob, task: Task, about: Mapping[str, str]) -> MapProduct:
@@ -76,11 +70,11 @@ def product_of(one: Map, job: PredictJob, task: Task, about: Mapping[str, str]) 
         more["geodino:dissimilar_share"] = float(about.get("GEODINO_DISSIMILAR_SHARE", 0))
     return MapProduct(
         path=one.path,
-        title="Canopy height",
+        title=task.title,
         model=task.name,
         model_sha256=task.sha256,
         model_item=task.item,
-        model_license=task.canopy.license,
+        model_license=task.license,
         sources=(one.source.path,),
         source_sha256=about["GEODINO_SOURCE_SHA256"],
         times=(one.source.time,),

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 from geodino import __version__
 from geodino.data.loader import default_threads
-from geodino.infer.cover import Cover
+from geodino.infer.cover import Cover, chip_group
 from geodino.infer.heights import DISSIMILAR, DISSIMILARITY
 from geodino.infer.whole import predict_window
 from geodino.io.data_array import map_array
 from geodino.runs.device import choose_device
-from geodino.runs.mapping.chips import chip_group
 from geodino.runs.mapping.inputs import one_raster
-from geodino.runs.predict.job import check_symmetries
-from geodino.runs.predict.task import Task
+from geodino.runs.predict.base import Task
+from geodino.runs.predict.job import Storage, check_symmetries
 from geodino.runs.sources import Meeting
 
 if TYPE_CHECKING:
@@ -65,20 +64,22 @@ def predict_image(
             group=chip_group(how.batch, chip=chip, device=predictor.device),
         )
         values, valid = predict_window(raster, predictor, cover, threads=threads, regrid=regrid)
-    product = task.product(applicability=applicability)
-    (layer,) = product.layers
+    product = task.product(Storage(applicability=applicability))
+    layer = product.layers[0]
     return map_array(
         product.stored(values, valid)[layer.name],
         raster.grid,
         name=layer.name,
         bands=list(layer.descriptions),
+        nodata=float("nan") if layer.nodata is None else layer.nodata,
         attributes={
-            "long_name": "canopy height",
-            "units": "m",
+            "long_name": task.title.lower(),
+            **({"units": task.units} if task.units else {}),
+            **task.attributes,
             "geodino_version": __version__,
             "model": task.name,
             "model_sha256": task.sha256,
-            "license": task.canopy.license,
+            "license": task.license,
             "chip_size": chip,
             "overlap": shared,
             **({DISSIMILARITY: DISSIMILAR} if applicability else {}),

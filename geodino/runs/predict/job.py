@@ -4,12 +4,31 @@ from dataclasses import dataclass
 from typing import get_args
 
 from geodino.errors import RecipeError
+from geodino.infer.classes import ProbabilityType
 from geodino.infer.heights import HeightType
 from geodino.infer.symmetries import Symmetries
 from geodino.runs.mapping.job import MapJob
 
 HEIGHT_TYPES: dict[str, HeightType] = {name: name for name in get_args(HeightType)}
+PROBABILITY_TYPES: dict[str, ProbabilityType] = {n: n for n in get_args(ProbabilityType)}
 SYMMETRIES: dict[str, Symmetries] = {name: name for name in get_args(Symmetries)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Storage:
+    """What is stored of predictions; None takes what suits the task."""
+
+    dtype: str | None = None
+    """Of heights, or of probabilities."""
+
+    interval: bool = True
+    """Whether the ends of the interval become bands, where a model of heights has one."""
+
+    probabilities: bool = False
+    """Whether probabilities of classes become a file beside the map."""
+
+    applicability: bool = False
+    """Whether the distance from the training ground becomes a band of heights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +42,21 @@ class PredictJob(MapJob):
     applicability: bool = False
     """Whether the distance from the training ground becomes a band."""
 
+    probabilities: bool = False
+    """Whether probabilities of classes become a file beside the map."""
+
+    @property
+    def storage(self) -> Storage:
+        """What is stored."""
+        # float32 is what all commands default to; classes are not stored in it.
+        dtype = None if self.dtype == "float32" else self.dtype
+        return Storage(
+            dtype=dtype,
+            interval=self.interval,
+            probabilities=self.probabilities,
+            applicability=self.applicability,
+        )
+
     def check(self) -> None:
         """Refuse options that do not go together.
 
@@ -34,8 +68,9 @@ class PredictJob(MapJob):
                 f"--out {self.out}: a map is written as FILE.tif or FILE.zarr, or as a folder of "
                 "GeoTIFFs (no ending)."
             )
-        if self.dtype not in HEIGHT_TYPES:
-            raise RecipeError(f"--dtype {self.dtype}: choose {' or '.join(HEIGHT_TYPES)}.")
+        known = {**HEIGHT_TYPES, **PROBABILITY_TYPES}
+        if self.dtype not in known:
+            raise RecipeError(f"--dtype {self.dtype}: choose {' or '.join(known)}.")
         check_symmetries(self.symmetries)
         self.check_shared()
 
@@ -47,6 +82,8 @@ class PredictJob(MapJob):
         }
         flags = [] if self.interval else ["--no-interval"]
         flags += ["--applicability"] if self.applicability else []
+        if self.probabilities:
+            flags.append("--probabilities")
         return self.told("predict", own, flags)
 
 

@@ -1,15 +1,19 @@
 """The maps of a prediction."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 import torch
 
+from geodino.errors import RecipeError
+from geodino.infer.cover import chip_group
 from geodino.infer.engine import Predictor
+from geodino.infer.render import Product
 from geodino.io.item import item_path
-from geodino.runs.mapping.chips import chip_group
 from geodino.runs.mapping.maps import Map, plan_map, refuse_several, refuse_turned, shared_key
+from geodino.runs.predict.base import Task
 from geodino.runs.predict.job import PredictJob
-from geodino.runs.predict.task import Task
 from geodino.runs.sources import Source
 
 
@@ -30,6 +34,10 @@ def plan(
     """
     refuse_several(job, sources)
     refuse_turned(job, sources)
+    if job.is_store and not task.has_store:
+        raise RecipeError(
+            f"--out {job.out}: maps of classes are written as GeoTIFFs (FILE.tif, or a folder)."
+        )
     chip = task.chip(job.how.chip)
     key = shared_key(
         job,
@@ -40,23 +48,28 @@ def plan(
         gsd_m=task.gsd(job.gsd_m),
         device=device,
     )
-    product = task.product(job.dtype, interval=job.interval, applicability=job.applicability)
+    product = task.product(job.storage)
     own = {
-        "dtype": job.dtype,
+        "storage": asdict(job.storage),
         "symmetries": job.symmetries,
-        "interval": job.interval,
         "applicability": task.applicability_sha256() if job.applicability else None,
     }
-    (layer,) = product.layers
     return [
         plan_map(
             job,
             source,
             predictor,
             product,
-            files={layer.name: job.out / f"{source.name}.tif" if job.is_folder else job.out},
+            files=_files(product, job.out / f"{source.name}.tif" if job.is_folder else job.out),
             beside=[item_path(job.out)] if job.is_store else [],
             key={**key, **own},
         )
         for source in sources
     ]
+
+
+def _files(product: Product, path: Path) -> dict[str, Path]:
+    """Return where each layer goes: the first is the map, others lie beside it under their names."""
+    first, *others = (layer.name for layer in product.layers)
+    beside = {name: path.with_name(f"{path.stem}.{name}{path.suffix}") for name in others}
+    return {first: path, **beside}

@@ -7,18 +7,20 @@ from dataclasses import replace
 from typing import Any
 
 from geodino.data.loader import default_threads
+from geodino.io.cog.layout import Layer
 from geodino.io.raster import HandlePool
 from geodino.runs.device import choose_device
 from geodino.runs.mapping.about import Parts
 from geodino.runs.mapping.join import join
-from geodino.runs.mapping.maps import Map
+from geodino.runs.mapping.maps import Map, refuse_elsewhere
 from geodino.runs.mapping.parts import Room, check_parts, is_done, render
 from geodino.runs.mapping.show import rate, show_card
 from geodino.runs.predict.about import dissimilar_share, finish, tags
+from geodino.runs.predict.base import Task
 from geodino.runs.predict.job import PredictJob
 from geodino.runs.predict.maps import plan
 from geodino.runs.predict.store import join_store
-from geodino.runs.predict.task import Task
+from geodino.runs.predict.task import open_task
 from geodino.runs.record import RunLog
 from geodino.runs.sources import open_sources
 
@@ -32,14 +34,14 @@ def predict(job: PredictJob) -> dict[str, Any]:
     Raises:
         RecipeError: options that do not go together.
         CheckpointError: there is no model, or it has no head.
-        SourceError: a raster cannot be read; what was done stays for ``resume``.
+        SourceError: a raster or the area cannot be read; what was done stays for ``resume``.
         ContractError: a raster is not what the model was trained on.
         RunError: the output exists or cannot be written, or memory does not suffice.
     """
     job.check()
     device = choose_device(job.device)
     log = RunLog(None, quiet=job.quiet)
-    task = Task.open(job.model)
+    task = open_task(job.model)
     begin = time.monotonic()
     predictor = task.predictor(
         device,
@@ -59,6 +61,7 @@ def predict(job: PredictJob) -> dict[str, Any]:
             time=job.datetime,
             strict=job.strict,
         )
+        refuse_elsewhere(job, found.sources)
         maps = plan(job, task, found.sources, predictor, device=device)
         notes = [*found.notes, *(f"unusable: {reason}" for _, reason in found.bad)]
         card = _card(job, task, maps)
@@ -95,14 +98,18 @@ def _card(job: PredictJob, task: Task, maps: Sequence[Map]) -> dict[str, str]:
     first = maps[0]
     cover, layout = first.rendering.cover, first.layout
     pixels = sum(one.pixels() for one in maps)
-    (layer,) = first.layers
-    size = pixels * layer.pixel_bytes / 2**20
+    size = pixels * sum(layer.pixel_bytes for layer in first.layers) / 2**20
+    part = min(layout.side, max(layout.grid.height, layout.grid.width))
     seen = "" if first.rendering.regrid is None else f", seen at {first.key['gsd_m']:g} m"
     return {
         "rasters": f"{len(maps)}, {pixels / 1e6:,.1f} Mpx{seen}",
-        "model": f"{task.name}: canopy height, metres; licence {task.canopy.license}",
+        "model": f"{task.name}: {task.what}; licence {task.license}",
         "chips": f"{first.key['chip']} px with {first.key['overlap']} px in common, "
         f"{cover.group} at a time",
-        "output": f"{layer.dtype}, {', '.join(layer.descriptions)}; at most "
-        f"{size:,.1f} MiB before compression, written in parts of {layout.side} px",
+        "output": f"{'; '.join(map(_bands, first.layers))}; at most "
+        f"{size:,.1f} MiB before compression, written in parts of {part} px",
     }
+
+
+def _bands(layer: Layer) -> str:
+    return f"{layer.dtype}, {', '.join(layer.descriptions)}"

@@ -17,8 +17,8 @@ from geodino.io.zarr.write import ZarrMap, ZarrWriter
 from geodino.runs.mapping.about import committed_of, seams_of
 from geodino.runs.mapping.maps import JOB_TAG, Map
 from geodino.runs.predict.about import dissimilar_share, product_of, tags
+from geodino.runs.predict.base import Task
 from geodino.runs.predict.job import PredictJob
-from geodino.runs.predict.task import Task
 
 _NAMES = {
     "height": "canopy height above the ground",

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from geodino import seeds
 from geodino.data.labels.reader import onto_label_grid
 from geodino.data.parallel import in_order
-from geodino.data.splits import SplitName
+from geodino.data.splits import Split, SplitName
 from geodino.geo.align import source_window
 from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
@@ -91,7 +91,7 @@ def _raster_areas(source: CanopySource, image: int, label: int, which: SplitName
     side = max(_LEAST, round(_SIDE * finer))
     areas = []
     for window in _cells(grid, side):
-        for site, part in _sites(source, grid, window, which):
+        for site, part in _sites(source.split_of(image), grid, window, which):
             needed = source_window(on, grid, part)
             if needed is not None:
                 areas.append(
@@ -102,7 +102,7 @@ def _raster_areas(source: CanopySource, image: int, label: int, which: SplitName
 
 def _footprint_areas(source: CanopySource, image: int, which: SplitName) -> list[Area]:
     """Areas around the footprints whose pixels are all of one site."""
-    grid = source.images.tiles[image].grid
+    grid, split = source.images.tiles[image].grid, source.split_of(image)
     whole = Window(0, 0, grid.height, grid.width)
     found = source.find_footprints(image, whole)
     members: dict[tuple[str, int, int], list[tuple[int, Window]]] = {}
@@ -110,9 +110,9 @@ def _footprint_areas(source: CanopySource, image: int, which: SplitName) -> list
         row, column = np.divmod(found.of(i), grid.width)
         top, left = int(row.min()), int(column.min())
         box = Window(top, left, int(row.max()) + 1 - top, int(column.max()) + 1 - left)
-        rows = source.split.rows(grid, box)[row - top, column - left]
-        names = {source.split.site[r] if r >= 0 else "" for r in np.unique(rows).tolist()}
-        kinds = {source.split.split[r] if r >= 0 else "" for r in np.unique(rows).tolist()}
+        rows = split.rows(grid, box)[row - top, column - left]
+        names = {split.site[r] if r >= 0 else "" for r in np.unique(rows).tolist()}
+        kinds = {split.split[r] if r >= 0 else "" for r in np.unique(rows).tolist()}
         if len(names) == 1 and kinds == {which}:
             cell = top // _SIDE, left // _SIDE
             key = (names.pop(), *cell)
@@ -155,14 +155,14 @@ def _cells(grid: Grid, side: int) -> Iterator[Window]:
 
 
 def _sites(
-    source: CanopySource, grid: Grid, window: Window, which: SplitName
+    split: Split, grid: Grid, window: Window, which: SplitName
 ) -> Iterator[tuple[str, Window]]:
     """The sites of a split that a window holds pixels of, each with the part it lies in."""
-    rows = source.split.rows(grid, window)
+    rows = split.rows(grid, window)
     of_site: dict[str, list[int]] = {}
     for row in np.unique(rows).tolist():
-        if row >= 0 and source.split.split[row] == which:
-            of_site.setdefault(source.split.site[row], []).append(row)
+        if row >= 0 and split.split[row] == which:
+            of_site.setdefault(split.site[row], []).append(row)
     for site, numbers in sorted(of_site.items()):
         inside = np.isin(rows, numbers)
         down, across = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
@@ -212,7 +212,10 @@ def compare(
         for channel in values
     ]  # fmt: skip
     true_m, known = labels.heights(source.pool, area.label, area.label_window)
-    known &= _of_site(source, grid, area.label_window, area.site, which)
+    split = source.split_of(area.image)
+    known &= _of_site(split, grid, area.label_window, area.site, which)
+    if source.scored is not None:
+        known &= source.scored(area.label, grid, area.label_window, true_m)
     earlier = source.labels.pairs.by_image[area.image]
     earlier = earlier[: earlier.index(area.label)]
     if earlier:
@@ -245,6 +248,12 @@ def _compare_footprints(
     found = chosen(found, wanted.tolist())
     flat = valid.reshape(-1)
     whole = np.array([bool(flat[found.of(i)].all()) for i in range(len(found))], dtype=bool)
+    true_m = found.height_m.astype(np.float32)[:, None, None]
+    if source.scored is not None and len(found):
+        grid = source.images.tiles[area.image].grid
+        pixel = Window(area.label_window.top, area.label_window.left, 1, 1)
+        scored = [source.scored(None, grid, pixel, heights) for heights in true_m]
+        whole &= np.concatenate(scored).reshape(-1)
     index = source.labels.index
     percentile = index.percentile if is_height else 50.0
     clean = np.where(valid, values, np.float32(0))
@@ -252,16 +261,15 @@ def _compare_footprints(
     return Compared(
         area=area,
         values=np.stack(per).astype(np.float32)[:, :, None, None],
-        true_m=found.height_m.astype(np.float32)[:, None, None],
+        true_m=true_m,
         valid=whole[:, None, None],
         gsd_m=index.config.footprints.footprint_m,
     )
 
 
 def _of_site(
-    source: CanopySource, grid: Grid, window: Window, site: str, which: SplitName
+    split: Split, grid: Grid, window: Window, site: str, which: SplitName
 ) -> Bool[np.ndarray, "h w"]:
-    split = source.split
     numbers = [
         row
         for row, (name, word) in enumerate(zip(split.site, split.split, strict=True))

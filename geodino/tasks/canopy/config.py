@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from geodino.config import Config
+from geodino.metrics.height import HeightProtocol
 
 Augment = Literal["none", "flips", "turns"]
 
@@ -87,3 +88,44 @@ class ApplicabilityConfig(Config):
 
     crops: int = Field(default=128, ge=1)
     """Crops they are drawn from, at most."""
+
+
+class VegetationConfig(Config):
+    """Where there is vegetation: a pixel of some classes of a raster, or in a polygon."""
+
+    rasters: str | None = None
+    """Source of rasters of classes. ``null``: that of the labels, if ``dataset`` says which of its
+    files they are."""
+
+    dataset: str | None = None
+    """Descriptor of those rasters, as ``data.dataset``."""
+
+    classes: tuple[int, ...] = (5,)
+    """Their classes that count; 5 is high vegetation in classes of laser returns."""
+
+    polygons: str | None = None
+    """Vector file of polygons that count as well, such as forests. A relative path is looked for
+    in the folder of the labels first."""
+
+    @property
+    def has_rasters(self) -> bool:
+        """Whether rasters are named."""
+        return self.rasters is not None or self.dataset is not None
+
+    @model_validator(mode="after")
+    def _names_something(self) -> "VegetationConfig":
+        if not self.has_rasters and self.polygons is None:
+            raise ValueError(
+                "vegetation needs rasters, dataset or polygons; null scores all labelled ground"
+            )
+        return self
+
+
+class CanopyProtocol(HeightProtocol):
+    """What is fixed before heights are scored, and where they are."""
+
+    below_m: float | None = Field(default=None, gt=0)
+    """Labels from this height up are not scored (Open-Canopy: 60 m). ``null``: all are."""
+
+    vegetation: VegetationConfig | None = None
+    """Only vegetation is scored. ``null``: all labelled ground is."""

@@ -8,48 +8,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from geodino.data.splits import SplitName
-from geodino.infer.cover import Cover
 from geodino.infer.engine import Predictor
 from geodino.infer.whole import predict_window
 from geodino.metrics.height import HeightProtocol, HeightSums
 from geodino.tasks.canopy.areas import Area, Compared, compare
 from geodino.tasks.canopy.source import CanopySource
-
-_BATCH_PIXELS = {"cpu": 512 * 512, "cuda": 2048 * 2048}
-"""Pixels of a batch, as in ``geodino predict``: arithmetic may differ in the last bit with it."""
-
-_MOST_CHIPS = 64
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Chips:
-    """How chips cover an image."""
-
-    chip: int
-    """Side, pixels of the model's grid."""
-
-    overlap: int
-    """Pixels that neighbours share."""
-
-    @classmethod
-    def fitting(cls, *, chip: int, overlap: int | None, align: int) -> "Chips":
-        """Round a chip up, and its overlap to the nearest allowed; None is a quarter of a chip."""
-        side = -(-chip // align) * align
-        wanted = side / 4 if overlap is None else overlap
-        shared = min(round(wanted / align), side // 2 // align) * align
-        return cls(chip=side, overlap=shared)
-
-    def cover(self, height: int, width: int, *, predictor: Predictor) -> Cover:
-        """Return how they cover an image, and how many are computed together, as predictions do."""
-        fitting = _BATCH_PIXELS[predictor.device.type] // (self.chip * self.chip)
-        return Cover.of(
-            height,
-            width,
-            chip=self.chip,
-            overlap=self.overlap,
-            align=predictor.align,
-            group=max(1, min(_MOST_CHIPS, fitting)),
-        )
+from geodino.tasks.chips import Chips
 
 
 def predicted_map(

@@ -1,6 +1,6 @@
 """Images with their labels and their split, read in windows of the grid the model works on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +20,10 @@ from geodino.geo.windows import Window
 from geodino.infer.chips import Pixels, Raster
 from geodino.infer.ground import Regrid
 from geodino.io.raster import HandlePool
+
+Scored = Callable[[int | None, Grid, Window, Float[np.ndarray, "h w"]], Bool[np.ndarray, "h w"]]
+"""Which labels of a window are scored: number of the label raster (None for footprints), its grid,
+the window and the labels, as :meth:`geodino.tasks.canopy.scored.ScoredGround.of`."""
 
 _SAME = 1e-3
 """Resolutions that differ by less than this share are the same."""
@@ -64,6 +68,9 @@ class CanopySource:
     pool: HandlePool
     """Where open files are kept."""
 
+    scored: Scored | None = None
+    """Which labels are scored; None scores all. What is learnt from does not depend on it."""
+
     @cached_property
     def read_image(self) -> TileReader:
         """Reads the images."""
@@ -88,6 +95,11 @@ class CanopySource:
     def labelled(self) -> tuple[int, ...]:
         """Numbers of the images that have labels."""
         return self.labels.pairs.labelled
+
+    def split_of(self, image: int) -> Split:
+        """Return the split of the ground under an image, of the rows of its year."""
+        when = self.images.tiles[image].datetime
+        return self.split.of_year(None if when is None else int(when[:4]))
 
     def raster(self, image: int) -> Raster:
         """Return an image on its own grid."""
@@ -122,7 +134,7 @@ class CanopySource:
     ) -> tuple[Float[np.ndarray, "h w"], Bool[np.ndarray, "h w"]]:
         """Return the heights of a window of the model's grid, and where they are of a split."""
         grid = self.grid(image)
-        of_split = self.split.mask(grid, window, which)
+        of_split = self.split_of(image).mask(grid, window, which)
         if not of_split.any():
             return np.zeros(of_split.shape, np.float32), of_split
         heights, known = self.read_rasters(image, window, grid)
@@ -134,7 +146,7 @@ class CanopySource:
         found = self.find_footprints(image, window, grid)
         if not len(found):
             return found
-        of_split = self.split.mask(grid, window, which).reshape(-1)
+        of_split = self.split_of(image).mask(grid, window, which).reshape(-1)
         inside = np.array([bool(of_split[found.of(i)].all()) for i in range(len(found))])
         return chosen(found, np.flatnonzero(inside).tolist())
 

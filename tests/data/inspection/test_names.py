@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodino.data.inspection.names import (
+    _shared_start,
     bands_in,
     date_in,
     names_a_band,
@@ -51,7 +52,7 @@ names = st.lists(
 )  # fmt: skip
 
 
-@settings(deadline=None, derandomize=True, max_examples=300)
+@settings(deadline=None, derandomize=True, max_examples=150)
 @given(both=names, cut=st.integers(1, 8))
 def test_what_is_selected_is_all_of_the_files_and_no_other(both, cut):
     own, others = both[:cut], both[cut:]
@@ -103,3 +104,11 @@ def test_a_date_that_all_names_share_is_still_found():
     pattern = pattern_of(files, select(files, ["z.tif"]), date=date_in(files), bands=())
     assert all(re.search(pattern, name)["date"] == "20200101" for name in files)
     assert fnmatch("p_20200101.tif", select(files, ["z.tif"]).glob.removeprefix("**/"))
+
+
+@given(st.lists(st.text("ab", max_size=6), min_size=1, max_size=4))
+def test_the_shared_start_is_the_longest_text_that_all_begin_with(texts):
+    start = _shared_start(texts)
+    assert all(text.startswith(start) for text in texts)
+    longer = {text[: len(start) + 1] for text in texts}
+    assert len(longer) > 1 or longer == {start}

@@ -25,7 +25,8 @@ EXAMPLES = {
     "landsat-tm-c2-l2": ("SR_B3", "2010-07-01T00:00:00+00:00"),
     "naip": (None, "2020-05-24T00:00:00+00:00"),
     "open-canopy": (None, "2021-04-06T00:00:00+00:00"),
-    "open-canopy-lidar": (None, None),
+    "open-canopy-classification": (None, "2021-04-06T00:00:00+00:00"),
+    "open-canopy-lidar": (None, "2021-04-06T00:00:00+00:00"),
     "planetscope-sr": ("AnalyticMS_SR_8b", "2023-07-01T10:15:30+00:00"),
     "rgb": (None, None),
     "sentinel-2-l2a": ("B04", "2023-07-01T10:25:59+00:00"),
@@ -52,7 +53,8 @@ def test_every_descriptor_loads_finds_its_example_and_says_what_it_is(name):
     assert len(descriptor.description) > 20
     assert descriptor.description.endswith(".")
     for band in descriptor.bands:
-        assert band.common_name is not None or band.unit == "m"  # of light, or of a height
+        # Of light, of a height, or a class.
+        assert band.common_name is not None or band.unit == "m" or band.name == "class"
         # A number without a unit would be a guess; so would be a unit without scale or offset.
         assert (band.scale is None) == (band.unit == "unknown")
         declares_offset = band.offset is not None or descriptor.radiometry == "sentinel-2"

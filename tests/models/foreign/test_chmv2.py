@@ -270,8 +270,11 @@ def test_a_backbone_alone_and_another_head_are_refused(hub_folder, reference_sta
     torch.save({"convs.0.conv.weight": torch.ones(2, 2, 3, 3)}, tmp_path / "h.pth")
     with pytest.raises(CheckpointError, match="is not CHMv2's but that of another task"):
         open_canopy(f"{tmp_path / 'b.pth'}+{tmp_path / 'h.pth'}")
-    with pytest.raises(CheckpointError, match="holds no canopy model: give a run"):
+    with pytest.raises(CheckpointError, match=r"nowhere does not exist\. Give a run"):
         open_canopy(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="holds no canopy model: give a run"):
+        open_canopy(tmp_path / "empty")
 
 
 def test_where_a_backbone_is_wanted_a_canopy_model_says_so(hub_folder):

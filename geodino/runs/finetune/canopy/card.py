@@ -11,6 +11,7 @@ from geodino.models.build import assemble
 from geodino.models.canopy import CanopyModel
 from geodino.runs.card import RunCard, clock, duration_s, forward_flops
 from geodino.runs.finetune.canopy.export import label_facts
+from geodino.runs.finetune.canopy.prepare import PreparedCanopy
 from geodino.runs.finetune.canopy.scene import CanopyScene
 from geodino.runs.memory import in_words
 from geodino.tasks.canopy.source import FootprintLabels
@@ -42,7 +43,7 @@ def canopy_card(scene: CanopyScene, *, device: torch.device, out: Path) -> RunCa
         "model": f"{prepared.opened.name} ({prepared.opened.loaded.config.name}), backbone "
         + ("learns" if config.optim.unfreeze else "frozen"),
         "head": f"{config.canopy.head.kind}, {config.canopy.bins.count} bins up to "
-        f"{config.canopy.bins.ceiling_m:g} m; {learnt / 1e6:.2f} of {whole / 1e6:.1f} M weights learn",
+        f"{config.canopy.bins.ceiling_m:g} m; {_beginning(prepared)}; {learnt / 1e6:.2f} of {whole / 1e6:.1f} M weights learn",
         "images": f"{len(source.labelled)} labelled of {len(index.tiles)}, {index.dtype}, GSD {gsd} "
         f"({seen})",
         "labels": f"{facts['kind']}, metres, {statistic}; 99 % below {found.p99_m:.1f} m, up to "
@@ -97,6 +98,11 @@ def flops_per_crop(scene: CanopyScene) -> float:
     forward = float(counter.get_total_flops())
     below = forward_flops(loaded.config, loaded.contract, scene.crop)
     return 3 * forward if scene.prepared.config.optim.unfreeze else 3 * forward - 2 * below
+
+
+def _beginning(prepared: PreparedCanopy) -> str:
+    """What the head's weights begin as."""
+    return f"goes on from {prepared.opened.name}" if prepared.begins_with_head else "new"
 
 
 def _memory_bytes(scene: CanopyScene, whole: int, learnt: int) -> float:

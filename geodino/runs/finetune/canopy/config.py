@@ -1,38 +1,33 @@
 """The recipe of a run that learns canopy heights."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from geodino.data.labels.config import LabelsConfig
 from geodino.metrics.conformal import IntervalConfig
-from geodino.metrics.height import HeightProtocol
 from geodino.models.canopy import CanopyConfig
-from geodino.runs.finetune.config import FinetuneConfig
+from geodino.runs.finetune.config import FinetuneConfig, LabelledConfig
 from geodino.tasks.canopy.config import (
     ApplicabilityConfig,
+    CanopyProtocol,
     CurriculumConfig,
     MapsConfig,
     SamplingConfig,
 )
 
+StartHead = Literal["auto", "model", "fresh"]
 
-class CanopyFinetuneConfig(FinetuneConfig):
-    """A complete recipe of fine-tuning for canopy heights."""
 
-    canopy: CanopyConfig
-    """The head and its bins; the section that makes a recipe one of canopy heights."""
+class GroundConfig(LabelledConfig):
+    """What every recipe holds that learns from heights, whatever it makes of them."""
 
     gsd_m: float | None = Field(default=None, gt=0)
-    """Pixel of the grid the model sees, metres. ``null``: that of the images; else they are
-    resampled to it, and maps back to theirs."""
+    """Pixel of the grid the model sees, metres. ``null``: that of the images (or, where a canopy
+    model is recalibrated, its own); else they are resampled to it, and maps back to theirs."""
 
     labels: LabelsConfig = LabelsConfig()
     """How labels are read."""
-
-    sampling: SamplingConfig = SamplingConfig()
-    """Which crops are learnt from."""
-
-    curriculum: CurriculumConfig = CurriculumConfig()
-    """The losses."""
 
     maps: MapsConfig = MapsConfig()
     """How maps are made of chips."""
@@ -40,8 +35,26 @@ class CanopyFinetuneConfig(FinetuneConfig):
     intervals: IntervalConfig = IntervalConfig()
     """How intervals are calibrated."""
 
-    protocol: HeightProtocol = HeightProtocol()
-    """How heights are scored."""
+    protocol: CanopyProtocol = CanopyProtocol()
+    """How heights are scored, and where."""
+
+
+class CanopyFinetuneConfig(FinetuneConfig, GroundConfig):
+    """A complete recipe of fine-tuning for canopy heights."""
+
+    canopy: CanopyConfig
+    """The head and its bins; the section that makes a recipe one of canopy heights."""
+
+    start_head: StartHead = "auto"
+    """What the head begins with where MODEL has a canopy head already. ``auto``: with that one's
+    weights if both are made alike, with the same bins, else anew; ``model``: with its weights, or
+    not at all; ``fresh``: anew."""
+
+    sampling: SamplingConfig = SamplingConfig()
+    """Which crops are learnt from."""
+
+    curriculum: CurriculumConfig = CurriculumConfig()
+    """The losses."""
 
     applicability: ApplicabilityConfig = ApplicabilityConfig()
     """What is kept of the training ground's features."""

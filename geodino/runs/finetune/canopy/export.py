@@ -10,8 +10,9 @@ from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
 from geodino.models.canopy_folder import save_canopy
 from geodino.models.card import ModelCard
-from geodino.runs.finetune.canopy.prepare import PreparedCanopy
-from geodino.runs.finetune.canopy.results import MEAN, Results
+from geodino.runs.finetune.canopy.judge import MEAN
+from geodino.runs.finetune.canopy.prepare import PreparedGround
+from geodino.runs.finetune.canopy.results import Results
 from geodino.runs.finetune.canopy.scene import CanopyScene
 from geodino.runs.record import RunFolder
 from geodino.tasks.canopy.applicability import Applicability, fit_applicability, patch_tokens
@@ -60,7 +61,7 @@ def extra_of(scene: CanopyScene, results: Results) -> dict[str, Any]:
     }
 
 
-def label_facts(prepared: PreparedCanopy) -> dict[str, Any]:
+def label_facts(prepared: PreparedGround[Any]) -> dict[str, Any]:
     """Return what the heights it was taught are."""
     labels = prepared.source.labels
     index = labels.index
@@ -92,6 +93,7 @@ def _card(scene: CanopyScene, results: Results, folder: RunFolder, step: int) ->
     mae, floor = _mae(facts, "model"), _mae(facts, MEAN)
     kind = config.canopy.head.kind
     backbone = "fine-tuned" if config.optim.unfreeze else "frozen"
+    head = "head that went on from its own" if prepared.begins_with_head else "head"
     evaluation = ""
     if mae is not None and floor is not None:
         evaluation = (
@@ -101,7 +103,7 @@ def _card(scene: CanopyScene, results: Results, folder: RunFolder, step: int) ->
         )
     return ModelCard(
         name=f"{folder.root.resolve().name}-canopy",
-        description=f"Canopy height from a {kind} head on a {backbone} {prepared.opened.name}.",
+        description=f"Canopy height from a {kind} {head} on a {backbone} {prepared.opened.name}.",
         data=f"{len(prepared.source.labelled)} labelled images; lists and splits lie in the run "
         "folder.",
         training=f"{step} steps of {config.train.batch} crops of {scene.crop} px, seed "

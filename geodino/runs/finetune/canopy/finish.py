@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from geodino.errors import GeodinoError
+from geodino.infer.heights import HeightPredictor
 from geodino.runs.finetune.canopy.export import export
 from geodino.runs.finetune.canopy.results import Results, results_of
 from geodino.runs.finetune.canopy.scene import CanopyScene
@@ -19,7 +20,8 @@ def finish(
     """Measure the trained model, export it, write the report; return what was found."""
     log.say("Measuring the best head on all labelled areas.")
     with scene.readers() as threads:
-        results = results_of(scene, threads, device=device)
+        predictor = HeightPredictor(scene.canopy, device=device)
+        results = results_of(scene.subject, predictor, threads)
     export(scene, results, folder, step=trained.step)
     facts = {
         "step": trained.step,

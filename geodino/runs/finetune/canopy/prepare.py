@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -15,19 +15,22 @@ from geodino.data.labels.open import open_labels
 from geodino.data.labels.pairs import labelled_ground, pair
 from geodino.data.parallel import thread_count
 from geodino.data.sources.find import absolute
-from geodino.data.splits import load_split
+from geodino.data.split_file import load_split
 from geodino.data.tiles import TileIndex
 from geodino.errors import BandError, ContractError, SourceError
 from geodino.geo.contract import InputContract
 from geodino.geo.outlines import outlines
 from geodino.io.raster import HandlePool
-from geodino.runs.finetune.canopy.config import CanopyFinetuneConfig
-from geodino.runs.finetune.prepared import PreparedFinetune, opened_again, started, unchanged
+from geodino.runs.finetune.canopy.begin import Beginning, begin_again, begin_with, begin_with_head
+from geodino.runs.finetune.canopy.config import CanopyFinetuneConfig, GroundConfig
+from geodino.runs.finetune.prepared import PreparedFinetune, Relation, unchanged
 from geodino.runs.finetune.request import FinetuneJob
-from geodino.runs.models import OpenedModel, open_model
+from geodino.runs.models import OpenedModel
+from geodino.runs.predict.heights import HeightTask
 from geodino.runs.recipe import load_finetune_recipe, load_recorded_finetune
 from geodino.runs.record import RunFolder
 from geodino.runs.sources import Meeting, offer_of
+from geodino.tasks.canopy.scored import ScoredGround, scored_ground
 from geodino.tasks.canopy.source import CanopySource, FootprintLabels, Labels, RasterLabels
 
 DEFAULT_RECIPE = "canopy"
@@ -36,11 +39,21 @@ _LOOKED_AT = 32
 """Images whose values are compared with those the model was trained on."""
 
 
+G = TypeVar("G", bound=GroundConfig)
+"""A kind of recipe."""
+
+P = TypeVar("P", bound="PreparedGround[Any]")
+"""What a kind of run is, before it runs."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class PreparedCanopy(PreparedFinetune[CanopyFinetuneConfig]):
-    """Everything a run of canopy heights is, before it runs."""
+class PreparedGround(PreparedFinetune[G], Generic[G]):
+    """Everything a run on ground with heights is, before it runs."""
 
     source: CanopySource
+
+    task: HeightTask | None
+    """The model it begins with, with its canopy head; None for a backbone alone."""
 
     @property
     def threads(self) -> int:
@@ -69,6 +82,22 @@ class PreparedCanopy(PreparedFinetune[CanopyFinetuneConfig]):
         self.source.split.save(folder.split)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreparedCanopy(PreparedGround[CanopyFinetuneConfig]):
+    """Everything a run of canopy heights is, before it runs."""
+
+    @property
+    def begins_with_head(self) -> bool:
+        """Whether the head begins with the weights of the model's."""
+        start = self.config.start
+        return start is not None and start.head_sha256 is not None
+
+    @property
+    def relation(self) -> Relation:
+        """How the result descends from the model it began with."""
+        return "continues" if self.begins_with_head else "initialised from"
+
+
 def prepare(job: FinetuneJob, model: str, pool: HandlePool) -> PreparedCanopy:
     """Read the recipe, open the model, pair images and labels, split the ground.
 
@@ -80,18 +109,45 @@ def prepare(job: FinetuneJob, model: str, pool: HandlePool) -> PreparedCanopy:
     Raises:
         GeodinoError: whatever is wrong with any of them.
     """
-    images, labels, split = job.images, job.labels, job.split
     config = load_finetune_recipe(CanopyFinetuneConfig, job.recipe or DEFAULT_RECIPE, job.settings)
-    opened = open_model(model)
-    config = started(config, opened, model)
-    derived: dict[str, Any] = {}
+    found = begin_with(model)
+    config, notes = begin_with_head(config, found, model)
+    return brought_together(PreparedCanopy, config, found, job, pool, notes=notes, derived={})
+
+
+def brought_together(
+    kind: type[P],
+    config: GroundConfig,
+    begun: Beginning,
+    job: FinetuneJob,
+    pool: HandlePool,
+    *,
+    notes: tuple[str, ...],
+    derived: dict[str, Any],
+) -> P:
+    """Pair images and labels, split the ground, and hold the images against the model's contract.
+
+    Args:
+        kind: of run.
+        config: its recipe, with the model it begins with.
+        begun: that model.
+        job: what was asked.
+        pool: where open files are kept.
+        notes: sentences about the model, for the run card.
+        derived: values that followed from it, with the reasons; those of the data are added.
+
+    Raises:
+        GeodinoError: whatever is wrong with any of them.
+    """
+    images, labels, split, opened = job.images, job.labels, job.split, begun.opened
     config, index = _images(images, config, opened, derived)
-    found, ground, notes = _labels(labels, config, index)
+    found, ground, of_labels = _labels(labels, config, index)
     if split is not None:
         chosen = load_split(split)
     else:
         pixel = config.gsd_m or max(index.gsd_m or (1.0,))
         chosen = make_split(ground, config.split, pixel_m=pixel)
+    scored = _scored(config, found, labels, pool)
     source = CanopySource(
         images=index,
         contract=opened.loaded.contract,
@@ -99,17 +155,27 @@ def prepare(job: FinetuneJob, model: str, pool: HandlePool) -> PreparedCanopy:
         split=chosen,
         gsd_m=config.gsd_m,
         pool=pool,
+        scored=None if scored is None else scored.of,
     )
+    _check_years(source, split)
     _check_images(source, config, opened)
-    return PreparedCanopy(
+    return kind(
         config=config,
         opened=opened,
+        task=begun.task,
         source=source,
         images_from=absolute(images),
         labels_from=absolute(labels),
         split_from=None if split is None else absolute(split),
-        fingerprint=_fingerprint(source, labels, config),
-        notes=(*index.rule.reasons, *index.notes, *notes, *chosen.notes),
+        fingerprint=_fingerprint(source, labels, config, scored),
+        notes=(
+            *notes,
+            *index.rule.reasons,
+            *index.notes,
+            *of_labels,
+            *chosen.notes,
+            *(() if scored is None else scored.notes),
+        ),
         derived=derived,
     )
 
@@ -121,10 +187,17 @@ def read_prepared(folder: RunFolder, pool: HandlePool) -> PreparedCanopy:
         GeodinoError: a file is missing or damaged, or images, labels or model are others by now.
     """
     config = load_recorded_finetune(CanopyFinetuneConfig, folder.recipe)
+    return read_recorded(PreparedCanopy, config, folder, pool)
+
+
+def read_recorded(kind: type[P], config: GroundConfig, folder: RunFolder, pool: HandlePool) -> P:
+    """Read what a run folder says a run of a kind and with this recipe is, as ``read_prepared``."""
     facts = folder.read_facts()
-    opened = opened_again(config, folder)
+    begun = begin_again(config, folder)
+    opened = begun.opened
     index = load_index(folder.tiles)
     labels, _, _ = _labels(facts["labels_from"], config, index)
+    scored = _scored(config, labels, facts["labels_from"], pool)
     source = CanopySource(
         images=index,
         contract=opened.loaded.contract,
@@ -132,11 +205,14 @@ def read_prepared(folder: RunFolder, pool: HandlePool) -> PreparedCanopy:
         split=load_split(folder.split),
         gsd_m=config.gsd_m,
         pool=pool,
+        scored=None if scored is None else scored.of,
     )
-    fingerprint = unchanged(_fingerprint(source, facts["labels_from"], config), facts, folder)
-    return PreparedCanopy(
+    fingerprint = _fingerprint(source, facts["labels_from"], config, scored)
+    unchanged(fingerprint, facts, folder)
+    return kind(
         config=config,
         opened=opened,
+        task=begun.task,
         source=source,
         images_from=facts["source"],
         labels_from=facts["labels_from"],
@@ -148,8 +224,8 @@ def read_prepared(folder: RunFolder, pool: HandlePool) -> PreparedCanopy:
 
 
 def _images(
-    images: str, config: CanopyFinetuneConfig, opened: OpenedModel, derived: dict[str, Any]
-) -> tuple[CanopyFinetuneConfig, TileIndex]:
+    images: str, config: G, opened: OpenedModel, derived: dict[str, Any]
+) -> tuple[G, TileIndex]:
     """List the images; where they hold more bands than the model reads, take the model's."""
     contract = opened.loaded.contract
     threads = thread_count("auto")
@@ -176,7 +252,7 @@ def _images(
 
 
 def _labels(
-    labels: str, config: CanopyFinetuneConfig, index: TileIndex
+    labels: str, config: GroundConfig, index: TileIndex
 ) -> tuple[Labels, Any, tuple[str, ...]]:
     """Index labels and pair them; return them, the ground they cover, and notes."""
     found = open_labels(labels, config.labels, threads=thread_count("auto"))
@@ -193,7 +269,33 @@ def _labels(
     return RasterLabels(index=found, pairs=pairs), ground, (*found.notes, *pairs.notes)
 
 
-def _check_images(source: CanopySource, config: CanopyFinetuneConfig, opened: OpenedModel) -> None:
+def _scored(
+    config: GroundConfig, labels: Labels, labels_from: str, pool: HandlePool
+) -> ScoredGround | None:
+    threads = thread_count("auto")
+    return scored_ground(config.protocol, labels, labels_from, pool=pool, threads=threads)
+
+
+def _check_years(source: CanopySource, split: str | None) -> None:
+    """Refuse a split that tells years beside images that do not.
+
+    Raises:
+        SourceError: naming one of them.
+    """
+    if not source.split.year:
+        return
+    tiles = [source.images.tiles[image] for image in source.labelled]
+    undated = [tile.path for tile in tiles if tile.datetime is None]
+    if undated:
+        more = f" (and {len(undated) - 1} more)" if len(undated) > 1 else ""
+        raise SourceError(
+            f"{split} tells which year's images its rows hold for, and {undated[0]}{more} has no "
+            "date. Say where dates are in the names of the files (a descriptor, data.dataset), or "
+            "remove the column of years from the split."
+        )
+
+
+def _check_images(source: CanopySource, config: GroundConfig, opened: OpenedModel) -> None:
     """Refuse images that are not what the backbone was trained on.
 
     Raises:
@@ -222,7 +324,9 @@ def _check_images(source: CanopySource, config: CanopyFinetuneConfig, opened: Op
             ) from error
 
 
-def _fingerprint(source: CanopySource, labels: str, config: CanopyFinetuneConfig) -> str:
+def _fingerprint(
+    source: CanopySource, labels: str, config: GroundConfig, scored: ScoredGround | None
+) -> str:
     threads = thread_count(config.data.threads, far=source.images.is_far)
     if isinstance(source.labels, FootprintLabels):
         of_labels = files.sha256(labels)
@@ -233,9 +337,11 @@ def _fingerprint(source: CanopySource, labels: str, config: CanopyFinetuneConfig
         [word, site, shape.wkb_hex]
         for word, site, shape in zip(split.split, split.site, split.geometry, strict=True)
     ]
-    parts = {
+    parts: dict[str, Any] = {
         "images": source.images.fingerprint(threads=threads),
         "labels": of_labels,
-        "split": [split.crs, rows],
+        "split": [split.crs, rows, list(split.year)] if split.year else [split.crs, rows],
     }
+    if scored is not None:
+        parts["scored"] = scored.fingerprint(threads=threads)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

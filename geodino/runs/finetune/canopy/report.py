@@ -1,6 +1,7 @@
 """The report of a run that learnt canopy heights, from what was measured at its end."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from geodino.report.content import Pairs, Repeat
 from geodino.report.curves import training_of
 from geodino.report.maps import HeightCase
 from geodino.runs.display import Display
+from geodino.runs.finetune.canopy.prepare import PreparedGround
 from geodino.runs.finetune.canopy.results import Results
 from geodino.runs.finetune.canopy.scene import CanopyScene
 from geodino.runs.finetune.canopy.words import in_words
@@ -34,21 +36,42 @@ _COLUMNS = {
     "block_r2_m": "block R2",
     "edge_error_m_per_px": "edge error",
     "tree_cover_iou": "tree cover IoU",
+    "nmae": "nMAE",
 }
 
 
-def write_report(scene: CanopyScene, results: Results, folder: RunFolder) -> Path:
-    """Write ``report.html``; return where it is.
+def write_report(
+    scene: CanopyScene, results: Results, folder: RunFolder, *, out: Path | None = None
+) -> Path:
+    """Write ``report.html``, or another file; return where it is.
 
     Raises:
         GeodinoError: it cannot be written, or a file of the run is damaged.
     """
-    write_text(folder.report, render_canopy(_collected(scene, results, folder)))
-    return folder.report
+    recorded = folder.read_facts()
+    page = collected(
+        scene.prepared, results, folder, figures=_figures(scene, recorded), data=_data(scene)
+    )
+    page = replace(
+        page,
+        curves=training_of(read_lines(folder.metrics)).curves,
+        effects=_effects(results.facts["effects_on_val"]),
+    )
+    path = folder.report if out is None else out
+    write_text(path, render_canopy(page))
+    return path
 
 
-def _collected(scene: CanopyScene, results: Results, folder: RunFolder) -> CanopyReport:
-    facts, prepared = results.facts, scene.prepared
+def collected(
+    prepared: PreparedGround[Any],
+    results: Results,
+    folder: RunFolder,
+    *,
+    figures: Pairs,
+    data: Pairs,
+) -> CanopyReport:
+    """Return the page of any run that was judged on labelled ground, but for how it learnt."""
+    facts = results.facts
     on = facts["reported_on"]
     found: dict[str, Any] = facts[on] if on else {"scores": {}, "by_site": {}, "model_minus": {}}
     rows = tuple(
@@ -65,14 +88,14 @@ def _collected(scene: CanopyScene, results: Results, folder: RunFolder) -> Canop
         rows_of = (
             f"Whole labelled areas of {found['sites']} {on} sites, {found['pixels']:,} labels, each "
             "predicted as `geodino predict` would and compared on the labels' own grid."
-        )
+        ) + facts["scored"]
     return CanopyReport(
         name=folder.root.resolve().name,
         summary=tuple(in_words(results)),
-        figures=_figures(scene, recorded),
-        data=_data(scene),
+        figures=figures,
+        data=data,
         decisions=prepared.notes,
-        curves=training_of(read_lines(folder.metrics)).curves,
+        curves=(),
         columns=tuple(_COLUMNS.values()),
         rows=rows,
         rows_of=rows_of,
@@ -91,10 +114,10 @@ def _collected(scene: CanopyScene, results: Results, folder: RunFolder) -> Canop
         ),
         coverage=_coverage(results),
         coverage_of=_coverage_words(facts),
-        effects=_effects(facts["effects_on_val"]),
-        cases=tuple(_case(scene, one) for one in results.shown if one.true_m.ndim == 2),
-        points=_points(results, found),
-        repeat=_repeat(scene, recorded, folder),
+        effects=(),
+        cases=tuple(_case(prepared, one) for one in results.shown if one.true_m.ndim == 2),
+        points=points(results, 0),
+        repeat=_repeat(prepared, recorded, folder),
     )
 
 
@@ -122,14 +145,22 @@ def _figures(scene: CanopyScene, recorded: dict[str, Any]) -> Pairs:
     )
 
 
-def _data(scene: CanopyScene) -> Pairs:
-    prepared, windows = scene.prepared, scene.windows
-    split, tall_m = prepared.source.split, f"{windows.tall_m:.1f} m"
+def ground(prepared: PreparedGround[Any]) -> Pairs:
+    """Return what ground a run stands on, as rows."""
+    split = prepared.source.split
     return (
         ("images", prepared.images_from),
         ("labels", prepared.labels_from),
         ("split", prepared.split_from or "blocks of ground, drawn by a seed"),
         ("sites", ", ".join(f"{len(split.sites(name))} {name}" for name in NAMES)),
+    )
+
+
+def _data(scene: CanopyScene) -> Pairs:
+    prepared, windows = scene.prepared, scene.windows
+    tall_m = f"{windows.tall_m:.1f} m"
+    return (
+        *ground(prepared),
         (
             "windows to learn from",
             f"{len(windows)}, {len(windows.low)} low, {len(windows.tall)} tall (from {tall_m})",
@@ -172,10 +203,10 @@ def _effects(effects: dict[str, Any]) -> Pairs:
     return tuple(rows)
 
 
-def _case(scene: CanopyScene, one: Compared) -> HeightCase:
-    source, area = scene.prepared.source, one.area
+def _case(prepared: PreparedGround[Any], one: Compared) -> HeightCase:
+    source, area = prepared.source, one.area
     pixels, seen = source.read_image(area.image, area.window)
-    display = Display.of(scene.prepared.opened.loaded.contract)
+    display = Display.of(prepared.opened.loaded.contract)
     shown = pixels[list(display.bands)].astype(np.float64)
     return HeightCase(
         name=f"site {area.site}, image {Path(source.images.tiles[area.image].path).name}",
@@ -188,25 +219,28 @@ def _case(scene: CanopyScene, one: Compared) -> HeightCase:
     )
 
 
-def _points(results: Results, found: dict[str, Any]) -> HeightPoints | None:
+def points(results: Results, channel: int) -> HeightPoints | None:
+    """Return heights beside labels of what was reported; None without any.
+
+    Args:
+        results: what was measured.
+        channel: of what was predicted: 0 is the height.
+    """
     if not results.values:
         return None
+    found = results.facts[results.facts["reported_on"]]
     true_m = np.concatenate([site.true_m for site in results.values])
     words = f"All {true_m.size:,} labels."
     if true_m.size < found["pixels"]:
-        words = (
-            f"{true_m.size:,} of the {found['pixels']:,} labels, drawn by the seed: scores in the plot "
-            "are theirs."
-        )
+        words = f"{true_m.size:,} of the {found['pixels']:,} labels: scores in the plot are theirs."
     return HeightPoints(
-        predicted_m=np.concatenate([site.values[0] for site in results.values]),
+        predicted_m=np.concatenate([site.values[channel] for site in results.values]),
         true_m=true_m,
         words=words,
     )
 
 
-def _repeat(scene: CanopyScene, recorded: dict[str, Any], folder: RunFolder) -> Repeat:
-    prepared = scene.prepared
+def _repeat(prepared: PreparedGround[Any], recorded: dict[str, Any], folder: RunFolder) -> Repeat:
     start = prepared.config.start
     words = [
         "geodino", "finetune", "canopy", "--images", prepared.images_from, "--labels",

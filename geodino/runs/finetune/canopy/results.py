@@ -1,22 +1,16 @@
 """What a trained head is worth: scores with intervals beside floors, coverage, effects of chips."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from functools import reduce
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float
 
-from geodino import seeds
-from geodino.data.splits import SplitName
 from geodino.errors import RunError
 from geodino.infer.engine import Predictor
-from geodino.infer.heights import HeightPredictor
-from geodino.infer.symmetries import Symmetric, Symmetries
 from geodino.metrics.bootstrap import Interval
 from geodino.metrics.conformal import (
     HeightSite,
@@ -29,40 +23,12 @@ from geodino.metrics.conformal import (
 from geodino.metrics.coverage import CoverageReport, IntervalSite, coverage_report
 from geodino.metrics.height import HeightClassScores, HeightSums
 from geodino.metrics.height_sites import MIN_SITES, site_differences, site_intervals
-from geodino.runs.finetune.canopy.scene import CanopyScene
-from geodino.tasks.canopy.areas import Area, Compared, drawn_areas, find_areas
-from geodino.tasks.canopy.evaluate import Chips, SiteSums, SiteValues, by_site, judged
-from geodino.tasks.canopy.floors import Floors, fit_floors, green_map
-
-MEAN, GREEN = "mean height", "height by greenness"
-"""What the floors are called."""
-
-_SHOWN = 6
-"""Sites that pictures are made of."""
-
-_FLOOR_AREAS = 256
-"""Areas of training ground that floors are fitted on, at most."""
-
-_EFFECT_AREAS = 4
-"""Validation areas on which the effect of chips and turns is measured."""
+from geodino.runs.finetune.canopy.judge import Judge, Measured, Subject
+from geodino.tasks.canopy.areas import Compared
+from geodino.tasks.canopy.config import CanopyProtocol
+from geodino.tasks.canopy.evaluate import SiteValues
 
 Intervals = ResidualIntervals | QuantileIntervals
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What was found on the areas of one split."""
-
-    which: SplitName
-    model: dict[str, HeightSums]
-    floors: dict[str, dict[str, HeightSums]]
-    """By the name of the floor."""
-
-    values: list[SiteValues]
-    """A part of the pixels of each site."""
-
-    shown: list[Compared] = field(default_factory=list)
-    """One area each of some sites."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,121 +50,39 @@ class Results:
     values: list[SiteValues]
 
 
-class Judge:
-    """Measures a model on the ground of each split.
+def results_of(
+    subject: Subject, predictor: Predictor, threads: Executor, *, effects: bool = True
+) -> Results:
+    """Measure a model on test, validation and calibration ground.
 
     Args:
-        scene: images, labels, chips.
-        predictor: the model.
+        subject: the model and the ground.
+        predictor: the model on its device; see ``Judge``.
         threads: that read.
+        effects: whether the effect of other chips and turns is measured too.
     """
-
-    def __init__(self, scene: CanopyScene, predictor: Predictor, threads: Executor) -> None:
-        self._scene = scene
-        self._predictor = predictor
-        self._threads = threads
-        self._config = scene.prepared.config
-
-    def floors(self) -> Floors:
-        """Fit the floors on training ground."""
-        prepared = self._scene.prepared
-        areas = find_areas(prepared.source, "train", threads=prepared.threads)
-        return fit_floors(
-            prepared.source, drawn_areas(areas, _FLOOR_AREAS, seed=self._config.train.seed)
-        )
-
-    def measure(self, which: SplitName, floors: Floors | None) -> Measured | None:
-        """Predict all areas of a split; None where it has none."""
-        prepared, config = self._scene.prepared, self._config
-        areas = find_areas(prepared.source, which, threads=prepared.threads)
-        model = SiteSums(config.protocol)
-        beside = {MEAN: SiteSums(config.protocol), GREEN: SiteSums(config.protocol)}
-        parts: list[Compared] = []
-        shown: dict[str, Compared] = {}
-        for one in self._judged(areas, which):
-            model.add(one)
-            if floors is not None:
-                beside[MEAN].add(one, floors.mean.predict(one.true_m.shape))
-                if floors.by_greenness is not None:
-                    green = green_map(prepared.source, one.area, which, floors.greenness)
-                    guess = floors.by_greenness.predict(green.values[0].astype(np.float64))
-                    beside[GREEN].add(replace(one, valid=one.valid & green.valid), guess)
-            parts.append(_thinned(one, config.intervals.pixels_per_site, config.train.seed))
-            if one.area.site not in shown and len(shown) < _SHOWN and one.valid.any():
-                shown[one.area.site] = one
-        if not model.sites:
-            return None
-        return Measured(
-            which=which,
-            model=model.sites,
-            floors={name: sums.sites for name, sums in beside.items() if sums.sites},
-            values=by_site(parts),
-            shown=list(shown.values()),
-        )
-
-    def effects(self) -> dict[str, Any]:
-        """Return what other chips and moved chips change on a few validation areas."""
-        config, scene = self._config, self._scene
-        areas = drawn_areas(scene.val, _EFFECT_AREAS, seed=config.train.seed)
-        usual = list(self._judged(areas, "val"))
-        found: dict[str, Any] = {"areas": len(areas), "mae_m": _mae(usual)}
-        align = self._predictor.align
-        for name, factor in (("chips half as large", 0.5), ("chips twice as large", 2.0)):
-            side = max(align, round(scene.chips.chip * factor / align) * align)
-            if side == scene.chips.chip:
-                continue
-            chips = Chips.fitting(chip=side, overlap=None, align=align)
-            found[f"{name} ({side} px)"] = _change(
-                usual, list(self._judged(areas, "val", chips=chips))
-            )
-        means: tuple[tuple[str, Symmetries], ...] = (
-            ("mean of 4 flips of each chip", "flips"),
-            ("mean of 8 flips and turns of each chip", "turns"),
-        )
-        for name, symmetries in means:
-            found[name] = _change(usual, list(self._judged(areas, "val", symmetries=symmetries)))
-        return found
-
-    def _judged(
-        self,
-        areas: tuple[Area, ...],
-        which: SplitName,
-        *,
-        chips: Chips | None = None,
-        symmetries: Symmetries = "none",
-    ) -> Iterator[Compared]:
-        return judged(
-            self._scene.prepared.source,
-            areas,
-            which,
-            Symmetric(self._predictor, symmetries),
-            chips or self._scene.chips,
-            threads=self._threads,
-        )
-
-
-def results_of(scene: CanopyScene, threads: Executor, *, device: torch.device) -> Results:
-    """Measure the scene's model, which is on ``device``, on test, validation and calibration ground."""
-    config = scene.prepared.config
-    judge = Judge(scene, HeightPredictor(scene.model, device=device), threads)
+    config, seed = subject.config, subject.seed
+    judge = Judge(subject, predictor, threads)
     floors = judge.floors()
     test, val = judge.measure("test", floors), judge.measure("val", floors)
     calibration = judge.measure("calibration", None)
-    quantiles = config.canopy.quantiles
-    intervals, missing = calibrated(calibration, scene)
+    quantiles = subject.model.config.quantiles
+    intervals, missing = calibrated(calibration, subject)
     reported = test or val
     facts: dict[str, Any] = {
         "reported_on": reported.which if reported else None,
+        "scored": scored_words(config.protocol),
         "floors": {
             "mean_height_m": floors.mean.mean_m,
             "greenness": floors.greenness.name or "none: red, green and blue are not known",
         },
-        "val": scored(val, seed=config.train.seed),
-        "test": scored(test, seed=config.train.seed),
+        "val": scored(val, seed=seed),
+        "test": scored(test, seed=seed),
         "intervals": None if intervals is None else intervals.model_dump(mode="json"),
         "intervals_missing": missing,
         "coverage": None,
-        "effects_on_val": judge.effects(),
+        "effects_on_val": judge.effects() if effects else None,
+        "classes": [asdict(one) for one in _classes(reported.model)] if reported else [],
     }
     coverage = None
     if intervals is not None and test is not None:
@@ -214,15 +98,22 @@ def results_of(scene: CanopyScene, threads: Executor, *, device: torch.device) -
     )
 
 
-def calibrated(measured: Measured | None, scene: CanopyScene) -> tuple[Intervals | None, str]:
+def scored_words(protocol: CanopyProtocol) -> str:
+    """Say which labels are scored; begins with a space, and is empty where all are."""
+    below = "" if protocol.below_m is None else f" below {protocol.below_m:g} m"
+    where = "" if protocol.vegetation is None else " of vegetation"
+    return f" Only labels{where}{below} are scored." if below or where else ""
+
+
+def calibrated(measured: Measured | None, subject: Subject) -> tuple[Intervals | None, str]:
     """Return intervals calibrated on sites that nothing else saw; or None, and why."""
-    config = scene.prepared.config
+    config = subject.config
     if measured is None:
         return None, "No interval: there is no calibration ground (split.shares.calibration)."
     enough = [
         site for site in measured.values if site.true_m.size >= config.intervals.min_pixels_per_site
     ]
-    seed, quantiles = config.train.seed, config.canopy.quantiles
+    seed, quantiles = subject.seed, subject.model.config.quantiles
     try:
         if len(quantiles) >= 2:
             return fit_quantile_intervals(
@@ -230,7 +121,7 @@ def calibrated(measured: Measured | None, scene: CanopyScene) -> tuple[Intervals
                     QuantileSite(
                         name=s.name,
                         lower_m=s.values[1],
-                        upper_m=s.values[-1],
+                        upper_m=s.values[len(quantiles)],
                         true_m=s.true_m,
                         valid=s.valid,
                     )
@@ -262,7 +153,7 @@ def covered(
     for site in measured.values:
         predicted = site.values[0]
         if isinstance(intervals, QuantileIntervals):
-            low, high = intervals.interval(site.values[1], site.values[-1])
+            low, high = intervals.interval(site.values[1], site.values[len(quantiles)])
         else:
             low, high = intervals.interval(predicted)
         sites.append(
@@ -323,34 +214,6 @@ def _few(sums: HeightSums) -> dict[str, float]:
     named = sums.named()
     keys = ("mae_m", "rmse_m", "bias_predicted_minus_true_m", "r2")
     return {"pixels": float(sums.totals["n"]), **{key: named[key] for key in keys}}
-
-
-def _thinned(one: Compared, most: int, seed: int) -> Compared:
-    """An area with at most so many of its valid pixels, as a list: memory is bounded."""
-    values, true_m = one.values[:, one.valid], one.true_m[one.valid]
-    if true_m.size > most:
-        area = one.area
-        key = (area.image, -1 if area.label is None else area.label, area.site, str(area.window))
-        some = np.sort(seeds.rng(seed, "pixels of areas", *key).permutation(true_m.size)[:most])
-        values, true_m = values[:, some], true_m[some]
-    valid = np.ones(true_m.shape, dtype=bool)
-    return replace(one, values=values, true_m=true_m, valid=valid)
-
-
-def _mae(compared: list[Compared]) -> float:
-    errors = [np.abs(one.values[0] - np.maximum(one.true_m, 0))[one.valid] for one in compared]
-    joined = np.concatenate(errors) if errors else np.zeros(0)
-    return float(joined.mean()) if joined.size else float("nan")
-
-
-def _change(usual: list[Compared], other: list[Compared]) -> dict[str, float]:
-    def gap(a: Compared, b: Compared) -> Float[np.ndarray, " n"]:
-        return np.asarray(np.abs(a.values[0] - b.values[0])[a.valid & b.valid])
-
-    gaps = [gap(a, b) for a, b in zip(usual, other, strict=True)]
-    joined = np.concatenate(gaps) if gaps else np.zeros(0)
-    mean = float(joined.mean()) if joined.size else float("nan")
-    return {"mean_change_m": mean, "mae_m": _mae(other)}
 
 
 def finite(value: Any) -> Any:

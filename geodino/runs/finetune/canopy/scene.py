@@ -3,18 +3,21 @@
 import math
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Any
 
 from geodino.errors import SourceError
 from geodino.infer.heights import HeightPredictor
 from geodino.models.canopy import CanopyModel, build_canopy
-from geodino.runs.finetune.canopy.prepare import PreparedCanopy
+from geodino.runs.finetune.canopy.judge import Subject
+from geodino.runs.finetune.canopy.prepare import PreparedCanopy, PreparedGround
 from geodino.runs.finetune.scene import Judgement, Scene
 from geodino.runs.networks import seeded_generator
 from geodino.tasks.canopy.areas import Area, drawn_areas, find_areas
 from geodino.tasks.canopy.crops import CropFeed, Windows, find_windows
-from geodino.tasks.canopy.evaluate import Chips, SiteSums, judged
+from geodino.tasks.canopy.evaluate import SiteSums, judged
 from geodino.tasks.canopy.objective import CanopyObjective
 from geodino.tasks.canopy.source import FootprintLabels
+from geodino.tasks.chips import Chips
 from geodino.tasks.module import Objective
 
 
@@ -33,6 +36,20 @@ class CanopyScene(Scene[PreparedCanopy]):
     def model(self) -> CanopyModel:
         """What learns."""
         return self.canopy
+
+    @property
+    def subject(self) -> Subject:
+        """What is measured."""
+        prepared = self.prepared
+        return Subject(
+            source=prepared.source,
+            model=self.canopy,
+            chips=self.chips,
+            val=self.val,
+            config=prepared.config,
+            seed=prepared.config.train.seed,
+            threads=prepared.threads,
+        )
 
     @property
     def crop(self) -> int:
@@ -97,6 +114,21 @@ class CanopyScene(Scene[PreparedCanopy]):
         }
 
 
+def validation_areas(prepared: PreparedGround[Any]) -> tuple[Area, ...]:
+    """Return all validation areas.
+
+    Raises:
+        SourceError: there are none.
+    """
+    val = find_areas(prepared.source, "val", threads=prepared.threads)
+    if not val:
+        raise SourceError(
+            "There is no label on the ground for validation: declare other shares (split.shares), "
+            "another seed of the split (split.seed), or name a file (--split)."
+        )
+    return val
+
+
 def look(prepared: PreparedCanopy) -> CanopyScene:
     """Build the model, and look at the labels of all training and validation ground.
 
@@ -111,16 +143,13 @@ def look(prepared: PreparedCanopy) -> CanopyScene:
         generator=seeded_generator(config.train.seed, "canopy head"),
         frozen=not config.optim.unfreeze,
     )
+    if prepared.begins_with_head and prepared.task is not None:
+        model.head.load_state_dict(prepared.task.canopy.model.head.state_dict())
     if config.optim.unfreeze:
         model.unfreeze()
     crop = -(-config.sampling.crop // model.multiple) * model.multiple
     windows = find_windows(prepared.source, config.sampling, crop=crop, threads=prepared.threads)
-    val = find_areas(prepared.source, "val", threads=prepared.threads)
-    if not val:
-        raise SourceError(
-            "There is no label on the ground for validation: declare other shares (split.shares), "
-            "another seed of the split (split.seed), or name a file (--split)."
-        )
+    val = validation_areas(prepared)
     maps = config.maps
     chips = Chips.fitting(
         chip=crop if maps.chip == "auto" else maps.chip,

@@ -1,6 +1,7 @@
 """Results of canopy heights as lines for people."""
 
-from geodino.runs.finetune.canopy.results import MEAN, Results
+from geodino.runs.finetune.canopy.judge import MEAN
+from geodino.runs.finetune.canopy.results import Results
 
 
 def in_words(results: Results) -> list[str]:
@@ -15,9 +16,14 @@ def in_words(results: Results) -> list[str]:
             between = "" if mae["low"] is None else f" ({mae['low']:.2f} to {mae['high']:.2f})"
             r2 = scores["r2"]["value"]
             shown = "" if r2 is None or name == MEAN else f", R2 {r2:.2f}"
+            nmae, iou = scores["nmae"]["value"], scores["tree_cover_iou"]["value"]
+            if nmae is not None and iou is not None:
+                shown += f", nMAE {nmae:.1%}, tree cover IoU {iou:.1%}"
             lines.append(
                 f"{name}: MAE {mae['value']:.2f} m{between}, bias {bias['value']:+.2f} m{shown} on {what}"
             )
+        if facts["scored"]:
+            lines.append(facts["scored"].strip())
         if on != "test":
             lines.append(f"There is no labelled test ground: what is reported is of {on} ground.")
     coverage = facts["coverage"]

@@ -1,0 +1,275 @@
+"""One's own labelled data: a folder of images with a ``dataset.yaml`` that says what they are."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from geodino.data.labelled.common import class_map, cut, digest, number_map, outline_of, read_file
+from geodino.data.labelled.sets import (
+    PARTS,
+    BandStatistics,
+    Image,
+    Label,
+    PartName,
+    SetFacts,
+)
+from geodino.data.labelled.yaml_config import FILE, LabelledConfig, read_config
+from geodino.errors import SourceError, suggest
+from geodino.geo.bands import Band, common_name
+from geodino.geo.validity import ReadRule, differs
+from geodino.geo.windows import Window
+from geodino.io.raster import describe
+
+_METRICS = {
+    "classification": "accuracy", "multilabel": "micro_f1", "segmentation": "miou",
+    "regression": "rmse",
+}  # fmt: skip
+_WORDS: Mapping[str, PartName] = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+_PLACE = ("west", "south", "east", "north")
+_SHARES = ((0.7, "train"), (0.8, "val"), (1.0, "test"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Item:
+    path: Path
+    label: str
+    part: PartName
+    traits: Mapping[str, str]
+    outline: tuple[float, float, float, float] | None
+
+
+def open_yaml(folder: Path | str) -> "YamlSet":
+    """Open a folder by its ``dataset.yaml``, or that file itself.
+
+    Raises:
+        SourceError: the file, the table or an image is missing, a key is wrong, a label is none of
+            the classes, no image is for training or none for testing.
+    """
+    path = Path(folder)
+    path = path / FILE if path.is_dir() else path
+    return YamlSet(path, read_config(path))
+
+
+class YamlSet:
+    """A folder described by its owner (see :class:`geodino.data.labelled.sets.LabelledSet`)."""
+
+    def __init__(self, file: Path, config: LabelledConfig) -> None:
+        self.root = file.parent
+        self._file, self._config = file, config
+        rows = _table_rows(file, config) if config.table else _pattern_rows(self.root, config)
+        self._items = dict(rows)
+        keys = {p: tuple(k for k, i in self._items.items() if i.part == p) for p in PARTS}
+        self.parts: Mapping[PartName, tuple[str, ...]] = {p: k for p, k in keys.items() if k}
+        for part in ("train", "test"):
+            if part not in self.parts:
+                raise SourceError(
+                    f"{file} finds {len(self._items)} images, none of them for {part}. Mend the "
+                    f"{'table' if config.table else 'pattern'}."
+                )
+        self._rule = ReadRule(nodata="tag" if config.nodata is None else config.nodata)
+        given = config.statistics
+        self.facts = SetFacts(
+            name=config.name or self.root.resolve().name,
+            kind=config.kind,
+            classes=config.classes,
+            bands=config.bands or self._described(),
+            dtype=describe(self._first).dtype,
+            metric=config.metric or _METRICS[config.kind],
+            gsd_m=config.gsd_m,
+            unit=config.unit,
+            statistics=None
+            if given is None
+            else BandStatistics(low=given.low, high=given.high, mean=given.mean, std=given.std),
+            background=config.background,
+            notes=tuple(self._notes()),
+            source=config.source or str(file),
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of images, labels and description (see ``common.digest``), and of the parts."""
+        files = {self._file, *(item.path for item in self._items.values())}
+        files |= {self.root / item.label for item in self._items.values() if self._is_map(item)}
+        if self._config.table:
+            files.add(self.root / self._config.table)
+        return digest(files, self.parts, root=self.root)
+
+    def size(self, key: str) -> tuple[int, int]:
+        """Return height and width of an image; its pixels are not read."""
+        grid = describe(self._items[key].path).grid
+        return grid.height, grid.width
+
+    def image(self, key: str, window: Window | None = None) -> Image:
+        """Read an image, or a window of it."""
+        path = self._items[key].path
+        pixels, valid = read_file(path, window, self._rule)
+        if len(pixels) != len(self.facts.bands):
+            raise SourceError(
+                f"{path} has {len(pixels)} bands, but {self._file} has {len(self.facts.bands)}. "
+                "Declare the bands, or leave the image out."
+            )
+        return pixels, valid
+
+    def label(self, key: str, window: Window | None = None) -> Label:
+        """Read a label: from the table or the file's name, or a window of its map."""
+        item = self._items[key]
+        if self._config.kind == "multilabel":
+            return self._present(item)
+        if self._config.kind == "classification":
+            return self._class(item.label, item)
+        if not self._is_map(item):
+            return float(item.label)
+        path = self.root / item.label
+        values, valid = read_file(path, None, ReadRule())
+        if values.shape[1:] != self.size(key):
+            raise SourceError(
+                f"{path} has {values.shape[1]} x {values.shape[2]} pixels, but its image {item.path} "
+                f"has {' x '.join(map(str, self.size(key)))}. Put both on one grid."
+            )
+        values, valid = cut(values, window), cut(valid, window)
+        if self._config.kind == "regression":
+            known = valid[0] & differs(values[0], self._config.label_nodata)
+            return number_map(values[0], valid=known)
+        # A tag of 0 hides a class as easily as missing pixels: only declared values are ignored.
+        return class_map(
+            values[0], classes=len(self.facts.classes), source=str(path), ignore=self._config.ignore
+        )
+
+    def traits(self, key: str) -> Mapping[str, str]:
+        """Return the other columns of the table, or groups of the pattern."""
+        return self._items[key].traits
+
+    def outline(self, key: str) -> tuple[float, float, float, float] | None:
+        """Return west, south, east, north in degrees: of the table, else of the file."""
+        item = self._items[key]
+        return item.outline or outline_of(item.path)
+
+    @property
+    def _first(self) -> Path:
+        return self._items[self.parts["train"][0]].path
+
+    def _described(self) -> tuple[Band, ...]:
+        info = describe(self._first)
+        names = [info.descriptions[i] or info.colors[i] for i in range(info.count)]
+        if len(set(names)) < info.count:
+            names = [f"band_{i + 1}" for i in range(info.count)]
+        return tuple(Band(name=name, common_name=common_name(name)) for name in names)
+
+    def _is_map(self, item: _Item) -> bool:
+        if self._config.kind == "segmentation":
+            return True
+        return self._config.kind == "regression" and not _is_number(item.label)
+
+    def _class(self, text: str, item: _Item) -> int:
+        classes = self._config.classes
+        if text in classes:
+            return classes.index(text)
+        if text.isdigit() and int(text) < len(classes):
+            return int(text)
+        raise SourceError(
+            f"{item.path} has the label {text!r}, which is none of the classes of {self._file}."
+            f"{suggest(text, classes)} They are: {', '.join(classes)}."
+        )
+
+    def _present(self, item: _Item) -> Bool[np.ndarray, " k"]:
+        present: Bool[np.ndarray, " k"] = np.zeros(len(self._config.classes), dtype=bool)
+        for text in filter(None, (part.strip() for part in item.label.split(";"))):
+            present[self._class(text, item)] = True
+        return present
+
+    def _notes(self) -> Iterator[str]:
+        if self._config.images and "split" not in re.compile(self._config.images).groupindex:
+            yield "Split 70/10/20 by a hash of the keys; neighbours may lie in different parts."
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _table_rows(file: Path, config: LabelledConfig) -> Iterator[tuple[str, _Item]]:
+    import pandas as pd
+
+    path = file.parent / str(config.table)
+    if not path.is_file():
+        raise SourceError(f"{path}, which {file} names as its table, does not exist.")
+    parquet = path.suffix == ".parquet"
+    frame = (
+        pd.read_parquet(path) if parquet else pd.read_csv(path, dtype=str, keep_default_na=False)
+    )
+    for column in ("path", "label", "split"):
+        if column not in frame.columns:
+            raise SourceError(
+                f"{path} has no column {column!r}; it has {', '.join(map(str, frame.columns))}. A row "
+                "names path, label and split of an image."
+            )
+    others = [c for c in frame.columns if c not in ("path", "label", "split", *_PLACE)]
+    for row in frame.to_dict("records"):
+        label = row["label"]
+        several = isinstance(label, (list, tuple, np.ndarray))
+        yield (
+            str(row["path"]),
+            _Item(
+                path=_existing(file.parent / str(row["path"]), path),
+                label=";".join(map(str, label)) if several else str(label),
+                part=_part(str(row["split"]), path),
+                traits={str(c): str(row[c]) for c in others},
+                outline=_outline(row),
+            ),
+        )
+
+
+def _pattern_rows(root: Path, config: LabelledConfig) -> Iterator[tuple[str, _Item]]:
+    pattern = re.compile(str(config.images))
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        name = path.relative_to(root).as_posix()
+        found = pattern.fullmatch(name)
+        if found is None:
+            continue
+        groups = {k: v or "" for k, v in found.groupdict().items()}
+        label = groups.get("label", "")
+        if config.labels is not None:
+            label = config.labels.format(**groups)
+            _existing(root / label, path)
+        part = _part(groups["split"], path) if "split" in groups else _hashed(groups["key"])
+        rest = {k: v for k, v in groups.items() if k not in ("key", "split", "label")}
+        yield name, _Item(path=path, label=label, part=part, traits=rest, outline=None)
+
+
+def _existing(path: Path, named_by: Path) -> Path:
+    if not path.is_file():
+        raise SourceError(f"{path} does not exist, though {named_by} asks for it. Add it.")
+    return path
+
+
+def _part(word: str, where: Path) -> PartName:
+    if word.strip().lower() not in _WORDS:
+        raise SourceError(
+            f"{where}: {word!r} is no split.{suggest(word, _WORDS)} There are train, val and test."
+        )
+    return _WORDS[word.strip().lower()]
+
+
+def _hashed(key: str) -> PartName:
+    number = int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64
+    return _WORDS[next(name for share, name in _SHARES if number < share)]
+
+
+def _outline(row: Mapping[Any, Any]) -> tuple[float, float, float, float] | None:
+    if any(row.get(name) in (None, "") for name in _PLACE):
+        return None
+    west, south, east, north = (float(row[name]) for name in _PLACE)
+    return west, south, east, north

@@ -1,0 +1,75 @@
+"""What the terminal is told before and after each set."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from geodino.data.labelled.sets import Missing
+from geodino.evals.protocols import Protocol
+from geodino.evals.results import MODEL
+from geodino.evals.scoring import ERRORS
+from geodino.runs.evaluate.job import EvaluateJob
+from geodino.runs.models import OpenedModel
+
+
+def card_text(
+    job: EvaluateJob,
+    protocol: Protocol,
+    opened: OpenedModel,
+    found: Sequence[str],
+    missing: Sequence[Missing],
+    device: torch.device,
+) -> str:
+    """Say what will be measured, how, and what is missing with its cure."""
+    contract = opened.loaded.contract
+    lines = {
+        "model": f"{opened.name} ({opened.loaded.config.name}; {', '.join(contract.band_names)}; "
+        f"{contract.dtype})",
+        "suite": f"{job.suite}: {', '.join(found) or 'nothing that is here'}",
+        "protocol": f"{protocol.name}. {protocol.about}",
+        "bands": job.bands or protocol.bands,
+        "floors": "random weights, image statistics, the answer that needs no image",
+        "device": str(device),
+        "out": str(job.out),
+    }
+    width = max(map(len, lines))
+    text = [f"  {name:<{width}}  {value}" for name, value in lines.items()]
+    text += [f"  * {one.name} is missing: {one.reason}. {one.cure}" for one in missing]
+    return "\n".join(text)
+
+
+def set_words(result: dict[str, Any]) -> str:
+    """Say in a line how the model did on a set, beside its floors, alarms below."""
+    metric = result["set"]["metric"]
+    rows = [row for row in result["rows"] if row["metric_name"] == metric]
+    best = best_rows(rows)
+    said = []
+    for encoder, row in best.items():
+        value = row["metric_value"]
+        low, high = row["ci_lower"], row["ci_upper"]
+        of = f" ({low:.3f} to {high:.3f}; {row['method']} on {row['features']})"
+        number = "undefined" if value is None else f"{value:.3f}"
+        said.append(f"{encoder} {number}{of if encoder == MODEL and low is not None else ''}")
+    lines = [f"{metric}: {', '.join(said)}"]
+    lines += [f"    ! {alarm}" for alarm in result["alarms"]]
+    return "\n".join(lines)
+
+
+def best_rows(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the best row of each encoder, the model first."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        value, before = row["metric_value"], found.get(row["encoder"])
+        if value is None and before is not None:
+            continue
+        if before is None or _is_better(row, before):
+            found[row["encoder"]] = row
+    return dict(sorted(found.items(), key=lambda item: item[0] != MODEL))
+
+
+def _is_better(row: dict[str, Any], before: dict[str, Any]) -> bool:
+    if before["metric_value"] is None:
+        return True
+    gain = row["metric_value"] - before["metric_value"]
+    return bool(gain < 0 if row["metric_name"] in ERRORS else gain > 0)

@@ -1,0 +1,177 @@
+"""The report of a run that learnt classes of pixels, from what was measured at its end."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geodino.files import read_lines, write_text
+from geodino.report.canopy import ScoreRow
+from geodino.report.class_maps import ClassCase
+from geodino.report.content import Pairs, Repeat
+from geodino.report.curves import training_of
+from geodino.report.segmentation import ClassRow, SegmentationReport, render_segmentation
+from geodino.runs.display import Display
+from geodino.runs.finetune.segmentation.results import MODEL, Results, in_words
+from geodino.runs.finetune.segmentation.scene import SegmentationScene
+from geodino.runs.record import RunFolder
+from geodino.runs.report import license_words
+from geodino.tasks.segmentation.evaluate import Judged
+
+_COLUMNS = {"miou": "mean IoU", "pixel_accuracy": "right pixels"}
+_OF_CLASS = ("iou", "precision", "recall")
+_IMAGES = 20
+"""Images in the table, at most."""
+
+
+def write_report(scene: SegmentationScene, results: Results, folder: RunFolder) -> Path:
+    """Write ``report.html``; return where it is.
+
+    Raises:
+        GeodinoError: it cannot be written, or a file of the run is damaged.
+    """
+    write_text(folder.report, render_segmentation(_collected(scene, results, folder)))
+    return folder.report
+
+
+def _collected(scene: SegmentationScene, results: Results, folder: RunFolder) -> SegmentationReport:
+    facts, prepared = results.facts, scene.prepared
+    on = facts["reported_on"]
+    empty: dict[str, Any] = {"scores": {}, "model_minus": {}, "classes": {}, "by_image": {}}
+    found: dict[str, Any] = facts[on] if on else empty
+    recorded = folder.read_facts()
+    rows_of = "Nothing could be measured: no image of test or val has labels."
+    if on:
+        rows_of = (
+            f"{found['images']} whole {on} images, {found['pixels']:,} labelled pixels, predicted as "
+            "`geodino predict` would."
+        )
+    worst = sorted(found["by_image"].items(), key=lambda item: _known(item[1]))[:_IMAGES]
+    return SegmentationReport(
+        name=folder.root.resolve().name,
+        summary=tuple(in_words(results)),
+        figures=_figures(scene, recorded),
+        data=_data(scene),
+        decisions=prepared.notes,
+        curves=training_of(read_lines(folder.metrics)).curves,
+        columns=tuple(_COLUMNS.values()),
+        rows=tuple(
+            ScoreRow(
+                name=name,
+                cells=tuple(_cell(scores[key]) for key in _COLUMNS),
+                is_model=name == MODEL,
+            )
+            for name, scores in found["scores"].items()
+        ),
+        rows_of=rows_of,
+        differences=tuple((name, _cell(row["miou"])) for name, row in found["model_minus"].items()),
+        names=prepared.source.classes,
+        colours=prepared.data.colours,
+        class_columns=("IoU", "precision", "recall", "true pixels"),
+        classes=tuple(
+            ClassRow(
+                name=name,
+                cells=(*(_share(row[key]) for key in _OF_CLASS), f"{row['pixels']:,}"),
+            )
+            for name, row in found["classes"].items()
+        ),
+        confusion=results.confusion,
+        images=tuple((key, _share(value)) for key, value in worst),
+        cases=tuple(_case(scene, one) for one in results.shown),
+        repeat=_repeat(scene, recorded, folder),
+    )
+
+
+def _known(value: float | None) -> float:
+    return float("inf") if value is None else value
+
+
+def _share(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
+
+
+def _cell(score: dict[str, float | None]) -> str:
+    value, low, high = score["value"], score["low"], score["high"]
+    if value is None:
+        return "none"
+    return (
+        f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
+    )
+
+
+def _figures(scene: SegmentationScene, recorded: dict[str, Any]) -> Pairs:
+    parts = scene.prepared.data.set.parts
+    return (
+        ("steps to the best", f"{recorded['results']['step']:,}"),
+        ("training images", f"{len(parts.get('train', ())):,}"),
+        ("classes", str(len(scene.prepared.source.classes))),
+        ("crop", f"{scene.crop} px"),
+    )
+
+
+def _data(scene: SegmentationScene) -> Pairs:
+    prepared = scene.prepared
+    counts = scene.windows.frequency
+    total = max(int(counts.sum()), 1)
+    shares = ", ".join(
+        f"{name} {n / total:.1%}"
+        for name, n in zip(prepared.source.classes, counts.tolist(), strict=True)
+    )
+    parts = prepared.data.set.parts
+    return (
+        ("images", prepared.images_from),
+        ("labels", f"{prepared.labels_from} ({prepared.data.layout})"),
+        ("split", prepared.split_from or "see the notes"),
+        ("images by part", ", ".join(f"{len(keys)} {part}" for part, keys in parts.items())),
+        ("classes in training", shares),
+        ("augmentation", prepared.config.sampling.augment),
+    )
+
+
+def _case(scene: SegmentationScene, one: Judged) -> ClassCase:
+    source = scene.prepared.source
+    pixels, seen = source.read(one.cell.key, one.cell.window)
+    display = Display.of(scene.prepared.opened.loaded.contract)
+    shown = pixels[list(display.bands)].astype(np.float64)
+    return ClassCase(
+        name=one.cell.key,
+        image=np.where(seen, shown, np.nan),
+        low=display.low,
+        high=display.high,
+        predicted=one.predicted,
+        truth=one.truth,
+    )
+
+
+def _repeat(scene: SegmentationScene, recorded: dict[str, Any], folder: RunFolder) -> Repeat:
+    prepared = scene.prepared
+    start = prepared.config.start
+    words = [
+        "geodino", "finetune", "segmentation", "--images", prepared.images_from, "--labels",
+        prepared.labels_from, "--model", start.model if start else "MODEL", "--recipe",
+        str(folder.recipe), "--out", "NEW_RUN",
+    ]  # fmt: skip
+    if folder.split.exists():
+        words += ["--split", str(folder.split)]
+    elif prepared.split_from is not None:
+        words += ["--split", prepared.split_from]
+    return Repeat(
+        commands=(
+            f"{recorded['command']}    # as it was run",
+            f"{shlex.join(words)}    # the same, from the record",
+        ),
+        facts=(
+            ("images, labels, split", f"SHA-256 {prepared.fingerprint}"),
+            ("seed", str(recorded["seed"])),
+            ("started from", f"{start.name}, SHA-256 {start.sha256}" if start else "unknown"),
+            ("commit", recorded["commit"] or "an installed package"),
+        ),
+        versions=(
+            ("geodino", recorded["geodino"]),
+            ("Python", recorded["python"]),
+            *recorded["versions"].items(),
+        ),
+        recipe=folder.recipe.read_text(encoding="utf-8"),
+        license=license_words(folder.model / "config.json"),
+    )

@@ -1,0 +1,232 @@
+"""A model with a head, as predictions need it: what it demands, its chips, what is stored."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+
+from geodino.geo.contract import InputContract
+from geodino.infer.engine import Predictor
+from geodino.infer.render import Product
+from geodino.infer.symmetries import Symmetric
+from geodino.models.backbone import Backbone
+from geodino.models.card import Parent
+from geodino.models.folder import ITEM, LoadedModel
+from geodino.models.foreign.hugging_face import HUB
+from geodino.models.head_folder import HeadFiles
+from geodino.models.headed import HeadedModel
+from geodino.runs.mapping.chips import chip_overlap, chip_side
+from geodino.runs.mapping.maps import Map
+from geodino.runs.models import OpenedModel, open_model, tensors_hash
+from geodino.runs.predict.job import SYMMETRIES, Storage
+
+
+@runtime_checkable
+class Loaded(Protocol):
+    """What a model folder with a head holds."""
+
+    @property
+    def model(self) -> HeadedModel:
+        """On the CPU, in evaluation mode."""
+
+    @property
+    def contract(self) -> InputContract:
+        """What the backbone demands."""
+
+    @property
+    def license(self) -> str:
+        """Licence the weights carry."""
+
+    @property
+    def lineage(self) -> tuple[Parent, ...]:
+        """Weights they descend from."""
+
+    @property
+    def extra(self) -> Mapping[str, Any]:
+        """What its maker wrote beside it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Beside:
+    """What lies beside a map."""
+
+    quicklook: Path
+    style: Path
+    properties: Mapping[str, Any]
+    """Of its STAC item, beside the shared ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """A model with a head, and how its maps are made."""
+
+    name: str
+    sha256: str
+    """Hash of what decides its maps: the weights, and whatever becomes of their outputs."""
+
+    item: str
+    """Where the model is described: the STAC item of its folder, or its address."""
+
+    files: ClassVar[HeadFiles]
+    """Names of the head's files."""
+
+    title: ClassVar[str]
+    """What a map of it shows: ``Canopy height``."""
+
+    what: ClassVar[str]
+    """The same with its unit, for the card: ``canopy height, metres``."""
+
+    units: ClassVar[str]
+    """Of a map in memory; empty for none."""
+
+    has_store: ClassVar[bool] = False
+    """Whether its maps can be zarr stores too."""
+
+    @property
+    @abstractmethod
+    def loaded(self) -> Loaded:
+        """The model."""
+
+    @abstractmethod
+    def _predictor(
+        self, device: torch.device, *, scale: float | None, applicability: bool
+    ) -> Predictor:
+        """Return the model on its device.
+
+        Raises:
+            CheckpointError: the distance from the training ground is asked of a model that does
+                not know it.
+        """
+
+    @abstractmethod
+    def product(self, how: Storage) -> Product:
+        """Return what is stored.
+
+        Raises:
+            RecipeError: the task stores nothing of the kind that was asked.
+            CheckpointError: what the model needs for it cannot be read.
+        """
+
+    @abstractmethod
+    def beside(self, one: Map) -> Beside:
+        """Write style and picture of a map."""
+
+    def applicability_sha256(self) -> str | None:
+        """Return a hash of what is kept of the training ground; None where nothing is."""
+        return None
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Tags of a map, beside the shared ones."""
+        return {}
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of a map in memory, beside the shared ones."""
+        return {}
+
+    def described(self, model: str) -> OpenedModel:
+        """Return the backbone as every form of MODEL is opened, sharing its weights."""
+        loaded = self.loaded
+        backbone: Backbone = loaded.model.backbone
+        if self.files.place(model) is not None:
+            opened = open_model(model)
+            return replace(opened, loaded=replace(opened.loaded, backbone=backbone))
+        whole = LoadedModel(
+            backbone=backbone,
+            heads={},
+            contract=loaded.contract,
+            config=backbone.config,
+            head_configs={},
+            license=loaded.license,
+            lineage=loaded.lineage,
+        )
+        return OpenedModel(
+            loaded=whole,
+            name=self.name,
+            sha256=tensors_hash(backbone.state_dict()),
+            image_size=self.chip(None),
+            item=model,
+            folder=None,
+        )
+
+    @property
+    def contract(self) -> InputContract:
+        """What the model demands of its input."""
+        return self.loaded.contract
+
+    @property
+    def license(self) -> str:
+        """Licence the weights carry."""
+        return self.loaded.license
+
+    @property
+    def align(self) -> int:
+        """Sides of chips are multiples of it."""
+        return self.loaded.model.backbone.patch_size
+
+    def chip(self, wanted: int | None) -> int:
+        """Return the side of a chip, pixels.
+
+        Raises:
+            RecipeError: not a whole number of patches.
+        """
+        side = (self._made("chip") or 448) if wanted is None else wanted
+        return chip_side(side, patch=self.align)
+
+    def overlap(self, wanted: int | None, *, chip: int) -> int:
+        """Return the pixels that chips share.
+
+        Raises:
+            RecipeError: not a whole number of patches, or more than half a chip.
+        """
+        return chip_overlap(wanted, chip=chip, patch=self.align, default=self._made("overlap"))
+
+    def gsd(self, wanted: float | None) -> float | None:
+        """Return the ground sampling distance the model is shown, metres; None is the raster's."""
+        own = self.loaded.extra.get("gsd_m")
+        return wanted if wanted is not None else own if isinstance(own, int | float) else None
+
+    def predictor(
+        self,
+        device: torch.device,
+        *,
+        scale: float | None,
+        symmetries: str = "none",
+        applicability: bool = False,
+    ) -> Predictor:
+        """Return the model on its device.
+
+        Args:
+            device: that computes.
+            scale: what stored values are multiplied by first.
+            symmetries: orientations whose mean is taken.
+            applicability: whether the distance from the training ground is the last channel.
+
+        Raises:
+            CheckpointError: the model does not know that distance.
+        """
+        plain = self._predictor(device, scale=scale, applicability=applicability)
+        return plain if symmetries == "none" else Symmetric(plain, SYMMETRIES[symmetries])
+
+    def _made(self, name: str) -> int | None:
+        """Return what the model was made with."""
+        found: Any = self.loaded.extra.get(name)
+        return found if isinstance(found, int) else None
+
+
+def name_of(model: str) -> str:
+    """Return what a model is called: its address, or the name of its run."""
+    name = model if model.startswith(HUB) else Path(model).resolve().name
+    return Path(model).resolve().parent.name if name == "model" else name
+
+
+def item_of(model: str) -> str:
+    """Return the STAC item of a model's folder, or the address of one that has none."""
+    if model.startswith(HUB):
+        return f"https://huggingface.co/{model.removeprefix(HUB)}"
+    places = (Path(model) / "model" / ITEM, Path(model) / ITEM)
+    return next((str(place) for place in places if place.is_file()), model)

@@ -1,0 +1,52 @@
+"""The report of a recalibration: that of fine-tuning, with the curve in the place of training."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from geodino.files import write_text
+from geodino.report.canopy import CurveShown, render_canopy
+from geodino.runs.finetune.canopy.report import collected, ground, points
+from geodino.runs.finetune.canopy.results import Results
+from geodino.runs.recalibrate.fit import Learnt
+from geodino.runs.recalibrate.prepare import PreparedRecalibration
+from geodino.runs.record import RunFolder
+
+
+def write_report(
+    prepared: PreparedRecalibration, learnt: Learnt, results: Results, folder: RunFolder
+) -> Path:
+    """Write ``report.html``; return where it is.
+
+    Raises:
+        GeodinoError: it cannot be written, or a file of the run is damaged.
+    """
+    curve, wanted = learnt.curve, prepared.config.recalibrate
+    figures = (
+        ("knots", f"{len(curve.predicted_m)}"),
+        ("labels it was fitted to", f"{int(learnt.bins.pixels.sum()):,}"),
+        ("labelled images", f"{len(prepared.source.labelled):,}"),
+    )
+    page = collected(prepared, results, folder, figures=figures, data=ground(prepared))
+    said = learnt.words(wanted.centre)
+    words = (
+        said,
+        (
+            f"Beyond {curve.predicted_m[-1]:.1f} m, where there are no labels to set it, the curve goes "
+            f"on with {curve.slope_above:.2f} m per predicted metre."
+        ),
+    )
+    before = 1 + len(_quantiles(prepared))
+    page = replace(
+        page,
+        summary=(said, *page.summary),
+        curve=CurveShown(
+            curve=curve, bins=learnt.bins, before=points(results, before), words=words
+        ),
+    )
+    write_text(folder.report, render_canopy(page))
+    return folder.report
+
+
+def _quantiles(prepared: PreparedRecalibration) -> tuple[float, ...]:
+    task = prepared.task
+    return () if task is None else task.canopy.model.config.quantiles

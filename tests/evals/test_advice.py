@@ -1,0 +1,38 @@
+import pytest
+
+import geodino
+from geodino.errors import RecipeError
+from geodino.evals.advice import EVIDENCE, TASKS, in_words, recommend
+
+
+def test_heights_go_to_the_satellite_model_and_boxes_to_the_web_model():
+    assert recommend("canopy").variant == "satellite"
+    assert recommend("detection").variant == "web"
+    assert "sat493m" in recommend("canopy").models[0]
+
+
+def test_the_winner_follows_the_direction_of_the_metric():
+    by_set = {(row.task, row.set): row.winner for row in EVIDENCE}
+    assert by_set["canopy", "NEON"] == "satellite"  # 2.6 m against 2.7 m: lower is better
+    assert by_set["segmentation", "iSAID"] == "web"  # 64.8 against 71.4: higher is better
+    assert by_set["classification", "m-forestnet"] == "satellite"
+
+
+def test_images_unlike_all_others_and_other_bands_are_said():
+    advice = recommend("canopy", gsd_m=30.0, bands=("red", "green", "blue", "nir"))
+    words = in_words(advice)
+    assert "none of them has pixels near 30 m" in words
+    assert "nir need an adapted first layer" in words
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_comes_with_its_table(task):
+    words = in_words(geodino.recommend(task))
+    for row in EVIDENCE:
+        if row.task == task:
+            assert row.set in words
+
+
+def test_an_unknown_task_is_refused_with_the_nearest():
+    with pytest.raises(RecipeError, match="Did you mean 'canopy'"):
+        recommend("canopies")

@@ -1,0 +1,125 @@
+"""Commands in processes of their own, forked from one that has imported everything already.
+
+Importing torch, timm and lightning takes a process several seconds; a fork of a process that did so
+starts at once. What is forked is otherwise a new process: its own arguments, folder, environment,
+streams, signals and exit code. The server has imported, and nothing more: it has a single thread.
+"""
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from multiprocessing import get_context
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+IMPORTED = ["geodino.api", "geodino.cli.main", "geodino.runs.demo", "geodino.runs.export",
+            "geodino.runs.inspect.job", "geodino.runs.report"]  # fmt: skip
+_FORKS = get_context("forkserver")
+
+
+class Started:
+    """A process that runs; the part of ``subprocess.Popen`` that the tests use."""
+
+    def __init__(self, target, work, *, cwd, env) -> None:
+        self._streams = tempfile.TemporaryDirectory()
+        folder = Path(self._streams.name)
+        self._paths = (folder / "stdout", folder / "stderr")
+        serve()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **env}
+        place = (str(cwd or Path.cwd()), environment, *map(str, self._paths))
+        self._process = _FORKS.Process(target=_inside, args=(place, target, work))
+        self._process.start()
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; none while it runs."""
+        return self._process.exitcode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):  # it may have ended by itself
+            os.kill(self._process.pid, number)
+
+    def wait(self, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+        """What it wrote and how it ended; killed, with an error, after ``timeout_s``."""
+        self._process.join(timeout_s)
+        if self._process.exitcode is None:
+            self._process.kill()
+            self._process.join()
+        out, err = (path.read_text() for path in self._paths)
+        self._streams.cleanup()
+        return subprocess.CompletedProcess(self._process.name, self._process.exitcode, out, err)
+
+
+def start_geodino(*arguments: object, cwd=None, env=()) -> Started:
+    """``geodino ARGUMENTS...``"""
+    return Started(_run_geodino, tuple(map(str, arguments)), cwd=cwd, env=dict(env))
+
+
+def run_geodino(*arguments: object, cwd=None, env=()) -> subprocess.CompletedProcess[str]:
+    return start_geodino(*arguments, cwd=cwd, env=env).wait()
+
+
+def start_python(code: str, *arguments: object, cwd=None, env=()) -> Started:
+    """``python -W ignore -c CODE ARGUMENTS...``"""
+    return Started(_run_code, (code, *map(str, arguments)), cwd=cwd, env=dict(env))
+
+
+def run_python(code: str, *arguments: object, cwd=None, env=()) -> subprocess.CompletedProcess[str]:
+    return start_python(code, *arguments, cwd=cwd, env=env).wait()
+
+
+def serve() -> None:
+    """Start the server unless it runs, with this checkout and one thread of everything."""
+    from multiprocessing.forkserver import ensure_running
+
+    asked = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    before = {name: os.environ.get(name) for name in asked}
+    os.environ.update(asked)
+    try:
+        _FORKS.set_forkserver_preload(IMPORTED)
+        ensure_running()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _inside(place, target, work) -> None:
+    cwd, environment, stdout, stderr = place
+    for number, path in ((1, stdout), (2, stderr)):
+        os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600), number)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    target(*work)
+
+
+def _run_geodino(*arguments: str) -> None:
+    _only_imported()
+    sys.argv = ["geodino", *arguments]
+    # As the module named so: what starts more processes asks how this one was started.
+    runpy.run_module("geodino", run_name="__main__", alter_sys=True)
+
+
+def _run_code(code: str, *arguments: str) -> None:
+    import warnings
+
+    _only_imported()
+    sys.argv = ["-c", *arguments]
+    warnings.simplefilter("ignore")
+    exec(compile(code, "<code>", "exec"), {"__name__": "__main__"})  # noqa: S102  (of the tests themselves)
+
+
+def _only_imported() -> None:
+    """Hold what this file promises: everything is imported, of this checkout, and no thread."""
+    import threading
+
+    missing = [name for name in IMPORTED if name not in sys.modules]
+    assert not missing, f"the server could not import {missing}"
+    assert Path(sys.modules["geodino"].__file__).is_relative_to(ROOT)
+    assert threading.active_count() == 1
