@@ -9,6 +9,7 @@ import shapely
 
 from geodino.data.labels.footprints import read_table
 from geodino.data.splits import BUFFER, NAMES, PRECEDENCE, Split, ordered, refuse_empty
+from geodino.data.tiles import Tile
 from geodino.errors import SourceError, suggest
 
 _YEARS = ("year", "lidar_year")
@@ -61,6 +62,27 @@ def load_split(path: str | Path) -> Split:
     )  # fmt: skip
     refuse_empty(made.split, f"{path} has no polygon of")
     return made
+
+
+def refuse_undated(split: Split, tiles: Sequence[Tile], path: str) -> None:
+    """Refuse a split that tells years beside images that do not.
+
+    Args:
+        split: what was read.
+        tiles: the labelled images.
+        path: what it was read from.
+
+    Raises:
+        SourceError: naming one of them.
+    """
+    undated = [tile.path for tile in tiles if tile.datetime is None]
+    if split.year and undated:
+        more = f" (and {len(undated) - 1} more)" if len(undated) > 1 else ""
+        raise SourceError(
+            f"{path} tells which year's images its rows hold for, and {undated[0]}{more} has no "
+            "date. Say where dates are in the names of the files (a descriptor, data.dataset), or "
+            "remove the column of years from the split."
+        )
 
 
 def _years(

@@ -130,10 +130,11 @@ class Split:
     year: tuple[int | None, ...] = ()
     """Year whose images a row holds for, None for those of any; empty where no row says one."""
 
-    def of_year(self, year: int | None) -> "Split":
-        """Return the rows that hold for images of a year."""
+    def of_time(self, when: str | None) -> "Split":
+        """Return the rows that hold for images of an ISO 8601 time; None is an unknown one."""
         if not self.year:
             return self
+        year = None if when is None else int(when[:4])
         found = self._by_year.get(year)
         if found is None:
             kept = [i for i, own in enumerate(self.year) if own is None or own == year]

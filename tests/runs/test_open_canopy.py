@@ -144,9 +144,10 @@ def test_geometries_of_open_canopy_are_read_as_they_are(root, tmp_path):
     again = load_split(tmp_path / "split.parquet")
     assert (again.split, again.year) == (split.split, split.year)
     assert [s for s, y in zip(split.split, split.year, strict=True) if y == 2022] == list(
-        split.of_year(2022).split
+        split.of_time("2022-04-06T00:00:00+00:00").split
     )
-    assert not split.of_year(1999).split
+    assert not split.of_time("1999-01-01").split
+    assert not split.of_time(None).split
     assert split.geometry[0].bounds[0] == WEST + WORDS.index("buffer") * SIDE * PIXEL_M
 
 

@@ -15,7 +15,7 @@ from geodino import seeds
 from geodino.data.blocks import make_split
 from geodino.data.labelled.class_labels import ClassLabels
 from geodino.data.labelled.sets import IGNORED, PARTS, Image, PartName, SetFacts
-from geodino.data.split_file import load_split
+from geodino.data.split_file import load_split, refuse_undated
 from geodino.data.splits import Split, SplitConfig
 from geodino.data.tiles import TileIndex, read_tile
 from geodino.errors import SourceError, suggest
@@ -121,7 +121,7 @@ class TileSet:
         split = self.divided.split
         if split is None:
             return self.labels.classes(number, where)
-        mine = split.mask(tile.grid, where, part)
+        mine = split.of_time(tile.datetime).mask(tile.grid, where, part)
         if not mine.any():
             return np.full(mine.shape, IGNORED, np.uint8)
         found: UInt8[np.ndarray, "h w"] = np.where(
@@ -175,10 +175,12 @@ def divide(
         return _checked(_by_chance(labelled, config))
     if split is not None:
         chosen = load_split(split)
+        refuse_undated(chosen, [images.tiles[i] for i in labelled], split)
     else:
         ground = outlines([images.tiles[i].grid for i in labelled])
         chosen = make_split(ground, config, pixel_m=max(images.gsd_m or (1.0,)))
-    shares = {i: chosen.shares(images.tiles[i].grid) for i in labelled}
+    under = {i: chosen.of_time(images.tiles[i].datetime) for i in labelled}
+    shares = {i: under[i].shares(images.tiles[i].grid) for i in labelled}
     by_part = {part: tuple(i for i in labelled if part in shares[i]) for part in PARTS}
     notes = [*chosen.notes]
     if chosen.sites("calibration"):

@@ -98,8 +98,7 @@ class CanopySource:
 
     def split_of(self, image: int) -> Split:
         """Return the split of the ground under an image, of the rows of its year."""
-        when = self.images.tiles[image].datetime
-        return self.split.of_year(None if when is None else int(when[:4]))
+        return self.split.of_time(self.images.tiles[image].datetime)
 
     def raster(self, image: int) -> Raster:
         """Return an image on its own grid."""

@@ -182,6 +182,6 @@ def test_a_file_that_computes_something_else_is_not_kept(
     monkeypatch.setattr(to_onnx, "_program", lambda *_: OtherProgram())
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: OtherProgram())
     backbone = backbone_for(name="vit_nano", depth=1)
-    with pytest.raises(RunError, match="computes other features than torch at 48 x 80"):
+    with pytest.raises(RunError, match="computes other values than torch at 48 x 80"):
         save_onnx(tmp_path / "m.onnx", backbone=backbone, contract=contract_for(3), card=CARD)
     assert not list(tmp_path.iterdir())

@@ -15,7 +15,7 @@ from geodino.data.labels.open import open_labels
 from geodino.data.labels.pairs import labelled_ground, pair
 from geodino.data.parallel import thread_count
 from geodino.data.sources.find import absolute
-from geodino.data.split_file import load_split
+from geodino.data.split_file import load_split, refuse_undated
 from geodino.data.tiles import TileIndex
 from geodino.errors import BandError, ContractError, SourceError
 from geodino.geo.contract import InputContract
@@ -157,7 +157,8 @@ def brought_together(
         pool=pool,
         scored=None if scored is None else scored.of,
     )
-    _check_years(source, split)
+    if split is not None:
+        refuse_undated(chosen, [index.tiles[i] for i in source.labelled], split)
     _check_images(source, config, opened)
     return kind(
         config=config,
@@ -274,25 +275,6 @@ def _scored(
 ) -> ScoredGround | None:
     threads = thread_count("auto")
     return scored_ground(config.protocol, labels, labels_from, pool=pool, threads=threads)
-
-
-def _check_years(source: CanopySource, split: str | None) -> None:
-    """Refuse a split that tells years beside images that do not.
-
-    Raises:
-        SourceError: naming one of them.
-    """
-    if not source.split.year:
-        return
-    tiles = [source.images.tiles[image] for image in source.labelled]
-    undated = [tile.path for tile in tiles if tile.datetime is None]
-    if undated:
-        more = f" (and {len(undated) - 1} more)" if len(undated) > 1 else ""
-        raise SourceError(
-            f"{split} tells which year's images its rows hold for, and {undated[0]}{more} has no "
-            "date. Say where dates are in the names of the files (a descriptor, data.dataset), or "
-            "remove the column of years from the split."
-        )
 
 
 def _check_images(source: CanopySource, config: GroundConfig, opened: OpenedModel) -> None:
