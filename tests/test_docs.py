@@ -12,6 +12,7 @@ import pytest
 import yaml
 from process_support import run_geodino, run_python
 
+from geodino.data.labelled.yaml_config import LabelledConfig
 from geodino.data.sources.descriptor import Descriptor
 from geodino.runs.recipe import load_any_recipe
 
@@ -91,6 +92,8 @@ def follow(page, tmp_path, world_cache):
             values = yaml.safe_load(block.code)
             if "files" in values:
                 Descriptor.parse(values, source=f"{page.name}:{block.line}")
+            elif "table" in values or "images" in values:
+                LabelledConfig.parse(values, source=f"{page.name}:{block.line}")
             else:
                 recipe = tmp_path / "recipe.yaml"
                 recipe.write_text(block.code)

@@ -8,7 +8,6 @@ from geodino.data.labelled.image_folder import find_suite
 from geodino.data.labelled.open import open_sets
 from geodino.data.labelled.sets import LabelledSet
 from geodino.errors import SourceError
-from geodino.evals import folder as old_place
 from geodino.geo.windows import Window
 
 
@@ -114,7 +113,6 @@ def test_a_folder_of_classes_is_a_labelled_set(tmp_path):
     before = made.fingerprint
     write_tif(tmp_path / "lake" / "0.tif", np.zeros((3, 6, 8), "uint8"))
     assert find_suite(tmp_path).fingerprint != before
-    assert old_place.find_suite is find_suite
 
 
 @pytest.mark.parametrize(
