@@ -237,11 +237,16 @@ def test_an_area_without_a_crs_is_refused(model, tile, tmp_path):
 
 
 def test_the_command_refuses_a_missing_area_before_it_opens_the_model(tile, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "geodino", "predict", str(tile), "--model", "nowhere",
-         "--out", str(tmp_path / "map.tif"), "--aoi", "nope.geojson"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_geodino(
+        "predict",
+        tile,
+        "--model",
+        "nowhere",
+        "--out",
+        tmp_path / "map.tif",
+        "--aoi",
+        "nope.geojson",
+    )
     assert done.returncode == 2
     assert done.stderr == "geodino: --aoi: nope.geojson does not exist. Name a vector file.\n"
 

@@ -3,6 +3,7 @@ import pytest
 from geodino.errors import RecipeError
 from geodino.runs.build import check_sizes
 from geodino.runs.finetune.canopy.config import CanopyFinetuneConfig
+from geodino.runs.finetune.segmentation.config import SegmentationFinetuneConfig
 from geodino.runs.recipe import (
     RunConfig,
     TrainingConfig,
@@ -23,8 +24,8 @@ from geodino.runs.recipe import (
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_valid_and_its_crops_divide_into_patches(name):
     config = load_any_recipe(name)
-    if isinstance(config, CanopyFinetuneConfig):
-        assert config.sampling.crop % 32 == 0  # what a DPT head needs
+    if isinstance(config, CanopyFinetuneConfig | SegmentationFinetuneConfig):
+        assert config.sampling.crop % 32 == 0  # what a DPT or UPerNet head needs
     elif isinstance(config, TrainingConfig):
         check_sizes(config)
 
