@@ -130,7 +130,7 @@ def resample(
         kept = valid[:, index_y[0]][:, :, index_x[0]] & inside
         return np.where(kept, picked, picked.dtype.type(0)), kept
     if valid.all():
-        weight = _whole(weight_y, weight_x)
+        weight = np.broadcast_to(_whole(weight_y, weight_x), (len(valid), *inside.shape))
     else:
         weight = _along(_along(valid, index_y, weight_y, 1), index_x, weight_x, 2)
         pixels = np.where(valid, pixels, pixels.dtype.type(0))

@@ -162,6 +162,22 @@ def test_values_under_invalid_pixels_change_no_bit(layout, how):
     assert len(found) == 1
 
 
+@laws
+@given(layout=layouts, how=st.sampled_from(METHODS), whole=st.booleans())
+def test_bands_that_are_valid_alike_may_share_their_validity(layout, how, whole):
+    source, target, pixels, valid = laid_out(layout)
+    shared = valid[:1] | whole
+    got, kept = regridded(pixels, shared, source, target, how)
+    each, each_kept = regridded(pixels, shared.repeat(2, axis=0), source, target, how)
+    assert got.tobytes() == each.tobytes()
+    np.testing.assert_array_equal(kept.repeat(2, axis=0), each_kept)
+    # Beside a band that has a hole, nothing is taken for granted.
+    beside = np.concatenate([shared.repeat(2, axis=0), np.zeros_like(shared)])
+    slowly, slowly_kept = regridded(pixels[[0, 1, 0]], beside, source, target, how)
+    assert got.tobytes() == slowly[:2].tobytes()
+    np.testing.assert_array_equal(each_kept, slowly_kept[:2])
+
+
 # Arithmetic a reader can redo
 
 
