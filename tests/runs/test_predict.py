@@ -15,7 +15,7 @@ import shapely
 import torch
 from heights_support import save_small_canopy
 from PIL import Image
-from process_support import run_python, start_python
+from process_support import run_geodino, run_python, start_python
 from rasterio.transform import from_origin
 from rio_cogeo.cogeo import cog_validate
 from tests_support import textured, write_tile
