@@ -202,12 +202,12 @@ def pairwise_iou(
     union = own + others - common
     if crowd is not None:
         union = np.where(crowd[None], own, union)
-    return np.where(union > 0, common / np.where(union > 0, union, 1.0), 0.0)
+    return np.asarray(np.where(union > 0, common / np.where(union > 0, union, 1.0), 0.0))
 
 
 def area(xyxy: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
     """Return the area of each box, square pixels."""
-    return np.clip(xyxy[:, 2:] - xyxy[:, :2], 0.0, None).prod(axis=-1, dtype=np.float64)
+    return np.asarray(np.clip(xyxy[:, 2:] - xyxy[:, :2], 0.0, None).prod(axis=-1, dtype=np.float64))
 
 
 def _voc(
@@ -299,10 +299,10 @@ def _voc_ap(found: _Sorted, weights: Float[np.ndarray, "r i"]) -> Float[np.ndarr
 
 def _coco_ap(found: _Sorted) -> Float[np.ndarray, "a t"]:
     """Mean precision at 101 recalls, of each area and IoU."""
-    made = np.full(found.coco.shape[:2], np.nan)
+    made = np.full((len(AREAS), len(IOU_THRESHOLDS)), np.nan)
     truths = found.counted[:, 1:].sum(axis=0)
     for a in np.flatnonzero(truths):
-        for t in range(made.shape[1]):
+        for t in range(len(IOU_THRESHOLDS)):
             marks = found.coco[a, t]
             marks = marks[marks != _UNCOUNTED]
             right = (marks == _HIT).cumsum()
