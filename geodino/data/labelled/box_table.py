@@ -365,7 +365,7 @@ def _least(values: Float[np.ndarray, " n"], of: NDArray[np.int64]) -> Float[np.n
 def _longest(shapes: NDArray[np.object_]) -> Float[np.ndarray, " n"]:
     bounds = shapely.bounds(shapes)
     # Points have no side; any positive length leaves them alone.
-    return np.maximum((bounds[:, 2:] - bounds[:, :2]).max(axis=1), 1e-9)
+    return np.asarray(np.maximum((bounds[:, 2:] - bounds[:, :2]).max(axis=1), 1e-9))
 
 
 def _outline(grid: Grid, crs: str) -> shapely.Polygon:

@@ -119,7 +119,7 @@ def roi_align(
     boxes: list[Tensor],
     *,
     size: int,
-    stride: float,
+    stride: int,
     samples: int = 2,
 ) -> Float[Tensor, "n c s s"]:
     """Return the features in each box as a square (RoIAlign, pixel centres at half pixels).

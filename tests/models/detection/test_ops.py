@@ -91,10 +91,10 @@ def test_features_of_boxes_agree_with_their_slow_definition():
     # Inside, over the edge, and mostly outside of an image of 24 x 28 pixels.
     boxes = [[2.0, 3.0, 17.0, 20.0], [-3.0, 10.0, 9.0, 24.0], [20.0, 15.0, 45.0, 40.0]]
     found = ops.roi_align(
-        features, [torch.tensor(boxes[:2]), torch.tensor(boxes[2:])], size=3, stride=4.0
+        features, [torch.tensor(boxes[:2]), torch.tensor(boxes[2:])], size=3, stride=4
     )
     expected = [
-        slow_roi_align(features[i], box, size=3, stride=4.0, samples=2)
+        slow_roi_align(features[i], box, size=3, stride=4, samples=2)
         for i, box in zip((0, 0, 1), boxes, strict=True)
     ]
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-5)
@@ -103,7 +103,7 @@ def test_features_of_boxes_agree_with_their_slow_definition():
 def test_an_image_without_boxes_gives_none():
     features = torch.randn(2, 3, 4, 4)
     boxes = [torch.zeros(0, 4), torch.tensor([[0.0, 0, 8, 8]])]
-    assert ops.roi_align(features, boxes, size=2, stride=4.0).shape == (1, 3, 2, 2)
+    assert ops.roi_align(features, boxes, size=2, stride=4).shape == (1, 3, 2, 2)
 
 
 @pytest.mark.skipif(not ops.compiled_ops(), reason="torchvision's compiled operators do not load")
@@ -116,7 +116,7 @@ def test_torchvision_finds_the_same():
     features = torch.randn(1, 3, 12, 12)
     aligned = torchvision.ops.roi_align(features, [boxes], 7, 0.25, 2, aligned=True)
     torch.testing.assert_close(
-        ops.roi_align(features, [boxes], size=7, stride=4.0), aligned, rtol=1e-4, atol=1e-4
+        ops.roi_align(features, [boxes], size=7, stride=4), aligned, rtol=1e-4, atol=1e-4
     )
 
 
