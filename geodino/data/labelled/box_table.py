@@ -20,7 +20,8 @@ from geodino.data.blocks import make_split
 from geodino.data.labelled.boxes import in_window, made_boxes
 from geodino.data.labelled.sets import PARTS, Boxes, Image, PartName, SetFacts
 from geodino.data.labels.footprints import read_table
-from geodino.data.splits import Split, SplitConfig, load_split
+from geodino.data.split_file import load_split
+from geodino.data.splits import Split, SplitConfig
 from geodino.data.tiles import TileIndex, read_tile
 from geodino.errors import SourceError, suggest
 from geodino.files import sha256
