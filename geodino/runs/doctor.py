@@ -21,7 +21,7 @@ def examine() -> dict[str, Any]:
     """Return facts about this machine, each under a name a person understands."""
     import rasterio
     import torch
-    import torchvision  # type: ignore[import-untyped]
+    import torchvision
     from rasterio.drivers import raster_driver_extensions
     from rasterio.env import Env
 

@@ -1,0 +1,231 @@
+"""What the readers of boxes share: checks of what files say, windows, and a set of pictures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from geodino.data.labelled.common import digest, outline_of
+from geodino.data.labelled.sets import Boxes, Image, PartName, SetFacts
+from geodino.errors import SourceError, suggest
+from geodino.geo.bands import Band
+from geodino.geo.validity import ReadRule
+from geodino.geo.windows import Window
+from geodino.io.raster import HandlePool, describe, read
+
+LEAST_SHARE = 0.25
+"""Objects of which less lies in a window are left out of its labels."""
+
+RGB = tuple(Band(name=n, common_name=n) for n in ("red", "green", "blue"))
+"""Bands of a picture."""
+
+PICTURES = ReadRule(alpha="mask", nodata="ignore")
+"""How pictures are read: no value in them means that there is none."""
+
+
+@dataclass(kw_only=True)
+class BoxCounts:
+    """What was changed of the boxes of a set while they were read."""
+
+    boxes: int = 0
+    difficult: int = 0
+    clipped: int = 0
+    """Boxes that reached over the edge of their image."""
+
+    dropped: int = 0
+    """Boxes of no area, or outside of their image."""
+
+    def words(self) -> tuple[str, ...]:
+        """Say it, as sentences for the run card."""
+        said = [f"{self.boxes} boxes"]
+        if self.difficult:
+            said.append(
+                f"{self.difficult} of them are difficult: neither learnt from nor counted as missed"
+            )
+        if self.clipped:
+            said.append(f"{self.clipped} boxes reach over the edge of their image and were clipped")
+        if self.dropped:
+            said.append(
+                f"{self.dropped} boxes have no area, or lie outside of their image: left out"
+            )
+        return tuple(said)
+
+
+def no_boxes() -> Boxes:
+    """Return the label of an image without objects."""
+    return made_boxes(np.zeros((0, 4)), [], [])
+
+
+def made_boxes(
+    xyxy: Float[np.ndarray, "n 4"], classes: Sequence[int], difficult: Sequence[bool]
+) -> Boxes:
+    """Return boxes in the types of a label."""
+    return Boxes(
+        xyxy=xyxy.astype(np.float32),
+        classes=np.array(classes, dtype=np.int64).reshape(-1),
+        difficult=np.array(difficult, dtype=np.bool_).reshape(-1),
+    )
+
+
+def checked(
+    rows: Sequence[Sequence[float]],
+    classes: Sequence[int],
+    difficult: Sequence[bool],
+    *,
+    size: tuple[int, int],
+    source: str,
+    counts: BoxCounts,
+) -> Boxes:
+    """Return the boxes of an image; the harmless is mended and counted, the rest refused.
+
+    A box over the edge is clipped; one without area, or outside, is left out.
+
+    Args:
+        rows: left, top, right, bottom of each.
+        classes: number of the class of each.
+        difficult: of each.
+        size: height and width of the image.
+        source: the file, for messages.
+        counts: what happened is added to it.
+
+    Raises:
+        SourceError: a corner is no number, or lies on the wrong side of the other.
+    """
+    xyxy = np.array(rows, dtype=np.float64).reshape(-1, 4)
+    for row, box in enumerate(xyxy.tolist()):
+        if not np.isfinite(box).all():
+            raise SourceError(f"{source}: box {row + 1} has a corner that is no number: mend it.")
+        if box[2] < box[0] or box[3] < box[1]:
+            raise SourceError(
+                f"{source}: box {row + 1} is inverted ({box[0]:g}, {box[1]:g} to {box[2]:g}, "
+                f"{box[3]:g}): the left upper corner comes first. Mend it, or check the order of its "
+                "numbers."
+            )
+    height, width = size
+    inside = xyxy.clip(0, [width, height, width, height])
+    keep = (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])
+    counts.boxes += int(keep.sum())
+    counts.dropped += int((~keep).sum())
+    counts.clipped += int((inside != xyxy).any(axis=1)[keep].sum())
+    hard = np.array(difficult, dtype=np.bool_).reshape(-1)[keep]
+    counts.difficult += int(hard.sum())
+    number = np.array(classes, dtype=np.int64).reshape(-1)[keep]
+    return made_boxes(inside[keep], number.tolist(), hard.tolist())
+
+
+def in_window(boxes: Boxes, window: Window | None) -> Boxes:
+    """Return the boxes of a window, clipped and counted from its corner.
+
+    Objects less than a quarter of which lies in it are left out.
+    """
+    if window is None:
+        return boxes
+    shift = np.array([window.left, window.top] * 2, dtype=np.float32)
+    limit = np.array([window.width, window.height] * 2, dtype=np.float32)
+    moved = (boxes.xyxy - shift).astype(np.float32)
+    inside = moved.clip(0, limit)
+    keep = _areas(inside) >= np.float32(LEAST_SHARE) * _areas(moved)
+    keep &= _areas(inside) > 0
+    return Boxes(xyxy=inside[keep], classes=boxes.classes[keep], difficult=boxes.difficult[keep])
+
+
+def _areas(xyxy: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
+    sides = (xyxy[:, 2:] - xyxy[:, :2]).clip(0)
+    return np.asarray(sides[:, 0] * sides[:, 1])
+
+
+def class_number(name: str, classes: Sequence[str], *, source: str) -> int:
+    """Return the number of a class by its name.
+
+    Raises:
+        SourceError: there is none of that name.
+    """
+    if name not in classes:
+        raise SourceError(
+            f"{source}: {name!r} is not one of the classes {', '.join(classes)}."
+            f"{suggest(name, classes)} Mend it, or name the classes."
+        )
+    return classes.index(name)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BoxPicture:
+    """An image file and what is in it."""
+
+    path: Path
+    size: tuple[int, int]
+    """Height and width, as the labels say."""
+
+    boxes: Boxes | None
+    """None where labels are not there."""
+
+
+@dataclass(kw_only=True)
+class PictureBoxes:
+    """Image files with boxes (see :class:`geodino.data.labelled.sets.LabelledSet`)."""
+
+    root: Path
+    facts: SetFacts
+    parts: Mapping[PartName, tuple[str, ...]]
+    pictures: Mapping[str, BoxPicture]
+    """By key."""
+
+    label_files: tuple[Path, ...]
+    """What the labels were read from."""
+
+    rule: ReadRule
+    pool: HandlePool
+    unlabelled: frozenset[PartName] = field(default=frozenset())
+    """Parts whose labels are not there."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of images, labels, and of which key is in which part."""
+        files = [picture.path for picture in self.pictures.values()]
+        return digest([*files, *self.label_files], self.parts, root=self.root)
+
+    def size(self, key: str) -> tuple[int, int]:
+        """Return height and width of an image.
+
+        Raises:
+            SourceError: the file is missing, or of another size than its labels say.
+        """
+        picture = self.pictures[key]
+        grid = describe(picture.path).grid
+        if (grid.height, grid.width) != picture.size:
+            raise SourceError(
+                f"{picture.path} has {grid.height} x {grid.width} px, its labels were made for "
+                f"{picture.size[0]} x {picture.size[1]}: restore the image, or its labels."
+            )
+        return picture.size
+
+    def image(self, key: str, window: Window | None = None) -> Image:
+        """Read an image, or a window of it, all bands."""
+        path = self.pictures[key].path
+        bands = list(range(1, len(self.facts.bands) + 1))
+        return read(self.pool, path, window, bands=bands, rule=self.rule)
+
+    def label(self, key: str, window: Window | None = None) -> Boxes:
+        """Return the boxes of an image, or of a window of it.
+
+        Raises:
+            SourceError: its part has no labels.
+        """
+        found = self.pictures[key].boxes
+        if found is None:
+            raise SourceError(
+                f"{self.pictures[key].path} has no labels here. Measure on another part, or unpack the "
+                "labels beside the images."
+            )
+        return in_window(found, window)
+
+    def traits(self, key: str) -> Mapping[str, str]:
+        """Files of boxes tell nothing else of their images."""
+        return {}
+
+    def outline(self, key: str) -> tuple[float, float, float, float] | None:
+        """Return west, south, east, north in degrees, where the file has a place."""
+        return outline_of(self.pictures[key].path)

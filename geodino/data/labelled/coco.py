@@ -1,0 +1,181 @@
+"""Boxes in COCO's JSON files beside image files.
+
+``images`` (id, file_name, height, width), ``categories`` (id, name; ids need not follow each other)
+and ``annotations`` (image_id, category_id, bbox as left, top, width, height; iscrowd).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from geodino.data.config import DataConfig
+from geodino.data.labelled.boxes import (
+    PICTURES,
+    BoxCounts,
+    BoxPicture,
+    PictureBoxes,
+    checked,
+)
+from geodino.data.labelled.sets import PartName, SetFacts
+from geodino.data.naming import channels_of
+from geodino.errors import SourceError, suggest
+from geodino.geo.validity import ReadRule
+from geodino.io.raster import HandlePool, describe
+
+_LISTS = ("images", "annotations", "categories")
+_OF_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+def open_coco(
+    images: Path | str,
+    files: Mapping[PartName, Path | str],
+    *,
+    pool: HandlePool,
+    name: str = "COCO",
+    gsd_m: float | None = None,
+) -> PictureBoxes:
+    """Open images with labels in COCO's form; keys are ``train/FILE_NAME``.
+
+    Categories are numbered in the order of their ids; crowds are difficult boxes. Images without
+    annotations are images without objects.
+
+    Args:
+        images: the folder that the file names start from.
+        files: the JSON file of each part; all have the same categories.
+        pool: where open files are kept.
+        name: of the set.
+        gsd_m: ground sampling distance, metres, where it is known.
+
+    Raises:
+        SourceError: a file is damaged, or an image or category is missing.
+    """
+    root = Path(images)
+    counts = BoxCounts()
+    pictures: dict[str, BoxPicture] = {}
+    parts: dict[PartName, tuple[str, ...]] = {}
+    names: tuple[str, ...] | None = None
+    labels = {part: Path(path) for part, path in files.items()}
+    for part, path in labels.items():
+        content = _read(path)
+        ids, found = _categories(content["categories"], path)
+        if names is not None and found != names:
+            raise SourceError(
+                f"{path} has other categories ({', '.join(found)}) than the part before it "
+                f"({', '.join(names)}): one model tells one list of classes. Write the same list."
+            )
+        names = found
+        own = _pictures(content, root, path, ids, counts)
+        parts[part] = tuple(f"{part}/{key}" for key in own)
+        pictures |= {f"{part}/{key}": picture for key, picture in own.items()}
+    if names is None or not pictures:
+        raise SourceError(f"{', '.join(map(str, labels.values())) or 'No file'} lists no image.")
+    first = describe(next(iter(pictures.values())).path)
+    suffix = next(iter(pictures.values())).path.suffix.lower()
+    rule = PICTURES if suffix in _OF_PICTURES else ReadRule()
+    facts = SetFacts(
+        name=name,
+        kind="detection",
+        classes=names,
+        bands=tuple(channel.band for channel in channels_of(first, rule, DataConfig())),
+        dtype=first.dtype,
+        metric="map50",
+        gsd_m=gsd_m,
+        notes=counts.words(),
+        source=str(root),
+    )
+    return PictureBoxes(
+        root=_common(root, labels.values()), facts=facts, parts=parts, pictures=pictures,
+        label_files=tuple(labels.values()), rule=rule, pool=pool,
+    )  # fmt: skip
+
+
+def _common(root: Path, files: Any) -> Path:
+    """The folder that holds images and labels."""
+    for parent in (root.resolve(), *root.resolve().parents):
+        if all(path.resolve().is_relative_to(parent) for path in files):
+            return parent
+    return Path(root.anchor)
+
+
+def _read(path: Path) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read ({error.strerror}): name COCO's JSON.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise SourceError(f"{path} is not JSON ({error}): unpack it again.") from error
+    missing = [n for n in _LISTS if not isinstance(content, dict) or n not in content]
+    if missing:
+        raise SourceError(
+            f"{path} has no list {missing[0]!r}, and COCO's JSON has {', '.join(_LISTS)}: name the file "
+            "of boxes (instances)."
+        )
+    return content  # type: ignore[no-any-return]
+
+
+def _categories(
+    given: Sequence[Mapping[str, Any]], path: Path
+) -> tuple[Mapping[int, int], tuple[str, ...]]:
+    """The number of each category by its id, and the names."""
+    ordered = sorted(given, key=lambda one: int(one["id"]))
+    names = tuple(str(one["name"]) for one in ordered)
+    ids = {int(one["id"]): number for number, one in enumerate(ordered)}
+    if not names or len(ids) < len(names) or len(set(names)) < len(names):
+        raise SourceError(f"{path}: categories need ids and names of their own: mend the list.")
+    return ids, names
+
+
+def _pictures(
+    content: Mapping[str, Sequence[Mapping[str, Any]]],
+    root: Path,
+    path: Path,
+    ids: Mapping[int, int],
+    counts: BoxCounts,
+) -> dict[str, BoxPicture]:
+    of: dict[int, list[Mapping[str, Any]]] = {int(one["id"]): [] for one in content["images"]}
+    for one in content["annotations"]:
+        if one.get("image_id") not in of:
+            raise SourceError(
+                f"{path}: annotation {one.get('id')} is of image {one.get('image_id')}, which is not "
+                "in its list of images: mend it."
+            )
+        if one.get("category_id") not in ids:
+            known = [str(i) for i in ids]
+            raise SourceError(
+                f"{path}: annotation {one.get('id')} has the category {one.get('category_id')}, which "
+                f"is not listed.{suggest(str(one.get('category_id')), known)} Mend it."
+            )
+        of[int(one["image_id"])].append(one)
+    made: dict[str, BoxPicture] = {}
+    for image in content["images"]:
+        file = root / str(image["file_name"])
+        if not file.is_file():
+            raise SourceError(f"{path} lists {file}, which is not there: unpack the images.")
+        size = (int(image["height"]), int(image["width"]))
+        found = of[int(image["id"])]
+        made[str(image["file_name"])] = BoxPicture(
+            path=file,
+            size=size,
+            boxes=checked(
+                [_corners(one, path) for one in found],
+                [ids[int(one["category_id"])] for one in found],
+                [bool(one.get("iscrowd", 0)) for one in found],
+                size=size, source=f"{path} ({image['file_name']})", counts=counts,
+            ),
+        )  # fmt: skip
+    return made
+
+
+def _corners(one: Mapping[str, Any], path: Path) -> list[float]:
+    box = one.get("bbox")
+    if not isinstance(box, list) or len(box) != 4:
+        raise SourceError(
+            f"{path}: annotation {one.get('id')} has no bbox of four numbers (left, top, width, "
+            "height): mend it."
+        )
+    try:
+        left, top, width, height = (float(value) for value in box)
+    except (TypeError, ValueError):
+        raise SourceError(f"{path}: annotation {one.get('id')} has a bbox of no numbers.") from None
+    return [left, top, left + width, top + height]

@@ -1,0 +1,271 @@
+"""Crops with objects, drawn around objects or anywhere.
+
+What is drawn depends on the seed and the number of the sample alone, so that a resumed run goes
+on with the same crops.
+"""
+
+import time
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int64, Shaped
+from numpy.typing import NDArray
+from pydantic import Field
+
+from geodino import seeds
+from geodino.config import Config
+from geodino.data.labelled.sets import Boxes, LabelledSet, PartName
+from geodino.data.parallel import in_order
+from geodino.errors import SourceError
+from geodino.geo.contract import InputContract
+from geodino.geo.validity import combine
+from geodino.geo.windows import Window
+from geodino.models.detection.matching import Objects
+from geodino.tasks.detection.batch import BoxBatch
+
+Augment = Literal["none", "flips", "turns"]
+
+
+class BoxSamplingConfig(Config):
+    """How crops are drawn."""
+
+    crop: int = Field(default=512, ge=32)
+    """Side, pixels. Smaller images are filled up with invalid pixels."""
+
+    around: float = Field(default=0.8, ge=0, le=1)
+    """Share of crops that are drawn around an object; the others lie anywhere."""
+
+    augment: Augment = "flips"
+    """Flips, flips and quarter turns, or none of both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How a square crop is mirrored, then turned by 90 degrees against the clock."""
+
+    down: bool
+    across: bool
+    quarter: bool
+
+    @classmethod
+    def drawn(cls, augment: Augment, generator: np.random.Generator) -> "Turn":
+        """Draw one; what is not asked for is not done."""
+        down, across, quarter = (bool(generator.integers(2)) for _ in range(3))
+        return cls(
+            down and augment != "none", across and augment != "none", quarter and augment == "turns"
+        )
+
+    def pixels(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return an array ``[..., h, w]`` turned."""
+        axes = tuple(axis for axis, wanted in ((-2, self.down), (-1, self.across)) if wanted)
+        flipped = np.flip(array, axes) if axes else array
+        return np.ascontiguousarray(np.rot90(flipped, int(self.quarter), axes=(-2, -1)))
+
+    def boxes(self, xyxy: Float32[np.ndarray, "n 4"], side: int) -> Float32[np.ndarray, "n 4"]:
+        """Return boxes as they lie in the turned crop."""
+        left, top, right, bottom = xyxy.T
+        if self.down:
+            top, bottom = side - bottom, side - top
+        if self.across:
+            left, right = side - right, side - left
+        if self.quarter:
+            left, top, right, bottom = top, side - right, bottom, side - left
+        return np.stack([left, top, right, bottom], axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxSource:
+    """Everything that is read. Safe to use from threads."""
+
+    set: LabelledSet
+    contract: InputContract
+    """Of the model: how invalid bands are filled."""
+
+    bands: tuple[int, ...]
+    """Places in the set of the bands the model reads, in its order."""
+
+    def read(
+        self, key: str, window: Window
+    ) -> tuple[Shaped[np.ndarray, "c h w"], Bool[np.ndarray, "h w"]]:
+        """Read a window of an image: the model's bands, and where they may be used."""
+        pixels, valid = self.set.image(key, window)
+        pixels, valid = pixels[list(self.bands)], valid[list(self.bands)]
+        if self.contract.valid == "any":
+            mean = np.asarray(self.contract.mean)[:, None, None]
+            mean = np.rint(mean) if pixels.dtype.kind in "iu" else mean
+            pixels = np.where(valid, pixels, mean.astype(pixels.dtype))
+        return pixels, combine(valid, self.contract.valid)
+
+    def label(self, key: str, window: Window | None = None) -> Boxes:
+        """Read the objects of an image or of a window of it.
+
+        Raises:
+            SourceError: the set has no boxes, or a file is damaged.
+        """
+        found = self.set.label(key, window)
+        if not isinstance(found, Boxes):
+            raise SourceError(f"{self.set.facts.name} holds no boxes: {key}.")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BoxPlaces:
+    """What there is to learn from."""
+
+    keys: tuple[str, ...]
+    """Images."""
+
+    sizes: tuple[tuple[int, int], ...]
+    """Height and width of each image."""
+
+    image: Int64[np.ndarray, " n"]
+    """Number of the image of each object that is learnt from."""
+
+    centre: Float[np.ndarray, "n 2"]
+    """Row and column of each, pixels."""
+
+    side: Float[np.ndarray, "n 2"]
+    """Height and width of each, pixels."""
+
+    classes: Int64[np.ndarray, " n"]
+
+    @property
+    def area(self) -> Float[np.ndarray, " i"]:
+        """Pixels of each image."""
+        return np.array([height * width for height, width in self.sizes], dtype=np.float64)
+
+
+def find_places(
+    source: BoxSource, *, threads: int, parts: tuple[PartName, ...] = ("train",)
+) -> BoxPlaces:
+    """Read the labels of all images to learn from.
+
+    Raises:
+        SourceError: there is no image, or no object.
+    """
+    keys = tuple(key for part in parts for key in source.set.parts.get(part, ()))
+    if not keys:
+        raise SourceError("There is no image to learn from: check the split.")
+    sizes = tuple(in_order(source.set.size, keys, threads=threads))
+    labels = list(in_order(source.label, keys, threads=threads))
+    known = [~one.difficult for one in labels]
+    xyxy = np.concatenate([one.xyxy[k] for one, k in zip(labels, known, strict=True)])
+    if not len(xyxy):
+        raise SourceError(
+            "No image for training holds an object: check --labels, the split, and the classes."
+        )
+    xyxy = xyxy.astype(np.float64)
+    return BoxPlaces(
+        keys=keys,
+        sizes=sizes,
+        image=np.repeat(np.arange(len(keys)), [int(k.sum()) for k in known]),
+        centre=(xyxy[:, [1, 0]] + xyxy[:, [3, 2]]) / 2,
+        side=xyxy[:, [3, 2]] - xyxy[:, [1, 0]],
+        classes=np.concatenate([one.classes[k] for one, k in zip(labels, known, strict=True)]),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Crop:
+    pixels: Shaped[np.ndarray, "c h w"]
+    valid: Bool[np.ndarray, "h w"]
+    objects: Objects
+
+
+class BoxFeed:
+    """Batches of crops from any step on; what is in a batch depends on seed and step alone.
+
+    Args:
+        source: images and labels.
+        places: where objects are.
+        config: how crops are drawn.
+        seed: of the run.
+        batch: crops of a step.
+        threads: that read.
+
+    Attributes:
+        waited_s: time spent waiting for crops.
+    """
+
+    def __init__(
+        self,
+        source: BoxSource,
+        places: BoxPlaces,
+        config: BoxSamplingConfig,
+        *,
+        seed: int,
+        batch: int,
+        threads: int,
+    ) -> None:
+        self._source = source
+        self._places = places
+        self._config = config
+        self._seed = seed
+        self._batch = batch
+        self._threads = threads
+        self._share = places.area / places.area.sum()
+        self.waited_s = 0.0
+
+    def batches(self, step: int, stop: int) -> Generator[BoxBatch, None, None]:
+        """Yield the batches of steps ``step`` to ``stop - 1``; threads read ahead."""
+        samples = range(step * self._batch, stop * self._batch)
+        crops: list[_Crop] = []
+        drawn = in_order(self._crop, samples, threads=self._threads)
+        with closing(drawn):
+            for _ in samples:
+                began = time.perf_counter()
+                crops.append(next(drawn))
+                self.waited_s += time.perf_counter() - began
+                if len(crops) == self._batch:
+                    yield _batched(crops, step)
+                    crops, step = [], step + 1
+
+    def _crop(self, sample: int) -> _Crop:
+        generator = seeds.rng(self._seed, "crop", sample)
+        image, window = self._drawn(generator)
+        key, side = self._places.keys[image], self._config.crop
+        pixels, valid = self._source.read(key, window)
+        label = self._source.label(key, window)
+        turn = Turn.drawn(self._config.augment, generator)
+        lack = [(0, side - window.height), (0, side - window.width)]
+        return _Crop(
+            pixels=turn.pixels(np.pad(pixels, [(0, 0), *lack])),
+            valid=turn.pixels(np.pad(valid, lack)),
+            objects=Objects(
+                boxes=torch.from_numpy(turn.boxes(label.xyxy, side)),
+                classes=torch.from_numpy(label.classes),
+                difficult=torch.from_numpy(label.difficult),
+            ),
+        )
+
+    def _drawn(self, generator: np.random.Generator) -> tuple[int, Window]:
+        places, crop = self._places, self._config.crop
+        if generator.random() < self._config.around:
+            one = int(generator.integers(len(places.image)))
+            image = int(places.image[one])
+            # The centre of the object falls anywhere in the crop.
+            corner = places.centre[one] - generator.random(2) * crop
+        else:
+            image = int(generator.choice(len(places.keys), p=self._share))
+            room = np.maximum(np.array(places.sizes[image]) - crop, 0)
+            corner = generator.integers(0, room + 1).astype(np.float64)
+        sizes = places.sizes[image]
+        extents = [min(crop, length) for length in sizes]
+        top, left = (
+            int(np.clip(np.floor(at), 0, length - extent))
+            for at, length, extent in zip(corner.tolist(), sizes, extents, strict=True)
+        )
+        return image, Window(top, left, extents[0], extents[1])
+
+
+def _batched(crops: list[_Crop], step: int) -> BoxBatch:
+    return BoxBatch(
+        step=step,
+        pixels=torch.from_numpy(np.stack([crop.pixels for crop in crops])),
+        valid=torch.from_numpy(np.stack([crop.valid for crop in crops])),
+        objects=tuple(crop.objects for crop in crops),
+    )

@@ -1,0 +1,120 @@
+"""What found boxes are worth on a part of a labelled set, and what boxes without a model are."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Num
+from torch import Tensor
+
+from geodino import seeds
+from geodino.infer.boxes import ChipBoxes, ChipLattice, joined
+from geodino.metrics.detection import DetectionScorer
+from geodino.models.detection.faster_rcnn import Found
+from geodino.tasks.detection.crops import BoxPlaces, BoxSource
+
+Find = Callable[[Num[Tensor, "b c h w"], Bool[Tensor, "b h w"]], list[Found]]
+"""Finds the objects of images: a model, or what stands in for one."""
+
+
+def find_in(
+    find: Find,
+    source: BoxSource,
+    key: str,
+    *,
+    chip: int,
+    overlap: int,
+    iou: float,
+    device: torch.device,
+) -> Found:
+    """Find the objects of one image, however large, chip by chip.
+
+    Args:
+        find: finds objects in chips; it gets one at a time, at its own size.
+        source: where the image is read.
+        key: of the image.
+        chip: side of the chips, pixels; an image no larger is looked at whole.
+        overlap: pixels that chips share, see :class:`geodino.infer.boxes.ChipLattice`.
+        iou: chips say the same object where their boxes overlap by more.
+        device: where to find.
+    """
+    height, width = source.set.size(key)
+    lattice = ChipLattice(height=height, width=width, chip=chip, overlap=overlap)
+    said = []
+    for place in lattice:
+        window = lattice.window(*place)
+        pixels, valid = source.read(key, window)
+        if not valid.any():
+            continue
+        image = torch.from_numpy(np.ascontiguousarray(pixels))[None].to(device)
+        mask = torch.from_numpy(np.ascontiguousarray(valid))[None].to(device)
+        (found,) = find(image, mask)
+        corner = torch.tensor([window.left, window.top] * 2, dtype=torch.float32)
+        said.append(
+            ChipBoxes(
+                chip=place,
+                boxes=found.boxes.float().cpu() + corner,
+                classes=found.classes.cpu(),
+                scores=found.scores.float().cpu(),
+            )
+        )
+    boxes, classes, scores = joined(lattice, said, iou=iou)
+    return Found(boxes=boxes, classes=classes, scores=scores)
+
+
+def scored(source: BoxSource, keys: Sequence[str], found: Iterable[Found]) -> DetectionScorer:
+    """Match what was found in images with their labels.
+
+    Args:
+        source: where the labels are read.
+        keys: of the images.
+        found: in each of them, in their order.
+    """
+    scorer = DetectionScorer(len(source.set.facts.classes))
+    for key, one in zip(keys, found, strict=True):
+        label = source.label(key)
+        scorer.add(
+            label.xyxy.astype(np.float64),
+            label.classes,
+            one.boxes.double().numpy(),
+            one.classes.numpy(),
+            one.scores.double().numpy(),
+            difficult=label.difficult,
+        )
+    return scorer
+
+
+def random_boxes(
+    places: BoxPlaces, key: str, size: tuple[int, int], *, classes: int, seed: int
+) -> Found:
+    """Return boxes that know the training labels but not the image: the floor of a detector.
+
+    As many as the training images hold on the same ground, of sizes and classes drawn from theirs,
+    anywhere in the image, with scores drawn at random. (Saying nothing scores 0.)
+
+    Args:
+        places: the training labels.
+        key: of the image; what is drawn depends on it and the seed.
+        size: height and width of the image.
+        classes: how many there are, for a check.
+        seed: of the draw.
+
+    Raises:
+        ValueError: the training labels hold a class that does not exist.
+    """
+    if places.classes.max() >= classes:
+        raise ValueError(f"a training label has class {places.classes.max()} of {classes}")
+    generator = seeds.rng(seed, "random boxes", key)
+    height, width = size
+    density = len(places.image) / places.area.sum()
+    count = max(1, round(density * height * width))
+    rows = generator.integers(0, len(places.image), size=count)
+    sides = np.minimum(places.side[rows], [height, width])
+    corner = generator.random((count, 2)) * (np.array([height, width]) - sides)
+    xyxy = np.concatenate([corner[:, ::-1], (corner + sides)[:, ::-1]], axis=1)
+    order = np.argsort(-(scores := generator.random(count)), kind="stable")
+    return Found(
+        boxes=torch.from_numpy(xyxy[order].astype(np.float32)),
+        classes=torch.from_numpy(places.classes[rows][order]),
+        scores=torch.from_numpy(scores[order].astype(np.float32)),
+    )
