@@ -3,11 +3,13 @@
 import json
 import re
 import shlex
+import sys
 
 import geopandas
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import shapely
 from rasterio.vrt import WarpedVRT
 from rio_cogeo.cogeo import cog_validate
@@ -21,7 +23,6 @@ from geodino.data.generated.worlds import write_world
 from geodino.errors import RecipeError, RunError, SourceError
 from geodino.runs.change import ChangeJob, change
 from geodino.runs.change.about import distribution
-from geodino.runs.pretrain import PretrainJob, pretrain
 from geodino.runs.sources import Meeting
 
 PATCH, CHIP = 8, 32  # of the debug recipe
@@ -198,6 +199,16 @@ def test_hundredths_are_the_values_rounded(debug_run, dates, whole, tmp_path):
     assert facts["p99"] == pytest.approx(whole[1]["p99"], abs=0.0051)
 
 
+def warped_as_told(words, source, like):
+    """Do what the command does; GDAL's programs are not part of every installation."""
+    assert "-dstalpha" in words
+    with rasterio.open(source) as found, rasterio.open(like) as grid:
+        size = {"width": grid.width, "height": grid.height, "transform": grid.transform}
+        with WarpedVRT(found, crs=grid.crs, add_alpha=True, nodata=None, **size) as warped:
+            rasterio.shutil.copy(warped, words[-1], driver="GTiff")
+    return words[-1]
+
+
 def test_a_later_date_on_another_grid_is_refused_with_the_command_that_mends_it(
     debug_run, dates, tmp_path
 ):
@@ -222,6 +233,8 @@ def test_a_later_date_on_another_grid_is_refused_with_the_command_that_mends_it(
         assert edges == pytest.approx([*one.bounds])
         assert words[options["-ts"] + 1 :][:2] == [str(one.width), str(one.height)]
     assert words[-2:] == [str(elsewhere), str(tmp_path / "else where.aligned.tif")]
+    aligned = warped_as_told(words, elsewhere, before)
+    assert run(debug_run, tmp_path / "c.tif", before, aligned, dry_run=True)["notes"] is not None
 
 
 @pytest.mark.parametrize(
@@ -277,18 +290,14 @@ def test_the_command_and_the_function_write_the_same(debug_run, dates, whole, tm
     assert written(out) == written(tmp_path / "api.tif") == written(whole[0])
 
 
-def test_change_of_the_generated_world_is_told_from_none(reports, tmp_path):
+def test_change_of_the_generated_world_is_told_from_none(debug_run, record_property, tmp_path):
+    # A model of other pixels, whose grey values these are brought to: the loosest of tests.
     write_world("changes", tmp_path)
-    model = tmp_path / "run"
-    pretrain(
-        PretrainJob(
-            tiles=str(tmp_path / "before"), out=model, recipe="debug", device="cpu", quiet=True
-        )
-    )
+    how = Meeting(bands=("B04", "B03", "B02"), scale=0.05, accept=("units", "gsd", "values"))
     scores, truths = [], []
     for path in sorted((tmp_path / "changes").glob("*.tif")):
         dates = (tmp_path / date / path.name for date in ("before", "after"))
-        run(model, tmp_path / path.name, *dates)
+        run(debug_run, tmp_path / path.name, *dates, how=how)
         found = bands(tmp_path / path.name)[0]
         truth = bands(path)[0].astype(float)
         truth[truth == 255] = np.nan
@@ -296,10 +305,10 @@ def test_change_of_the_generated_world_is_told_from_none(reports, tmp_path):
         clear = np.isfinite(found) & ((share > 0.5) | (share == 0))
         scores.append(found[clear])
         truths.append(share[clear] > 0.5)
-    score, truth = np.concatenate(scores), np.concatenate(truths)
-    auc = roc_auc_score(truth, score)
-    print(f"AUC {auc:.3f} of {truth.sum()} changed among {len(truth)} patches")
-    assert auc > 0.55
+    auc = roc_auc_score(np.concatenate(truths), np.concatenate(scores))
+    record_property("auc", auc)
+    sys.stdout.write(f"AUC {auc:.3f} of changed against unchanged patches\n")
+    assert auc > 0.6
 
 
 def test_two_years_of_naip_over_chico_lie_on_one_grid(debug_run, shared_data, tmp_path):
@@ -311,6 +320,5 @@ def test_two_years_of_naip_over_chico_lie_on_one_grid(debug_run, shared_data, tm
             debug_run, tmp_path / f"{number}.tif", before, after,
             how=Meeting(bands=(1, 2, 3)), overrides=("data.alpha=band",),
         )  # fmt: skip
-        print(number, facts)
         assert facts["patches"] == (256 // PATCH) ** 2
         assert 0 < facts["median"] < facts["p95"] < facts["p99"] <= 2
