@@ -6,11 +6,31 @@ from typing import TYPE_CHECKING, Any
 from geodino import torchvision_hook, xarray_hook
 
 if TYPE_CHECKING:
-    from geodino.api import distill, embed, evaluate, finetune, load, predict, pretrain, recommend
+    from geodino.api import (
+        change,
+        distill,
+        embed,
+        evaluate,
+        finetune,
+        load,
+        predict,
+        pretrain,
+        recommend,
+    )
 
 __version__ = "0.1.0"
 
-__all__ = ["distill", "embed", "evaluate", "finetune", "load", "predict", "pretrain", "recommend"]
+__all__ = [
+    "change",
+    "distill",
+    "embed",
+    "evaluate",
+    "finetune",
+    "load",
+    "predict",
+    "pretrain",
+    "recommend",
+]
 
 torchvision_hook.install()
 xarray_hook.install()

@@ -5,7 +5,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from geodino.api.maps import embed, predict
+from geodino.api.maps import change, embed, predict
 from geodino.api.model import Model, open_any
 from geodino.api.words import assignments
 from geodino.evals.advice import Advice
@@ -21,6 +21,7 @@ from geodino.runs.pretrain import pretrain as _pretrain
 
 __all__ = [
     "Model",
+    "change",
     "distill",
     "embed",
     "evaluate",

@@ -1,4 +1,4 @@
-"""Maps of rasters: the functions that mirror ``geodino embed`` and ``geodino predict``."""
+"""Maps of rasters: the functions that mirror ``geodino embed``, ``predict`` and ``change``."""
 
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from geodino.api.words import assignments
+from geodino.runs.change import ChangeJob
+from geodino.runs.change import change as _change
 from geodino.runs.embed import EmbedJob
 from geodino.runs.embed import embed as _embed
 from geodino.runs.mapping.job import parse_memory, parse_shard
@@ -200,6 +202,91 @@ def predict(
             device=device,
             overwrite=overwrite,
             strict=strict,
+            dry_run=dry_run,
+            quiet=quiet,
+        )
+    )
+
+
+def change(
+    before: _Path,
+    after: _Path,
+    model: _Path,
+    out: _Path,
+    *,
+    dtype: str = "float32",
+    bands: Sequence[str | int] | None = None,
+    scale: float | None = None,
+    accept: Sequence[str] = (),
+    gsd_m: float | None = None,
+    chip: int | None = None,
+    overlap: int | None = None,
+    batch: int | None = None,
+    aoi: _Path | None = None,
+    max_memory: str | None = None,
+    shard: str | None = None,
+    assemble: bool = False,
+    resume: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    dry_run: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Map how much the ground changed between two dates; ``geodino change`` as a function.
+
+    Change is the cosine distance of the frozen features of both dates: 1 - cosine of the two
+    tokens of each patch, 0 for the same. A patch is nodata where none of its pixels is valid on
+    both dates; the band ``valid`` tells the share of them that are.
+
+    Args:
+        before: raster of the earlier date.
+        after: raster of the later date, on the same grid up to half a pixel.
+        model: see `load`.
+        out: ``FILE.tif``, a pixel for each patch.
+        dtype: ``float32``, or ``uint8`` (hundredths, scale 0.01).
+        bands: see `embed`, as all of the following that are not explained.
+        scale: see `embed`.
+        accept: see `embed`.
+        gsd_m: see `embed`.
+        chip: see `embed`.
+        overlap: see `embed`.
+        batch: see `embed`.
+        aoi: see `embed`.
+        max_memory: see `embed`.
+        shard: see `embed`.
+        assemble: see `embed`.
+        resume: see `embed`.
+        overrides: see `embed`.
+        device: see `pretrain`.
+        overwrite: see `embed`.
+        dry_run: see `embed`.
+        quiet: say nothing.
+
+    Returns:
+        What was written, and of the valid patches their number and the ``median``, ``p95`` and
+        ``p99`` of change.
+
+    Raises:
+        geodino.errors.GeodinoError: a mistake the caller can mend.
+    """
+    return _change(
+        ChangeJob(
+            rasters=(fspath(before), fspath(after)),
+            model=fspath(model),
+            out=Path(out),
+            dtype=dtype,
+            how=Meeting.asked(bands=bands, scale=scale, accept=accept, chip=chip, batch=batch),
+            gsd_m=gsd_m,
+            overlap=overlap,
+            aoi=None if aoi is None else Path(aoi),
+            max_memory=parse_memory(max_memory),
+            shard=parse_shard(shard),
+            assemble=assemble,
+            resume=resume,
+            overrides=assignments(overrides),
+            device=device,
+            overwrite=overwrite,
             dry_run=dry_run,
             quiet=quiet,
         )

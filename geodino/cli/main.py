@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from geodino.cli.change import change
 from geodino.cli.distill import distill
 from geodino.cli.embed import embed
 from geodino.cli.evaluate import evaluate
@@ -95,6 +96,7 @@ def pretrain(
 app.command()(distill)
 app.command()(embed)
 app.command()(predict)
+app.command()(change)
 app.command()(finetune)
 app.command()(evaluate)
 

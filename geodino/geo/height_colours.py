@@ -61,10 +61,10 @@ def height_ticks_m(highest_m: float) -> tuple[float, ...]:
     return (*(round(step * i, 9) for i in range(count)), float(highest_m))
 
 
-def round_highest_m(height_m: float) -> float:
-    """Return the next round height, at least 5 m, that a scale reaching ``height_m`` ends at."""
-    if not height_m > 5.0:
-        return 5.0
+def round_highest_m(height_m: float, *, least_m: float = 5.0) -> float:
+    """Return the next round height, at least ``least_m``, that a scale up to ``height_m`` ends at."""
+    if not height_m > least_m:
+        return least_m
     step = _nice_at_least(height_m / _TICKS)
     return float(step * math.ceil(height_m / step - 1e-9))
 

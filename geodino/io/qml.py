@@ -40,38 +40,24 @@ def write_height_style(map_path: Path, *, highest_m: float) -> Path:
         ValueError: ``highest_m`` is not above 0.
         RunError: the file cannot be written.
     """
-    check_highest(highest_m)
-    root, renderer = _style("singlebandpseudocolor")
-    renderer.set("classificationMin", "0")
-    renderer.set("classificationMax", _number(highest_m))
-    origin = ET.SubElement(renderer, "minMaxOrigin")
-    # Else QGIS stretches the colours to what happens to be on the screen.
-    ET.SubElement(origin, "limits").text = "None"
-    ET.SubElement(origin, "extent").text = "WholeRaster"
-    shader = ET.SubElement(
-        ET.SubElement(renderer, "rastershader"),
-        "colorrampshader",
-        colorRampType="INTERPOLATED",
-        classificationMode="1",
-        clip="0",
-        minimumValue="0",
-        maximumValue=_number(highest_m),
-    )
-    shader.append(_ramp())
-    heights = height_ticks_m(highest_m)
-    colours = height_colours(np.array(heights), highest_m=highest_m).tolist()
-    for height, (red, green, blue) in zip(heights, colours, strict=True):
-        more = " and more" if height == highest_m else ""
-        ET.SubElement(
-            shader,
-            "item",
-            value=_number(height),
-            label=f"{_number(height)} m{more}",
-            color=_hex((red, green, blue)),
-            alpha="255",
-        )
-    ET.SubElement(shader, "rampLegendSettings", useContinuousLegend="0", suffix=" m", prefix="")
-    return _write(map_path, root)
+    return _write_ramp(map_path, highest=highest_m, unit=" m")
+
+
+def write_change_style(map_path: Path, *, highest: float) -> Path:
+    """Write the style of a map of change: as of heights, without a unit.
+
+    Args:
+        map_path: the map, whose first band holds change.
+        highest: change of the darkest colour; more of it has that colour too.
+
+    Returns:
+        Where the style was written.
+
+    Raises:
+        ValueError: ``highest`` is not above 0.
+        RunError: the file cannot be written.
+    """
+    return _write_ramp(map_path, highest=highest, unit="")
 
 
 def write_class_style(map_path: Path, classes: Mapping[int, tuple[str, Colour]]) -> Path:
@@ -96,6 +82,42 @@ def write_class_style(map_path: Path, classes: Mapping[int, tuple[str, Colour]])
         ET.SubElement(
             palette, "paletteEntry", value=str(value), label=name, color=_hex(colour), alpha="255"
         )
+    return _write(map_path, root)
+
+
+def _write_ramp(map_path: Path, *, highest: float, unit: str) -> Path:
+    """Write a style that gives band 1 the colours of heights, light to dark, up to ``highest``."""
+    check_highest(highest)
+    root, renderer = _style("singlebandpseudocolor")
+    renderer.set("classificationMin", "0")
+    renderer.set("classificationMax", _number(highest))
+    origin = ET.SubElement(renderer, "minMaxOrigin")
+    # Else QGIS stretches the colours to what happens to be on the screen.
+    ET.SubElement(origin, "limits").text = "None"
+    ET.SubElement(origin, "extent").text = "WholeRaster"
+    shader = ET.SubElement(
+        ET.SubElement(renderer, "rastershader"),
+        "colorrampshader",
+        colorRampType="INTERPOLATED",
+        classificationMode="1",
+        clip="0",
+        minimumValue="0",
+        maximumValue=_number(highest),
+    )
+    shader.append(_ramp())
+    heights = height_ticks_m(highest)
+    colours = height_colours(np.array(heights), highest_m=highest).tolist()
+    for height, (red, green, blue) in zip(heights, colours, strict=True):
+        more = " and more" if height == highest else ""
+        ET.SubElement(
+            shader,
+            "item",
+            value=_number(height),
+            label=f"{_number(height)}{unit}{more}",
+            color=_hex((red, green, blue)),
+            alpha="255",
+        )
+    ET.SubElement(shader, "rampLegendSettings", useContinuousLegend="0", suffix=unit, prefix="")
     return _write(map_path, root)
 
 

@@ -1,4 +1,4 @@
-"""The picture beside a map of heights: colours, a legend in metres, a scale bar."""
+"""The picture beside a map of heights, or of change: colours, a legend, a scale bar."""
 
 import math
 from dataclasses import dataclass
@@ -24,6 +24,9 @@ from geodino.report.words import tick
 
 SIDE = 1024
 """Longest side of the picture, pixels."""
+
+HEIGHT = "canopy height, metres"
+"""What the legend says of a map of heights."""
 
 _LEGEND = 64
 """Rows of the legend below the map."""
@@ -56,19 +59,23 @@ def quicklook_path(map_path: Path) -> Path:
     return map_path.with_suffix(".png")
 
 
-def highest_shown_m(map_path: Path) -> float:
+def highest_shown_m(map_path: Path, *, least_m: float = 5.0) -> float:
     """Return the height of the darkest colour that suits a map, metres: a round number.
 
     99.5 % of the heights, as the overviews have them, are no taller.
 
+    Args:
+        map_path: the map.
+        least_m: what the colours end at, at least.
+
     Raises:
         SourceError: the map cannot be read.
     """
-    return _highest(_read(map_path))
+    return _highest(_read(map_path), least_m)
 
 
-def write_quicklook(map_path: Path, *, highest_m: float | None = None) -> Path:
-    """Draw a map of heights with a legend; no data are transparent.
+def write_quicklook(map_path: Path, *, highest_m: float | None = None, label: str = HEIGHT) -> Path:
+    """Draw a map of heights, or of another measure, with a legend; no data are transparent.
 
     The picture has at most ``SIDE`` pixels a side. Pixels come from the overviews, so memory does
     not grow with the map. They are drawn as squares, and the scale bar is true for rows at the
@@ -78,6 +85,7 @@ def write_quicklook(map_path: Path, *, highest_m: float | None = None) -> Path:
         map_path: a cloud-optimised GeoTIFF whose first band holds heights, in metres or with the
             scale that makes them metres.
         highest_m: height of the darkest colour; None is :func:`highest_shown_m`.
+        label: what the legend says the colours are.
 
     Returns:
         Where the picture was written.
@@ -94,7 +102,7 @@ def write_quicklook(map_path: Path, *, highest_m: float | None = None) -> Path:
     pixel_m = None if small.pixel_m is None else small.pixel_m / factor
     room = max(0, _LEAST - rgba.shape[1])
     rgba = np.pad(rgba, ((0, 0), (room // 2, room - room // 2), (0, 0)))
-    legend = _legend(rgba.shape[1], highest_m=highest, pixel_m=pixel_m)
+    legend = _legend(rgba.shape[1], label, highest_m=highest, pixel_m=pixel_m)
     path = quicklook_path(map_path)
     with replacing(path) as temporary:
         imsave(
@@ -129,9 +137,10 @@ def _read(map_path: Path) -> _Small:
     return _Small(height_m, valid, pixel_m)
 
 
-def _highest(small: _Small) -> float:
+def _highest(small: _Small, least_m: float = 5.0) -> float:
     heights = small.height_m[small.valid]
-    return round_highest_m(float(np.percentile(heights, _MOST_SHOWN)) if heights.size else 0.0)
+    most = float(np.percentile(heights, _MOST_SHOWN)) if heights.size else 0.0
+    return round_highest_m(most, least_m=least_m)
 
 
 def _coloured(small: _Small, highest_m: float) -> UInt8[ndarray, "h w 4"]:
@@ -141,7 +150,9 @@ def _coloured(small: _Small, highest_m: float) -> UInt8[ndarray, "h w 4"]:
     return np.concatenate([rgb * small.valid[..., None], opacity[..., None]], axis=-1)
 
 
-def _legend(width: int, *, highest_m: float, pixel_m: float | None) -> UInt8[ndarray, "h w 4"]:
+def _legend(
+    width: int, label: str, *, highest_m: float, pixel_m: float | None
+) -> UInt8[ndarray, "h w 4"]:
     """Draw the strip below the map: opaque, so that it can be read on any page."""
     with mpl.rc_context():
         mpl.rcdefaults()
@@ -150,7 +161,7 @@ def _legend(width: int, *, highest_m: float, pixel_m: float | None) -> UInt8[nda
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         axes.set(xlim=(0, width), ylim=(0, _LEGEND))
         axes.axis("off")
-        _draw_ramp(axes, left=16, right=round(0.58 * width), highest_m=highest_m)
+        _draw_ramp(axes, label, left=16, right=round(0.58 * width), highest_m=highest_m)
         if pixel_m is not None:
             _draw_scale(axes, left=round(0.58 * width) + 48, right=width - 16, pixel_m=pixel_m)
         canvas: Any = FigureCanvasAgg(figure)  # its methods have no types
@@ -158,11 +169,11 @@ def _legend(width: int, *, highest_m: float, pixel_m: float | None) -> UInt8[nda
         return np.asarray(canvas.buffer_rgba(), dtype=np.uint8).copy()
 
 
-def _draw_ramp(axes: Axes, *, left: int, right: int, highest_m: float) -> None:
+def _draw_ramp(axes: Axes, label: str, *, left: int, right: int, highest_m: float) -> None:
     heights = np.linspace(0.0, highest_m, right - left)
     colours = height_colours(heights[None], highest_m=highest_m)
     axes.imshow(colours, extent=(left, right, 24, 38), aspect="auto", interpolation="nearest")
-    axes.text(left, 44, "canopy height, metres", va="bottom")
+    axes.text(left, 44, label, va="bottom")
     ticks = height_ticks_m(highest_m)
     for height in ticks:
         x = left + (right - left) * height / highest_m
