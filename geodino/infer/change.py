@@ -118,6 +118,12 @@ class ChangeProduct:
             ),
         )
 
+    def counts(
+        self, values: Float[np.ndarray, "k h w"], valid: Bool[np.ndarray, "h w"]
+    ) -> Mapping[str, int]:
+        """Nothing is counted."""
+        return {}
+
     def stored(
         self, values: Float[np.ndarray, "k h w"] | None, valid: Bool[np.ndarray, "h w"]
     ) -> dict[str, Shaped[np.ndarray, "c h w"]]:
