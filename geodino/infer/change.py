@@ -5,6 +5,7 @@ says how much it changed. RaVAEn (Ruzicka et al., Scientific Reports 12:16939, 2
 of two dates by the same distance; here it is taken between patches.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
