@@ -26,6 +26,9 @@ COLUMNS = (
 OWN = ("encoder", "features", "protocol", "adapted", "fingerprint", "seconds")
 """Columns that geodino adds."""
 
+_METRICS = {"micro_map": "micro_mAP"}
+"""What torchgeo-bench calls scores."""
+
 _GRID = (-6, 4, 40)
 
 
@@ -83,7 +86,9 @@ def as_csv(table: Iterable[Mapping[str, Any]]) -> str:
     writer = csv.DictWriter(text, fieldnames=[*COLUMNS, *OWN], lineterminator="\n", restval="")
     writer.writeheader()
     for row in table:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
+        name = str(row["metric_name"])
+        told = {**row, "metric_name": _METRICS.get(name, name)}
+        writer.writerow({column: _cell(value) for column, value in told.items()})
     return text.getvalue()
 
 

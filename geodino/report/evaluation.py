@@ -73,7 +73,10 @@ class EvaluationPage:
     alarms: tuple[str, ...]
     sections: tuple[Section, ...]
     reference: tuple[str, tuple[tuple[str, ...], ...]] | None
-    """Where published rows come from, and the lines: set, metric, name, score."""
+    """Where published rows come from, and the lines: set, metric, name, score, whether ours."""
+
+    standings: tuple[tuple[str, tuple[tuple[str, str, bool], ...]], ...]
+    """By probe: what the numbers are, and the models in their order: name, score, whether ours."""
 
     commands: tuple[str, ...]
     facts: Pairs

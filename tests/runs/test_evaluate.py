@@ -151,19 +151,24 @@ def test_a_suite_in_geo_bench_layout_runs_by_torchgeo_benchs_protocol(model, tmp
     assert all("recursix/geo-bench-1.0" in m["cure"] for m in facts["missing"])
     metrics = {(row["dataset"], row["metric_name"]) for row in facts["rows"]}
     assert {("m-bigearthnet", "micro_f1"), ("m-bigearthnet", "micro_map")} <= metrics
+    assert "micro_mAP" in (tmp_path / "out" / "results.csv").read_text()
 
 
 def test_published_rows_stand_beside_ours(done, model, suite, tmp_path):
     reference = tmp_path / "published.csv"
     reference.write_text(
         "dataset,method,metric_name,metric_value,name\n"
-        "brightness,linear,accuracy,0.625,somebody\nother,linear,accuracy,0.9,nobody\n"
+        "brightness,linear,accuracy,0.625,somebody\nbrightness,linear,accuracy,0.5,else\n"
+        "other,linear,accuracy,0.9,nobody\n"
     )
     out = shutil.copytree(done[0], tmp_path / "beside")
     how = {"probes": ("knn", "linear"), "features": ("mean",)}
     evaluate(job(model, suite, out, resume=True, reference=reference, **how))
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "somebody (linear" in page
+    # (1 - 0.5) / (0.625 - 0.5): above the pool, which spans 0 to 1.
+    assert "a pool of 2 published models" in page
+    assert "4.000" in page
     assert "nobody" not in page
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from geodino.evals.pool import published_names, shared_metric, standing
 from geodino.evals.tables import read_rows
 from geodino.files import write_text
 from geodino.report.evaluation import (
@@ -18,7 +19,6 @@ from geodino.runs.evaluate.job import EvaluateJob
 from geodino.runs.evaluate.words import best_rows
 from geodino.runs.record import environment
 
-_PUBLISHED = {"micro_f1": "f1", "micro_map": "micro_map"}
 _SHOWN = 12
 """Published rows of a set that are shown, the best ones."""
 
@@ -53,6 +53,7 @@ def write_page(job: EvaluateJob, results: Sequence[dict[str, Any]], facts: dict[
         alarms=tuple(facts["alarms"]),
         sections=tuple(section_of(result) for result in results),
         reference=None if job.reference is None else _beside(job.reference, results),
+        standings=() if job.reference is None else _standings(job.reference, results),
         commands=(_command(job),),
         facts=(
             ("weights", f"SHA-256 {first['sha256']}"),
@@ -73,7 +74,7 @@ def _beside(
     published = read_rows(path)
     lines: list[tuple[Any, ...]] = []
     for result in results:
-        name, metric = result["set"]["name"], result["set"]["metric"]
+        name, metric = result["set"]["name"], _metric(result, published)
         ours = best_rows([r for r in result["rows"] if r["metric_name"] == metric])["model"]
         found = [
             (
@@ -83,7 +84,7 @@ def _beside(
             )
             for row in published
             if row["dataset"] == name
-            and row["metric_name"] in (metric, _PUBLISHED.get(metric))
+            and row["metric_name"] in published_names(metric)
             and row["metric_value"]
         ]
         found = sorted(found, reverse=True)[:_SHOWN]
@@ -97,6 +98,45 @@ def _beside(
         "as far as their protocol, bands and partition are the same."
     )
     return said, tuple(lines)
+
+
+def _metric(result: dict[str, Any], published: Sequence[dict[str, str]]) -> str:
+    """The score of a set that published rows have too."""
+    own = list(dict.fromkeys(row["metric_name"] for row in result["rows"]))
+    return shared_metric(result["set"]["name"], result["set"]["metric"], own, published)
+
+
+def _standings(
+    path: Path, results: Sequence[dict[str, Any]]
+) -> tuple[tuple[str, tuple[tuple[str, str, bool], ...]], ...]:
+    """The model in the pool of the published ones, by each probe that both have."""
+    published, found = read_rows(path), []
+    name = results[0]["settings"]["model"]
+    for method in ("linear", "knn5"):
+        ours = {}
+        for result in results:
+            metric = _metric(result, published)
+            rows = [
+                row
+                for row in result["rows"]
+                if row["metric_name"] == metric and row["method"] == method
+            ]
+            mine = best_rows(rows).get("model")
+            if mine is not None and mine["metric_value"] is not None:
+                ours[result["set"]["name"]] = (metric, float(mine["metric_value"]))
+        stands = standing(ours, published, name=name, method=method)
+        if stands is not None:
+            said = (
+                f"{method}: interquartile mean over {', '.join(stands.sets)}, each set scaled from 0 "
+                f"(worst) to 1 (best) of a pool of {len(stands.pool)} published models; with another "
+                "pool the numbers are others."
+            )
+            lines = tuple(
+                (model, f"{score:.3f}", model not in stands.pool)
+                for model, score in stands.scores.items()
+            )
+            found.append((said, lines))
+    return tuple(found)
 
 
 def _command(job: EvaluateJob) -> str:
