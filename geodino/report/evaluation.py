@@ -72,7 +72,7 @@ class EvaluationPage:
     missing: Pairs
     alarms: tuple[str, ...]
     sections: tuple[Section, ...]
-    reference: tuple[str, tuple[tuple[str, ...], ...]] | None
+    reference: tuple[str, tuple[tuple[str, str, str, str, bool], ...]] | None
     """Where published rows come from, and the lines: set, metric, name, score, whether ours."""
 
     standings: tuple[tuple[str, tuple[tuple[str, str, bool], ...]], ...]

@@ -107,7 +107,7 @@ def test_drop_path_runs_the_given_rows_only(noise):
         got = unpacked(ours(packed(sets), tables, shapes=shapes, rows=rows), shapes)
         expected = slow_block(ours, sets, tables, rows)
     for a, b in zip(got, expected, strict=True):
-        torch.testing.assert_close(a, b, atol=5e-6, rtol=0)
+        torch.testing.assert_close(a, b, atol=5e-6, rtol=2e-6)  # outputs are about 10
 
 
 def test_keeping_every_row_is_no_drop_path(noise):

@@ -110,7 +110,7 @@ def evaluation():
         for e, v in (("model", 0.7), ("random weights", 0.6))
     ]  # fmt: skip
     return Evaluation(
-        title=EVIL, protocol="10 classes.", scores=tuple(scores),
+        title=EVIL, metric="accuracy", protocol="10 classes.", scores=tuple(scores),
         verdicts=(("knn5 on cls", "above random weights"),), alarms=(EVIL,),
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ from transformers import CHMv2Config, CHMv2ForDepthEstimation
 import geodino
 from geodino.errors import CheckpointError, RecipeError, RunError, SourceError
 from geodino.metrics.recalibration import HeightBins, HeightCurve
-from geodino.models.canopy_folder import CANOPY, load_canopy
+from geodino.models.canopy_folder import FILES, load_canopy
 from geodino.models.card import DINOV3_LICENSE
 from geodino.runs.predict import PredictJob, predict
 from geodino.runs.recalibrate.fit import Learnt
@@ -221,7 +221,7 @@ def test_what_differs_between_two_heads_is_said_in_one_sentence(world, model, tm
     base = write_backbone(tmp_path / "base")
     with pytest.raises(RecipeError, match="without a canopy head to begin with"):
         run(world, base, tmp_path / "x", "start_head=model", dry_run=True)
-    assert (model / CANOPY).is_file()
+    assert (model / FILES.described).is_file()
 
 
 def test_a_curve_that_leaves_nothing_of_the_model_says_so():

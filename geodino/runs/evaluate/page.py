@@ -69,10 +69,10 @@ def write_page(job: EvaluateJob, results: Sequence[dict[str, Any]], facts: dict[
 
 def _beside(
     path: Path, results: Sequence[dict[str, Any]]
-) -> tuple[str, tuple[tuple[Any, ...], ...]]:
+) -> tuple[str, tuple[tuple[str, str, str, str, bool], ...]]:
     """Published rows of the same sets and metric, and the model's best among them."""
     published = read_rows(path)
-    lines: list[tuple[Any, ...]] = []
+    lines: list[tuple[str, str, str, str, bool]] = []
     for result in results:
         name, metric = result["set"]["name"], _metric(result, published)
         ours = best_rows([r for r in result["rows"] if r["metric_name"] == metric])["model"]
