@@ -181,6 +181,21 @@ def test_test_images_on_pretraining_ground_raise_an_alarm(model, suite, tmp_path
     assert any("4 of 8 test images lie on ground of the tiles" in a for a in facts["alarms"])
 
 
+def test_an_index_that_cannot_be_read_stops_nothing_unless_it_was_named(
+    model, suite, tmp_path, capsys
+):
+    run = tmp_path / "run"
+    shutil.copytree(model, run / "model")
+    (run / "recipe.yaml").write_text("")
+    (run / "tiles.parquet").write_bytes(b"damaged")
+    out = tmp_path / "out"
+    facts = evaluate(job(run, suite, out, probes=("knn",), quiet=False))
+    assert facts["sets"] == ["brightness"]
+    assert "cannot be compared with test images" in capsys.readouterr().err
+    with pytest.raises(SourceError, match=r"tiles\.parquet"):
+        evaluate(job(run, suite, tmp_path / "named", tiles=run / "tiles.parquet"))
+
+
 def test_a_copy_of_a_training_image_in_the_test_part_raises_an_alarm(model, suite, tmp_path):
     copy = tmp_path / "copies"
     for part in ("train", "test"):

@@ -79,7 +79,7 @@ def evaluate(job: EvaluateJob) -> dict[str, Any]:
         cache=job.cache or job.out / "cache",
     )
     judge = Judge(loaded=opened.loaded, name=opened.name, sha256=opened.sha256)
-    done = _measured(job, found, judge, settings, _ground(job, opened), log)
+    done = _measured(job, found, judge, settings, _ground(job, opened, log), log)
     facts = _facts(job, done, missing)
     if not done.sets:
         raise SourceError(
@@ -215,7 +215,7 @@ def _written(
     return found
 
 
-def _ground(job: EvaluateJob, opened: OpenedModel) -> tuple[shapely.Geometry, ...]:
+def _ground(job: EvaluateJob, opened: OpenedModel, log: RunLog) -> tuple[shapely.Geometry, ...]:
     """The outlines of the tiles a model was pretrained on, as far as they are known."""
     path = job.tiles
     if path is None and opened.folder is not None:
@@ -223,7 +223,15 @@ def _ground(job: EvaluateJob, opened: OpenedModel) -> tuple[shapely.Geometry, ..
         path = beside if beside.is_file() else None
     if path is None:
         return ()
-    shapes = outlines([tile.grid for tile in load_index(path).tiles])
+    try:
+        index = load_index(path)
+    except GeodinoError as error:
+        if job.tiles is not None:
+            raise
+        # The model can be judged all the same; what cannot be checked is said.
+        log.say(f"  * the tiles of the model's run cannot be compared with test images: {error}")
+        return ()
+    shapes = outlines([tile.grid for tile in index.tiles])
     return tuple(shape for shape in shapes if shape is not None)
 
 
