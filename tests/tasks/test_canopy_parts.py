@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodino import seeds
+from geodino.tasks.augment import Move
 from geodino.tasks.canopy.applicability import fit_applicability, load_applicability
-from geodino.tasks.canopy.augment import drawn_move, moved_places
 from geodino.tasks.canopy.batch import CanopyBatch, FootprintBatch
 from geodino.tasks.canopy.config import CurriculumConfig, SamplingConfig
 from geodino.tasks.canopy.crops import Windows
@@ -114,10 +114,10 @@ def test_places_move_with_their_pixels(seed, augment):
     side = 5
     picture = np.random.default_rng(seed).normal(size=(side, side))
     places = np.array([0, 7, 24, 3])
-    move = drawn_move(augment, seeds.rng(seed, "test"))
-    moved = move(picture)
+    move = Move.drawn(augment, seeds.rng(seed, "test"))
+    moved = move.pixels(picture)
     np.testing.assert_array_equal(
-        moved.reshape(-1)[moved_places(places, side, move)], picture.reshape(-1)[places]
+        moved.reshape(-1)[move.places(places, side)], picture.reshape(-1)[places]
     )
 
 

@@ -6,8 +6,7 @@ from pydantic import Field, model_validator
 
 from geodino.config import Config
 from geodino.metrics.height import HeightProtocol
-
-Augment = Literal["none", "flips", "turns"]
+from geodino.tasks.augment import Augment
 
 
 class SamplingConfig(Config):

@@ -3,9 +3,7 @@
 Balance is for training alone: what is reported is measured on whole areas.
 """
 
-import time
-from collections.abc import Generator, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +18,11 @@ from geodino.data.parallel import in_order
 from geodino.errors import SourceError
 from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
-from geodino.tasks.canopy.augment import drawn_move, moved_places
+from geodino.tasks.augment import Move
 from geodino.tasks.canopy.batch import CanopyBatch, FootprintBatch
 from geodino.tasks.canopy.config import SamplingConfig
 from geodino.tasks.canopy.source import CanopySource, FootprintLabels
+from geodino.tasks.feed import DrawnFeed
 
 _USUAL = 95.0
 """Percentile of a window's heights that it is sorted by."""
@@ -135,7 +134,7 @@ class _Crop:
     footprints: Footprints | None
 
 
-class CropFeed:
+class CropFeed(DrawnFeed[_Crop, CanopyBatch]):
     """Batches of crops from any step on; what is in a batch depends on seed and step alone.
 
     Args:
@@ -163,24 +162,24 @@ class CropFeed:
         self._source = source
         self._windows = windows
         self._config = config
-        self._seed = seed
-        self._batch = batch
-        self._threads = threads
-        self.waited_s = 0.0
+        super().__init__(seed=seed, batch=batch, threads=threads)
 
-    def batches(self, step: int, stop: int) -> Generator[CanopyBatch, None, None]:
-        """Yield the batches of steps ``step`` to ``stop - 1``; threads read ahead."""
-        samples = range(step * self._batch, stop * self._batch)
-        crops: list[_Crop] = []
-        drawn = in_order(self._crop, samples, threads=self._threads)
-        with closing(drawn):
-            for _ in samples:
-                began = time.perf_counter()
-                crops.append(next(drawn))
-                self.waited_s += time.perf_counter() - began
-                if len(crops) == self._batch:
-                    yield _batched(crops, step)
-                    crops, step = [], step + 1
+    def _batched(self, crops: list[_Crop], step: int) -> CanopyBatch:
+        footprints = None
+        if crops[0].footprints is not None:
+            footprints = _footprints(crops)
+
+        def stacked(name: str) -> torch.Tensor:
+            return torch.from_numpy(np.stack([getattr(crop, name) for crop in crops]))
+
+        return CanopyBatch(
+            step=step,
+            pixels=stacked("pixels"),
+            valid=stacked("valid"),
+            height_m=stacked("height_m"),
+            known=stacked("known"),
+            footprints=footprints,
+        )
 
     def _crop(self, sample: int) -> _Crop:
         generator = seeds.rng(self._seed, "crop", sample)
@@ -269,15 +268,15 @@ class CropFeed:
 
 
 def _moved(crop: _Crop, config: SamplingConfig, generator: np.random.Generator) -> _Crop:
-    move = drawn_move(config.augment, generator)
+    move = Move.drawn(config.augment, generator)
     footprints = crop.footprints
     if footprints is not None:
-        footprints = _at(footprints, moved_places(footprints.pixels, len(crop.valid), move))
+        footprints = _at(footprints, move.places(footprints.pixels, len(crop.valid)))
     return _Crop(
-        pixels=move(crop.pixels),
-        valid=move(crop.valid),
-        height_m=move(crop.height_m),
-        known=move(crop.known),
+        pixels=move.pixels(crop.pixels),
+        valid=move.pixels(crop.valid),
+        height_m=move.pixels(crop.height_m),
+        known=move.pixels(crop.known),
         footprints=footprints,
     )
 
@@ -288,24 +287,6 @@ def _at(footprints: Footprints, pixels: NDArray[np.int64]) -> Footprints:
         height_m=footprints.height_m,
         pixels=pixels,
         starts=footprints.starts,
-    )
-
-
-def _batched(crops: list[_Crop], step: int) -> CanopyBatch:
-    footprints = None
-    if crops[0].footprints is not None:
-        footprints = _footprints(crops)
-
-    def stacked(name: str) -> torch.Tensor:
-        return torch.from_numpy(np.stack([getattr(crop, name) for crop in crops]))
-
-    return CanopyBatch(
-        step=step,
-        pixels=stacked("pixels"),
-        valid=stacked("valid"),
-        height_m=stacked("height_m"),
-        known=stacked("known"),
-        footprints=footprints,
     )
 
 

@@ -4,16 +4,11 @@ What is drawn depends on the seed and the number of the sample alone, so that a 
 on with the same crops.
 """
 
-import time
-from collections.abc import Generator
-from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64, Shaped
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float, Int64, Shaped
 from pydantic import Field
 
 from geodino import seeds
@@ -25,9 +20,9 @@ from geodino.geo.contract import InputContract
 from geodino.geo.validity import combine
 from geodino.geo.windows import Window
 from geodino.models.detection.matching import Objects
+from geodino.tasks.augment import Augment, Move
 from geodino.tasks.detection.batch import BoxBatch
-
-Augment = Literal["none", "flips", "turns"]
+from geodino.tasks.feed import DrawnFeed
 
 
 class BoxSamplingConfig(Config):
@@ -41,40 +36,6 @@ class BoxSamplingConfig(Config):
 
     augment: Augment = "flips"
     """Flips, flips and quarter turns, or none of both."""
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """How a square crop is mirrored, then turned by 90 degrees against the clock."""
-
-    down: bool
-    across: bool
-    quarter: bool
-
-    @classmethod
-    def drawn(cls, augment: Augment, generator: np.random.Generator) -> "Turn":
-        """Draw one; what is not asked for is not done."""
-        down, across, quarter = (bool(generator.integers(2)) for _ in range(3))
-        return cls(
-            down and augment != "none", across and augment != "none", quarter and augment == "turns"
-        )
-
-    def pixels(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return an array ``[..., h, w]`` turned."""
-        axes = tuple(axis for axis, wanted in ((-2, self.down), (-1, self.across)) if wanted)
-        flipped = np.flip(array, axes) if axes else array
-        return np.ascontiguousarray(np.rot90(flipped, int(self.quarter), axes=(-2, -1)))
-
-    def boxes(self, xyxy: Float32[np.ndarray, "n 4"], side: int) -> Float32[np.ndarray, "n 4"]:
-        """Return boxes as they lie in the turned crop."""
-        left, top, right, bottom = xyxy.T
-        if self.down:
-            top, bottom = side - bottom, side - top
-        if self.across:
-            left, right = side - right, side - left
-        if self.quarter:
-            left, top, right, bottom = top, side - right, bottom, side - left
-        return np.stack([left, top, right, bottom], axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +137,7 @@ class _Crop:
     objects: Objects
 
 
-class BoxFeed:
+class BoxFeed(DrawnFeed[_Crop, BoxBatch]):
     """Batches of crops from any step on; what is in a batch depends on seed and step alone.
 
     Args:
@@ -204,25 +165,16 @@ class BoxFeed:
         self._source = source
         self._places = places
         self._config = config
-        self._seed = seed
-        self._batch = batch
-        self._threads = threads
+        super().__init__(seed=seed, batch=batch, threads=threads)
         self._share = places.area / places.area.sum()
-        self.waited_s = 0.0
 
-    def batches(self, step: int, stop: int) -> Generator[BoxBatch, None, None]:
-        """Yield the batches of steps ``step`` to ``stop - 1``; threads read ahead."""
-        samples = range(step * self._batch, stop * self._batch)
-        crops: list[_Crop] = []
-        drawn = in_order(self._crop, samples, threads=self._threads)
-        with closing(drawn):
-            for _ in samples:
-                began = time.perf_counter()
-                crops.append(next(drawn))
-                self.waited_s += time.perf_counter() - began
-                if len(crops) == self._batch:
-                    yield _batched(crops, step)
-                    crops, step = [], step + 1
+    def _batched(self, crops: list[_Crop], step: int) -> BoxBatch:
+        return BoxBatch(
+            step=step,
+            pixels=torch.from_numpy(np.stack([crop.pixels for crop in crops])),
+            valid=torch.from_numpy(np.stack([crop.valid for crop in crops])),
+            objects=tuple(crop.objects for crop in crops),
+        )
 
     def _crop(self, sample: int) -> _Crop:
         generator = seeds.rng(self._seed, "crop", sample)
@@ -230,13 +182,13 @@ class BoxFeed:
         key, side = self._places.keys[image], self._config.crop
         pixels, valid = self._source.read(key, window)
         label = self._source.label(key, window)
-        turn = Turn.drawn(self._config.augment, generator)
+        move = Move.drawn(self._config.augment, generator)
         lack = [(0, side - window.height), (0, side - window.width)]
         return _Crop(
-            pixels=turn.pixels(np.pad(pixels, [(0, 0), *lack])),
-            valid=turn.pixels(np.pad(valid, lack)),
+            pixels=move.pixels(np.pad(pixels, [(0, 0), *lack])),
+            valid=move.pixels(np.pad(valid, lack)),
             objects=Objects(
-                boxes=torch.from_numpy(turn.boxes(label.xyxy, side)),
+                boxes=torch.from_numpy(move.boxes(label.xyxy, side)),
                 classes=torch.from_numpy(label.classes),
                 difficult=torch.from_numpy(label.difficult),
             ),
@@ -260,12 +212,3 @@ class BoxFeed:
             for at, length, extent in zip(corner.tolist(), sizes, extents, strict=True)
         )
         return image, Window(top, left, extents[0], extents[1])
-
-
-def _batched(crops: list[_Crop], step: int) -> BoxBatch:
-    return BoxBatch(
-        step=step,
-        pixels=torch.from_numpy(np.stack([crop.pixels for crop in crops])),
-        valid=torch.from_numpy(np.stack([crop.valid for crop in crops])),
-        objects=tuple(crop.objects for crop in crops),
-    )

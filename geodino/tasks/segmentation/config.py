@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from geodino.config import Config
-from geodino.tasks.canopy.config import Augment
+from geodino.tasks.augment import Augment
 
 TrainPart = Literal["train", "val"]
 

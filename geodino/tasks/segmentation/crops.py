@@ -4,9 +4,6 @@ What is drawn depends on the seed and the number of the sample alone, so that a 
 on with the same crops.
 """
 
-import time
-from collections.abc import Generator
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +17,8 @@ from geodino.data.labelled.sets import IGNORED
 from geodino.data.parallel import in_order
 from geodino.errors import SourceError
 from geodino.geo.windows import Window
-from geodino.tasks.canopy.augment import drawn_move
+from geodino.tasks.augment import Move
+from geodino.tasks.feed import DrawnFeed
 from geodino.tasks.segmentation.batch import ClassBatch
 from geodino.tasks.segmentation.config import ClassSamplingConfig
 from geodino.tasks.segmentation.source import ClassSource
@@ -144,7 +142,7 @@ class _Crop:
     classes: UInt8[np.ndarray, "h w"]
 
 
-class ClassFeed:
+class ClassFeed(DrawnFeed[_Crop, ClassBatch]):
     """Batches of crops from any step on; what is in a batch depends on seed and step alone.
 
     Args:
@@ -172,26 +170,19 @@ class ClassFeed:
         self._source = source
         self._windows = windows
         self._config = config
-        self._seed = seed
-        self._batch = batch
-        self._threads = threads
+        super().__init__(seed=seed, batch=batch, threads=threads)
         self._usable = np.setdiff1d(np.arange(len(windows)), windows.empty)
         self._present = np.flatnonzero(windows.frequency > 0)
-        self.waited_s = 0.0
 
-    def batches(self, step: int, stop: int) -> Generator[ClassBatch, None, None]:
-        """Yield the batches of steps ``step`` to ``stop - 1``; threads read ahead."""
-        samples = range(step * self._batch, stop * self._batch)
-        crops: list[_Crop] = []
-        drawn = in_order(self._crop, samples, threads=self._threads)
-        with closing(drawn):
-            for _ in samples:
-                began = time.perf_counter()
-                crops.append(next(drawn))
-                self.waited_s += time.perf_counter() - began
-                if len(crops) == self._batch:
-                    yield _batched(crops, step)
-                    crops, step = [], step + 1
+    def _batched(self, crops: list[_Crop], step: int) -> ClassBatch:
+        classes = np.stack([crop.classes for crop in crops])
+        return ClassBatch(
+            step=step,
+            pixels=torch.from_numpy(np.stack([crop.pixels for crop in crops])),
+            valid=torch.from_numpy(np.stack([crop.valid for crop in crops])),
+            classes=torch.from_numpy(classes.astype(np.int64)),
+            known=torch.from_numpy(classes != IGNORED),
+        )
 
     def _crop(self, sample: int) -> _Crop:
         generator = seeds.rng(self._seed, "crop", sample)
@@ -205,9 +196,11 @@ class ClassFeed:
                 break
         if found is None:
             raise ValueError("a window without labels was among those with labels")
-        move = drawn_move(self._config.augment, generator)
+        move = Move.drawn(self._config.augment, generator)
         return _Crop(
-            pixels=move(found.pixels), valid=move(found.valid), classes=move(found.classes)
+            pixels=move.pixels(found.pixels),
+            valid=move.pixels(found.valid),
+            classes=move.pixels(found.classes),
         )
 
     def _known(self, generator: np.random.Generator) -> int:
@@ -270,14 +263,3 @@ def _padded(array: NDArray[Any], lack: list[tuple[int, int]], fill: int) -> NDAr
     if not any(after for _, after in lack):
         return array
     return np.pad(array, lack, constant_values=fill)
-
-
-def _batched(crops: list[_Crop], step: int) -> ClassBatch:
-    classes = np.stack([crop.classes for crop in crops])
-    return ClassBatch(
-        step=step,
-        pixels=torch.from_numpy(np.stack([crop.pixels for crop in crops])),
-        valid=torch.from_numpy(np.stack([crop.valid for crop in crops])),
-        classes=torch.from_numpy(classes.astype(np.int64)),
-        known=torch.from_numpy(classes != IGNORED),
-    )

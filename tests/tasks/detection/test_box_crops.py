@@ -11,7 +11,8 @@ from geodino.errors import SourceError
 from geodino.geo.bands import Band
 from geodino.geo.contract import InputContract
 from geodino.io.raster import HandlePool
-from geodino.tasks.detection.crops import BoxFeed, BoxSamplingConfig, BoxSource, Turn, find_places
+from geodino.tasks.augment import Move
+from geodino.tasks.detection.crops import BoxFeed, BoxSamplingConfig, BoxSource, find_places
 
 CONTRACT = InputContract(
     bands=tuple(Band(name=n) for n in ("red", "green", "blue")),
@@ -79,12 +80,12 @@ def test_small_images_are_filled_up_with_invalid_pixels(source):
 
 @given(st.booleans(), st.booleans(), st.booleans(), st.integers(0, 10), st.integers(0, 10))
 def test_boxes_turn_with_the_pixels(down, across, quarter, left, top):
-    turn = Turn(down, across, quarter)
+    move = Move(down, across, quarter)
     image = np.zeros((16, 16), np.uint8)
     image[top : top + 3, left : left + 5] = 1
     box = np.array([[left, top, left + 5, top + 3]], np.float32)
-    ((x0, y0, x1, y1),) = turn.boxes(box, 16).astype(int).tolist()
-    turned = turn.pixels(image)
+    ((x0, y0, x1, y1),) = move.boxes(box, 16).astype(int).tolist()
+    turned = move.pixels(image)
     assert turned[y0:y1, x0:x1].all()
     assert turned.sum() == (x1 - x0) * (y1 - y0) == 15
 
