@@ -1,9 +1,15 @@
 """Where shared reference data lies, and the process-wide settings of the tests."""
 
+import os
 from pathlib import Path
+
+# Before numpy is there: its products are small here, and pools of threads that wait for each other
+# on busy cores are many times slower than one thread.
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 import geodino  # noqa: F401  (installs the torchvision hook before anything imports timm)
 
@@ -14,6 +20,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 def one_thread_per_test_process():
     """Small tensors: more threads only make two test processes fight for two cores."""
     torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="session")
