@@ -12,7 +12,7 @@ from geodino import __version__, seeds
 from geodino.data.labelled.sets import PARTS, BandStatistics, LabelledSet
 from geodino.errors import RecipeError, SourceError, suggest
 from geodino.evals.cache import cached
-from geodino.evals.features import Extracted, Extraction, FeatureName, encoder, extract
+from geodino.evals.features import Extracted, Extraction, encoder, extract
 from geodino.evals.meeting import Meeting, meet
 from geodino.evals.probes.prediction import Prediction
 from geodino.evals.probes.table import ALIASES, PROBES, Probe, floor, probe_named
@@ -23,6 +23,7 @@ from geodino.evals.statistics import measured
 from geodino.models.backbone import Backbone
 from geodino.models.build import build_backbone
 from geodino.models.folder import LoadedModel
+from geodino.models.pooling import FeatureName
 from geodino.models.widen import widened
 
 _BLOCKS = 4
