@@ -57,7 +57,7 @@ def done(world, base, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _plots_are_drawn_once(monkeypatch):
     """Every plot takes a while; the run of ``done`` draws them."""
-    monkeypatch.setattr("geodino.runs.finetune.canopy.finish._report", lambda *_: {})
+    monkeypatch.setattr("geodino.runs.finetune.canopy.report.write_report", lambda *_: None)
 
 
 def numbers(out):

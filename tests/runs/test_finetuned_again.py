@@ -27,7 +27,7 @@ def done(tmp_path_factory):
     base = write_backbone(root / "base", lineage=[parent])
     write_world(root)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("geodino.runs.finetune.canopy.finish._report", lambda *_: {})
+        patch.setattr("geodino.runs.finetune.canopy.report.write_report", lambda *_: None)
         run(root, base, root / "run", *FEW)
     return root / "run"
 

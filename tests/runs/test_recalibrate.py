@@ -113,7 +113,7 @@ def test_a_killed_run_goes_on_from_its_curve(done, world, model, tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         run(world, model, out, PIXELWISE, recipe="recalibrate")
     monkeypatch.undo()
-    monkeypatch.setattr("geodino.runs.recalibrate.job._report", lambda *_: {})
+    monkeypatch.setattr("geodino.runs.recalibrate.report.write_report", lambda *_: None)
     written = (out / "curve.json").read_bytes()
     assert not (out / "model").exists()
     facts = run(world, None, out, resume=True)
@@ -131,7 +131,7 @@ def _dies(*_args, **_more):
 def test_right_heights_stay_as_they_are_and_a_second_curve_joins_the_first(
     done, world, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("geodino.runs.recalibrate.job._report", lambda *_: {})
+    monkeypatch.setattr("geodino.runs.recalibrate.report.write_report", lambda *_: None)
     out, _ = done
     again = run(world, out, tmp_path / "again", PIXELWISE, recipe="recalibrate")
     first = load_canopy(out / "model").extra["recalibration"]
@@ -147,7 +147,7 @@ def test_right_heights_stay_as_they_are_and_a_second_curve_joins_the_first(
 
 
 def test_chmv2_with_random_weights_goes_through_and_keeps_its_licence(world, tmp_path, monkeypatch):
-    monkeypatch.setattr("geodino.runs.recalibrate.job._report", lambda *_: {})
+    monkeypatch.setattr("geodino.runs.recalibrate.report.write_report", lambda *_: None)
     torch.manual_seed(0)
     config = CHMv2Config(
         backbone_config={
@@ -192,7 +192,7 @@ def test_mistakes_are_one_sentence_each(world, model, tmp_path):
 
 
 def test_a_head_goes_on_from_the_models_where_both_are_alike(world, model, tmp_path, monkeypatch):
-    monkeypatch.setattr("geodino.runs.finetune.canopy.finish._report", lambda *_: {})
+    monkeypatch.setattr("geodino.runs.finetune.canopy.report.write_report", lambda *_: None)
     alike = ("canopy.bins.count=256", "canopy.bins.ceiling_m=96.0", "train.steps=1",
              "optim.lr=1e-30", "validation.every=1")  # fmt: skip
     run(world, model, tmp_path / "on", *alike)

@@ -1,6 +1,5 @@
 """The report of a run that learnt classes of pixels, from what was measured at its end."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,14 @@ import numpy as np
 from geodino.files import read_lines, write_text
 from geodino.report.canopy import ScoreRow
 from geodino.report.class_maps import ClassCase
-from geodino.report.content import Pairs, Repeat
+from geodino.report.content import Pairs
 from geodino.report.curves import training_of
 from geodino.report.segmentation import ClassRow, SegmentationReport, render_segmentation
 from geodino.runs.display import Display
+from geodino.runs.finetune.finish import repeated
 from geodino.runs.finetune.segmentation.results import MODEL, Results, in_words
 from geodino.runs.finetune.segmentation.scene import SegmentationScene
 from geodino.runs.record import RunFolder
-from geodino.runs.report import license_words
 from geodino.tasks.segmentation.evaluate import Judged
 
 _COLUMNS = {"miou": "mean IoU", "pixel_accuracy": "right pixels"}
@@ -79,7 +78,7 @@ def _collected(scene: SegmentationScene, results: Results, folder: RunFolder) ->
         confusion=results.confusion,
         images=tuple((key, _share(value)) for key, value in worst),
         cases=tuple(_case(scene, one) for one in results.shown),
-        repeat=_repeat(scene, recorded, folder),
+        repeat=repeated("segmentation", prepared, folder),
     )
 
 
@@ -141,37 +140,4 @@ def _case(scene: SegmentationScene, one: Judged) -> ClassCase:
         high=display.high,
         predicted=one.predicted,
         truth=one.truth,
-    )
-
-
-def _repeat(scene: SegmentationScene, recorded: dict[str, Any], folder: RunFolder) -> Repeat:
-    prepared = scene.prepared
-    start = prepared.config.start
-    words = [
-        "geodino", "finetune", "segmentation", "--images", prepared.images_from, "--labels",
-        prepared.labels_from, "--model", start.model if start else "MODEL", "--recipe",
-        str(folder.recipe), "--out", "NEW_RUN",
-    ]  # fmt: skip
-    if folder.split.exists():
-        words += ["--split", str(folder.split)]
-    elif prepared.split_from is not None:
-        words += ["--split", prepared.split_from]
-    return Repeat(
-        commands=(
-            f"{recorded['command']}    # as it was run",
-            f"{shlex.join(words)}    # the same, from the record",
-        ),
-        facts=(
-            ("images, labels, split", f"SHA-256 {prepared.fingerprint}"),
-            ("seed", str(recorded["seed"])),
-            ("started from", f"{start.name}, SHA-256 {start.sha256}" if start else "unknown"),
-            ("commit", recorded["commit"] or "an installed package"),
-        ),
-        versions=(
-            ("geodino", recorded["geodino"]),
-            ("Python", recorded["python"]),
-            *recorded["versions"].items(),
-        ),
-        recipe=folder.recipe.read_text(encoding="utf-8"),
-        license=license_words(folder.model / "config.json"),
     )
