@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from canopy_support import run, write_backbone, write_world
+from tests_support import no_report
 
 from geodino.errors import RecipeError, RunError
 from geodino.models.canopy_folder import load_canopy
@@ -27,7 +28,7 @@ def done(tmp_path_factory):
     base = write_backbone(root / "base", lineage=[parent])
     write_world(root)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("geodino.runs.finetune.canopy.report.write_report", lambda *_: None)
+        patch.setattr("geodino.runs.finetune.canopy.report.write_report", no_report)
         run(root, base, root / "run", *FEW)
     return root / "run"
 

@@ -12,6 +12,7 @@ import torchvision  # noqa: F401  (loaded before transformers asks whether it is
 from canopy_support import run, write_backbone, write_world
 from heights_support import save_small_canopy
 from shapely import box
+from tests_support import no_report
 from transformers import CHMv2Config, CHMv2ForDepthEstimation
 
 import geodino
@@ -113,7 +114,7 @@ def test_a_killed_run_goes_on_from_its_curve(done, world, model, tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         run(world, model, out, PIXELWISE, recipe="recalibrate")
     monkeypatch.undo()
-    monkeypatch.setattr("geodino.runs.recalibrate.report.write_report", lambda *_: None)
+    monkeypatch.setattr("geodino.runs.recalibrate.report.write_report", no_report)
     written = (out / "curve.json").read_bytes()
     assert not (out / "model").exists()
     facts = run(world, None, out, resume=True)
@@ -131,7 +132,7 @@ def _dies(*_args, **_more):
 def test_right_heights_stay_as_they_are_and_a_second_curve_joins_the_first(
     done, world, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("geodino.runs.recalibrate.report.write_report", lambda *_: None)
+    monkeypatch.setattr("geodino.runs.recalibrate.report.write_report", no_report)
     out, _ = done
     again = run(world, out, tmp_path / "again", PIXELWISE, recipe="recalibrate")
     first = load_canopy(out / "model").extra["recalibration"]
@@ -147,7 +148,7 @@ def test_right_heights_stay_as_they_are_and_a_second_curve_joins_the_first(
 
 
 def test_chmv2_with_random_weights_goes_through_and_keeps_its_licence(world, tmp_path, monkeypatch):
-    monkeypatch.setattr("geodino.runs.recalibrate.report.write_report", lambda *_: None)
+    monkeypatch.setattr("geodino.runs.recalibrate.report.write_report", no_report)
     torch.manual_seed(0)
     config = CHMv2Config(
         backbone_config={
@@ -192,7 +193,7 @@ def test_mistakes_are_one_sentence_each(world, model, tmp_path):
 
 
 def test_a_head_goes_on_from_the_models_where_both_are_alike(world, model, tmp_path, monkeypatch):
-    monkeypatch.setattr("geodino.runs.finetune.canopy.report.write_report", lambda *_: None)
+    monkeypatch.setattr("geodino.runs.finetune.canopy.report.write_report", no_report)
     alike = ("canopy.bins.count=256", "canopy.bins.ceiling_m=96.0", "train.steps=1",
              "optim.lr=1e-30", "validation.every=1")  # fmt: skip
     run(world, model, tmp_path / "on", *alike)

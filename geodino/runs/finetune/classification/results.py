@@ -1,0 +1,202 @@
+"""What a trained head is worth: scores with intervals beside floors, classes, confusion."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from geodino import seeds
+from geodino.data.labelled.sets import PARTS
+from geodino.evals.features import Extracted, Extraction, encoder, extract
+from geodino.evals.probes.table import floor, probe_named
+from geodino.evals.problems import Problems
+from geodino.evals.results import MODEL, STATISTICS, Outcome, SetResult
+from geodino.evals.scoring import Judged, metric_names
+from geodino.metrics.bootstrap import Interval
+from geodino.metrics.classification import confusion_matrix
+from geodino.runs.finetune.canopy.results import finite
+from geodino.runs.finetune.classification.scene import ClassificationScene, spoken
+
+FROZEN = "linear probe before the run"
+"""DINO's probe on the features of the backbone that the run began with."""
+
+_RESAMPLES = 1000
+_BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Everything a run found out about its model."""
+
+    facts: dict[str, Any]
+    """For run.json, without anything that is not finite."""
+
+    confusion: Int[np.ndarray, "c c"] | None
+    """Test images per (true class, predicted class); None where an image may have several."""
+
+    found: SetResult
+    """Predictions of the test part: of the model and of each floor."""
+
+
+def results_of(scene: ClassificationScene, *, device: torch.device) -> Results:
+    """Measure the scene's model, which is on ``device``, on the test and validation parts."""
+    prepared = scene.prepared
+    source, facts = prepared.source, scene.facts
+    outcomes = (_of_model(scene), *_floors(scene, device=device))
+    found = SetResult(
+        set={"name": facts.name},
+        settings={},
+        outcomes=outcomes,
+        keys=tuple(source.keys("test")),
+        labels=scene.truth("test"),
+        facts=facts,
+        clusters=None,
+        groups={},
+        seed=prepared.config.train.seed,
+        resamples=_RESAMPLES,
+    )
+    val = Judged(facts, scene.predicted("val"), scene.truth("val"))
+    confusion = None
+    if facts.kind == "classification":
+        said = outcomes[0].prediction.classes
+        confusion = confusion_matrix(scene.truth("test"), said, classes=len(facts.classes))
+    names = metric_names(facts.kind)
+    said_of_val = {"images": len(source.keys("val")), "scores": {n: val.value(n) for n in names}}
+    return Results(
+        facts=finite(
+            {
+                "reported_on": "test",
+                "kind": facts.kind,
+                "metric": facts.metric,
+                "classes": list(facts.classes),
+                "val": said_of_val,
+                "test": _scored(found, confusion),
+            }
+        ),
+        confusion=confusion,
+        found=found,
+    )
+
+
+def _of_model(scene: ClassificationScene) -> Outcome:
+    features = scene.network.config.features
+    return Outcome(
+        encoder=MODEL,
+        method="linear",
+        features=features,
+        dim=scene.network.head.linear.in_features,
+        prediction=scene.predicted("test"),
+    )
+
+
+def _floors(scene: ClassificationScene, *, device: torch.device) -> list[Outcome]:
+    """What the test images are said to be without the run: each floor that was asked for."""
+    prepared, config = scene.prepared, scene.prepared.config
+    data, kind = prepared.source.set, scene.facts.kind
+    problems, found = Problems(data, seed=config.train.seed), []
+    if config.floors.probe or config.floors.bands:
+        extracted = _extracted(scene, device=device)
+        for features in extracted.features.values():
+            name = config.classification.features
+            probe = probe_named("linear-sgd", kind=kind)
+            problem, dim = problems.of_vectors(features, name, probe)
+            for method, prediction in probe.run(problem).items():
+                found.append(Outcome(
+                    encoder=FROZEN, method=method, features=name, dim=dim, prediction=prediction
+                ))  # fmt: skip
+        if config.floors.bands:
+            probe = probe_named("linear", kind=kind)
+            problem = problems.of(extracted.statistics)
+            for method, prediction in probe.run(problem).items():
+                found.append(Outcome(
+                    encoder=STATISTICS, method=method, features="statistics",
+                    dim=extracted.statistics.shape[1], prediction=prediction,
+                ))  # fmt: skip
+    counts = np.zeros((sum(len(keys) for keys in data.parts.values()), 1))
+    blind, answer = floor(problems.of(counts))
+    return [
+        *found,
+        Outcome(encoder=blind, method="constant", features="none", dim=0, prediction=answer),
+    ]
+
+
+def _extracted(scene: ClassificationScene, *, device: torch.device) -> Extracted:
+    """Features of the backbone the run began with, and statistics of the bands, of all images."""
+    prepared = scene.prepared
+    source = prepared.source
+    networks = {}
+    if prepared.config.floors.probe:
+        networks = {FROZEN: encoder(prepared.backbone().to(device).eval())}
+    return extract(
+        networks,
+        [key for part in PARTS for key in source.keys(part)],
+        reader=lambda key: source.seen(source.set.image(key)),
+        how=Extraction(
+            patch_size=source.patch_size,
+            image_size=source.image_size,
+            batch=_BATCH,
+            device=device,
+            threads=prepared.threads,
+        ),
+    )
+
+
+def _scored(found: SetResult, confusion: Int[np.ndarray, "c c"] | None) -> dict[str, Any]:
+    """Return scores of the model and the floors with intervals, differences, and of each class."""
+    facts, ours = found.facts, found.outcomes[0]
+    judged = found.judged(ours)
+    counts = np.asarray(found.labels)
+    per_class = found.per_class(ours)
+    truth = (
+        counts.sum(axis=0)
+        if counts.ndim == 2
+        else np.bincount(counts, minlength=len(facts.classes))
+    )
+    return {
+        "images": len(found.keys),
+        "scores": {
+            outcome.encoder: {name: asdict(score) for name, score in scores.items()}
+            for outcome, scores in zip(found.outcomes, found.scores, strict=True)
+        },
+        "model_minus": {
+            outcome.encoder: asdict(_difference(judged, found.judged(outcome), found))
+            for outcome in found.outcomes[1:]
+        },
+        "classes": {
+            name: {
+                **{score: values[name] for score, values in per_class.items()},
+                "images": int(truth[i]),
+            }
+            for i, name in enumerate(facts.classes)
+        },
+        "calibration": found.calibration(ours),
+        "confusion": None if confusion is None else confusion.tolist(),
+    }
+
+
+def _difference(ours: Judged, other: Judged, found: SetResult) -> Interval:
+    generator = seeds.rng(found.seed, "bootstrap")
+    return ours.above(other, generator=generator, resamples=found.resamples)
+
+
+def in_words(results: Results) -> list[str]:
+    """Return the results as lines for people."""
+    facts, lines = results.facts, []
+    metric, found = facts["metric"], facts["test"]
+    for name, scores in found["scores"].items():
+        score = scores[metric]
+        lines.append(
+            f"{name}: {spoken(metric)} {score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f}) "
+            f"on {found['images']} test images"
+        )
+    floors = [name for name, row in found["model_minus"].items() if not (row["low"] or 0.0) > 0]
+    if floors:
+        lines.append(f"The model is not clearly better than: {', '.join(floors)}.")
+    which = "recall" if facts["kind"] == "classification" else "f1"
+    known = {n: row[which] for n, row in found["classes"].items() if row[which] is not None}
+    if known:
+        name = min(known, key=lambda n: known[n])
+        lines.append(f"The weakest class is {name}: {which.replace('f1', 'F1')} {known[name]:.3f}.")
+    return lines
