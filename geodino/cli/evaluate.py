@@ -19,6 +19,9 @@ def evaluate(
     ],
     out: Annotated[Path, typer.Option(help="Where results are written.")],
     data: Annotated[Path | None, typer.Option(help="Where the files of a named suite lie.")] = None,
+    partition: Annotated[
+        str, typer.Option(help="Of GEO-Bench v1: default, 0.01x_train, 0.10x_train, ...")
+    ] = "default",
     protocol: Annotated[
         str, typer.Option(help="geodino, torchgeo-bench or dinov3-approx.")
     ] = "geodino",
@@ -51,6 +54,10 @@ def evaluate(
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Images per forward pass.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Of floors, probes and the bootstrap.")] = 0,
+    seeds: Annotated[
+        int,
+        typer.Option(help="Repeat probes that draw something with so many seeds.", min=1),
+    ] = 1,
     device: Device = "auto",
     *,
     resume: Annotated[
@@ -68,6 +75,7 @@ def evaluate(
         suite=suite,
         out=out,
         data=data,
+        partition=partition,
         protocol=protocol,
         bands=bands,
         probes=tuple(words(probe)),
@@ -79,6 +87,7 @@ def evaluate(
         cache=cache,
         batch=batch,
         seed=seed,
+        seeds=seeds,
         device=device,
         resume=resume,
         dry_run=dry_run,

@@ -4,6 +4,7 @@ The evidence is mixed, so the table comes with every answer: scores of DINOv3's 
 models with frozen backbones, read in the papers named.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -89,12 +90,19 @@ _RGB = {"red", "green", "blue"}
 _NEAR = 3.0
 """Images within this factor in ground sampling distance count as alike."""
 
+_CLEAR = 0.5
+"""Domain score from which on one variant is named alone."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Advice:
     """Which weights to begin with, and why."""
 
     variant: Variant
+    domain_score: float
+    """From -1 (every published comparison speaks for the web model) to 1 (for the satellite model);
+    comparisons on images with pixels like one's own weigh most."""
+
     models: tuple[str, ...]
     """MODEL names to try, the first one first."""
 
@@ -109,8 +117,10 @@ def recommend(
     """Say which of DINOv3's variants to begin with.
 
     Measures of metres (canopy height) go to the satellite model in every published comparison;
-    objects and land cover mostly to the web model, by little. Where they are level, or the images
-    are unlike those of the table, both are named: `geodino evaluate` on one's own labels decides.
+    objects and land cover mostly to the web model, by little. The domain score sums them up: each
+    comparison counts 1 for its winner, with a weight that falls off with the ratio of its pixels'
+    size to one's own (a Gaussian of its logarithm, of deviation ln 3). From 0.5 to either side one
+    variant is named; between, both are: `geodino evaluate` on one's own labels decides.
 
     Args:
         task: ``canopy``, ``classification``, ``segmentation`` or ``detection``.
@@ -128,17 +138,18 @@ def recommend(
     near = [row for row in rows if gsd_m is None or 1 / _NEAR <= row.gsd_m / gsd_m <= _NEAR]
     judged = near or list(rows)
     wins = {v: sum(row.winner == v for row in judged) for v in ("satellite", "web")}
+    score = _domain_score(rows, gsd_m)
     reasons = [
         f"of {len(judged)} published comparisons on {task}"
         + (f" near {gsd_m:g} m" if near and gsd_m is not None else "")
-        + f", the satellite model won {wins['satellite']} and the web model {wins['web']}"
+        + f", the satellite model won {wins['satellite']} and the web model {wins['web']}",
+        f"domain score {score:+.2f}, of -1 (web) to +1 (satellite)",
     ]
     if gsd_m is not None and not near:
         reasons.append(f"none of them has pixels near {gsd_m:g} m, so take all of this with care")
-    lead = wins["satellite"] - wins["web"]
     variant: Variant = "either"
-    if 2 * abs(lead) >= len(judged):
-        variant = "satellite" if lead > 0 else "web"
+    if abs(score) >= _CLEAR:
+        variant = "satellite" if score > 0 else "web"
     else:
         reasons.append(
             "that is mixed: evaluate both on labels of your own (geodino evaluate), and keep the "
@@ -151,7 +162,23 @@ def recommend(
             "layer, which lost accuracy in torchgeo-bench, or a model pretrained on your tiles "
             "(geodino pretrain --init)"
         )
-    return Advice(variant=variant, models=_models(variant), reasons=tuple(reasons), evidence=rows)
+    return Advice(
+        variant=variant,
+        domain_score=score,
+        models=_models(variant),
+        reasons=tuple(reasons),
+        evidence=rows,
+    )
+
+
+def _domain_score(rows: Sequence[Evidence], gsd_m: float | None) -> float:
+    """Mean vote of the comparisons, those on pixels of a like size first."""
+    votes = [{"satellite": 1.0, "web": -1.0, "either": 0.0}[row.winner] for row in rows]
+    far = [0.0 if gsd_m is None else math.log(row.gsd_m / gsd_m) / math.log(_NEAR) for row in rows]
+    # Relative to the nearest, so that images unlike all others divide by no zero.
+    nearest = min(distance * distance for distance in far)
+    weights = [math.exp(0.5 * (nearest - distance * distance)) for distance in far]
+    return sum(v * w for v, w in zip(votes, weights, strict=True)) / sum(weights)
 
 
 def _models(variant: Variant) -> tuple[str, ...]:

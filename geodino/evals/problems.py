@@ -1,6 +1,7 @@
 """Features beside labels, part by part, as probes take them."""
 
 from collections.abc import Sequence
+from copy import copy
 from functools import lru_cache
 from typing import Any
 
@@ -30,7 +31,7 @@ class Problems:
     """Features cut into parts beside their labels."""
 
     def __init__(self, data: LabelledSet, *, seed: int) -> None:
-        self._data, self._seed = data, seed
+        self._data, self.seed = data, seed
         self._rows: dict[PartName, np.ndarray] = {}
         start = 0
         for part in PARTS:
@@ -38,6 +39,12 @@ class Problems:
             self._rows[part] = np.arange(start, start + count)
             start += count
         self._labels = {part: labels_of(data, part) for part in PARTS}
+
+    def drawn_with(self, seed: int) -> "Problems":
+        """Return the same features and labels, with another seed for what probes draw."""
+        other = copy(self)
+        other.seed = seed
+        return other
 
     def of(self, features: Any, *, metric: Any = "cosine", views: Any = None) -> Problem:
         """Return the problem of some features, one row an image."""
@@ -53,7 +60,7 @@ class Problems:
             train=parts["train"],
             val=parts["val"],
             test=parts["test"],
-            generator=seeds.rng(self._seed, "probe"),
+            generator=seeds.rng(self.seed, "probe"),
             classes=len(facts.classes),
             background=facts.background,
             metric=metric,

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from geodino.evals.probes.maps import Items
 from geodino.evals.probes.prediction import Prediction
 from geodino.evals.scoring import ERRORS, Judged, per_class
 from geodino.metrics.bootstrap import Interval
-from geodino.metrics.calibration import calibration_errors
+from geodino.metrics.calibration import BINS, calibration_errors, tempered
 from geodino.metrics.intervals import by_group
 
 MODEL = "model"
@@ -45,6 +45,8 @@ class Outcome:
     """Length of the feature vector."""
 
     prediction: Prediction
+    seed: int = 0
+    """Of what the probe drew."""
 
     @property
     def digest(self) -> str:
@@ -99,7 +101,7 @@ class SetResult:
     """Model, protocol, bands, seed."""
 
     outcomes: tuple[Outcome, ...]
-    """The model first, then the floors."""
+    """The model first, then the floors; all of the first seed."""
 
     keys: tuple[str, ...]
     """Test images, in the order of the predictions."""
@@ -117,6 +119,9 @@ class SetResult:
     copies: tuple[tuple[str, str], ...] = ()
     """Test images that are copies of training images, and those."""
 
+    repeats: tuple[Outcome, ...] = ()
+    """Probes that draw something, with other seeds."""
+
     leaks: tuple[str, ...] = ()
     """What of the test part the model may have seen."""
 
@@ -128,10 +133,11 @@ class SetResult:
     @cached_property
     def scores(self) -> tuple[dict[str, Interval], ...]:
         """The scores of each outcome."""
-        return tuple(
-            self.judged(o).intervals(self._generator, resamples=self.resamples)
-            for o in self.outcomes
-        )
+        return tuple(map(self.scores_of, self.outcomes))
+
+    def scores_of(self, outcome: Outcome) -> dict[str, Interval]:
+        """Return every score of an outcome with its interval over images or sites."""
+        return self.judged(outcome).intervals(self._generator, resamples=self.resamples)
 
     @cached_property
     def comparisons(self) -> tuple[Comparison, ...]:
@@ -162,14 +168,6 @@ class SetResult:
         return tuple(found)
 
     @property
-    def best(self) -> int:
-        """Number of the model's outcome with the best main score."""
-        sign = -1.0 if self.facts.metric in ERRORS else 1.0
-        mine = [i for i, outcome in enumerate(self.outcomes) if not outcome.is_floor]
-        values = [sign * self.scores[i][self.facts.metric].value for i in mine]
-        return mine[int(np.nanargmax(values))]
-
-    @property
     def group_scores(self) -> dict[str, list[dict[str, Any]]]:
         """By trait, for each of the model's outcomes: the score of each group, and the worst."""
         metric = self.facts.metric
@@ -194,13 +192,22 @@ class SetResult:
         return found
 
     def calibration(self, outcome: Outcome) -> dict[str, float]:
-        """Return the calibration errors of a classification; nothing for others."""
+        """Return the calibration errors of a classification; nothing for others.
+
+        With ``_ts`` behind their names: after the temperature that was fitted where C was chosen.
+        """
         found = outcome.prediction
         if self.facts.kind != "classification" or found.probabilities is None:
             return {}
         right = found.classes == np.asarray(self.labels)
         errors = calibration_errors(np.clip(found.confidence, 0.0, 1.0), right)
-        return {"ece": errors.ece, "rms_ce": errors.rms_ce, "mce": errors.mce}
+        said = {**asdict(errors), "calibration_n_bins": BINS}
+        if "temperature" in found.chosen:
+            cooled = tempered(found.probabilities, found.chosen["temperature"])
+            scaled = calibration_errors(cooled.max(axis=1), right)
+            said |= {f"{name}_ts": value for name, value in asdict(scaled).items()}
+            said["temperature"] = found.chosen["temperature"]
+        return said
 
     def per_class(self, outcome: Outcome) -> dict[str, dict[str, float | None]]:
         """Return what each class scores, by the name of the score and of the class."""

@@ -1,6 +1,6 @@
 """One model on one set: features once, every probe on them, floors beside each."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ from geodino.errors import RecipeError, SourceError, suggest
 from geodino.evals.cache import cached
 from geodino.evals.features import Extracted, Extraction, encoder, extract
 from geodino.evals.meeting import Meeting, meet
-from geodino.evals.probes.prediction import Prediction
-from geodino.evals.probes.table import ALIASES, PROBES, Probe, floor, probe_named
-from geodino.evals.problems import Problems, has_maps, labels_of
+from geodino.evals.probes.table import ALIASES, PROBES, Probe, probe_named
+from geodino.evals.problems import has_maps, labels_of
 from geodino.evals.protocols import Protocol
-from geodino.evals.results import MODEL, RANDOM, STATISTICS, Outcome, SetResult
+from geodino.evals.results import MODEL, RANDOM, SetResult
 from geodino.evals.statistics import measured
+from geodino.evals.trials import outcomes_of
 from geodino.models.backbone import Backbone
 from geodino.models.build import build_backbone
 from geodino.models.folder import LoadedModel
@@ -57,8 +57,8 @@ class Settings:
     by: tuple[str, ...] = ()
     """Traits that scores are grouped by."""
 
-    untrained: bool = True
-    """Whether the same architecture with random weights is judged beside the model."""
+    seeds: int = 1
+    """How many seeds probes that draw something are run with, ``seed`` the first one."""
 
     cache: Path
 
@@ -109,12 +109,16 @@ def evaluate_set(
         judge.loaded.contract, facts, bands=settings.bands, values=protocol.values,
         statistics=statistics,
     )  # fmt: skip
-    extracted, was_cached = _extracted(data, judge, met, settings, patches, progress)
-    outcomes = _outcomes(data, extracted, probes, kinds, settings)
+    size = _image_size(judge, settings, patches=patches)
+    extracted, was_cached = _extracted(data, judge, met, settings, size, patches, progress)
+    outcomes, repeats = outcomes_of(
+        data, extracted, probes, kinds, seed=settings.seed, count=settings.seeds
+    )
     return SetResult(
         set=_about(data, extracted, met, statistics),
-        settings=_said(judge, met, settings, was_cached),
+        settings={**_said(judge, met, settings, was_cached), "image_size": size},
         outcomes=outcomes,
+        repeats=repeats,
         keys=tuple(data.parts["test"]),
         labels=labels_of(data, "test"),
         facts=facts,
@@ -194,21 +198,25 @@ def _features(settings: Settings) -> list[FeatureName]:
     return found
 
 
+def _image_size(judge: Judge, settings: Settings, *, patches: bool) -> int | None:
+    """Side that images are resized to: as asked, else the protocol's in whole patches."""
+    protocol, patch = settings.protocol, judge.loaded.backbone.patch_size
+    size = protocol.map_size if patches else protocol.image_size
+    if settings.image_size is not None or size is None:
+        return settings.image_size
+    return -(-size // patch) * patch
+
+
 def _extracted(
     data: LabelledSet,
     judge: Judge,
     met: Meeting,
     settings: Settings,
+    size: int | None,
     patches: bool,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[Extracted, bool]:
     keys = [key for part in PARTS for key in data.parts.get(part, ())]
-    protocol = settings.protocol
-    size = settings.image_size or (protocol.map_size if patches else protocol.image_size)
-    patch = judge.loaded.backbone.patch_size
-    if size is not None and settings.image_size is None:
-        size = -(-size // patch) * patch
-    names = [MODEL, *([RANDOM] if settings.untrained else [])]
     key = {
         "version": __version__,
         "model": judge.sha256,
@@ -219,7 +227,7 @@ def _extracted(
         "clipped": met.clipped,
         "contract": met.contract.model_dump(mode="json"),
         "image_size": size,
-        "encoders": names,
+        "encoders": [MODEL, RANDOM],
         "seed": settings.seed,
         "patches": patches,
         "device": settings.device.type,
@@ -228,7 +236,7 @@ def _extracted(
     def make(place: Path) -> Extracted:
         networks = _networks(judge, met, settings)
         how = Extraction(
-            patch_size=patch,
+            patch_size=judge.loaded.backbone.patch_size,
             image_size=size,
             batch=settings.batch,
             device=settings.device,
@@ -251,49 +259,12 @@ def _networks(judge: Judge, met: Meeting, settings: Settings) -> dict[str, Backb
     backbone = judge.loaded.backbone
     if met.adapted is not None:
         backbone = widened(backbone, met.contract, met.adapted)
-    found = {MODEL: backbone.to(settings.device).eval()}
-    if settings.untrained:
-        generator = torch.Generator().manual_seed(seeds.integer(settings.seed, "random weights"))
-        fresh = build_backbone(judge.loaded.config, met.contract, generator=generator)
-        found[RANDOM] = fresh.to(settings.device).eval()
-    return found
-
-
-def _outcomes(
-    data: LabelledSet,
-    extracted: Extracted,
-    probes: Sequence[Probe],
-    kinds: Sequence[FeatureName],
-    settings: Settings,
-) -> tuple[Outcome, ...]:
-    """Every probe on every encoder's features, then on the statistics, then the blind answer."""
-    problems = Problems(data, seed=settings.seed)
-    found: list[Outcome] = []
-
-    def add(name: str, kind: str, dim: int, of: Mapping[str, Prediction]) -> None:
-        for method, prediction in of.items():
-            found.append(
-                Outcome(encoder=name, method=method, features=kind, dim=dim, prediction=prediction)
-            )
-
-    vectors = [probe for probe in probes if probe.features == "vectors"]
-    maps = [probe for probe in probes if probe.features == "patches"]
-    for name, features in extracted.features.items():
-        for kind in kinds if vectors else ():
-            for probe in vectors:
-                problem, dim = problems.of_vectors(features, kind, probe)
-                add(name, kind, dim, probe.run(problem))
-        for probe in maps:
-            patches = extracted.patches[name]
-            add(name, "patches", patches.shape[1], probe.run(problems.of(patches)))
-    for probe in vectors:
-        # DINO's vote is of directions, and its heads of tokens: statistics have neither.
-        if probe.name in ("knn", "linear", "ridge"):
-            problem = problems.of(extracted.statistics, metric="euclidean")
-            add(STATISTICS, "statistics", extracted.statistics.shape[1], probe.run(problem))
-    blind, answer = floor(problems.of(extracted.statistics))
-    add(blind, "none", 0, {"constant": answer})
-    return tuple(found)
+    generator = torch.Generator().manual_seed(seeds.integer(settings.seed, "random weights"))
+    fresh = build_backbone(judge.loaded.config, met.contract, generator=generator)
+    return {
+        MODEL: backbone.to(settings.device).eval(),
+        RANDOM: fresh.to(settings.device).eval(),
+    }
 
 
 def _clusters(data: LabelledSet) -> np.ndarray | None:
@@ -312,6 +283,7 @@ def _about(
         "name": facts.name,
         "kind": facts.kind,
         "metric": facts.metric,
+        "partition": facts.partition,
         "classes": list(facts.classes),
         "fingerprint": data.fingerprint,
         **{f"n_{part}": len(data.parts.get(part, ())) for part in PARTS},
@@ -334,8 +306,8 @@ def _said(judge: Judge, met: Meeting, settings: Settings, was_cached: bool) -> d
         "values_in_words": met.words,
         "adapted": met.adapted.words if met.adapted is not None else "",
         "bands": settings.bands,
-        "image_size": settings.image_size or protocol.image_size,
         "seed": settings.seed,
+        "seeds": settings.seeds,
         "resamples": settings.resamples,
         "batch": settings.batch,
         "features_were_cached": was_cached,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from geodino.data.labelled.sets import Kind, SetFacts
+from geodino.data.labelled.sets import SetFacts
 from geodino.evals.probes.prediction import Prediction
 from geodino.metrics.bootstrap import Interval
 from geodino.metrics.intervals import Score, difference_of_sums, of_rows, of_sums
@@ -60,10 +60,6 @@ class Judged:
         """Scores that are functions of sums, by name."""
         return _scores(self.facts)
 
-    def main(self) -> str:
-        """Return the name of the score the set itself reports."""
-        return self.facts.metric
-
     def value(self, metric: str, rows: Int[np.ndarray, " m"] | None = None) -> float:
         """Return a score of all images, or of some."""
         if metric in self.scores:
@@ -98,7 +94,7 @@ class Judged:
 
         For errors the sign is turned: above 0 this one is the better one.
         """
-        metric = self.main()
+        metric = self.facts.metric
         sign = -1.0 if metric in ERRORS else 1.0
         if metric in self.scores:
             score = self.scores[metric]
@@ -144,17 +140,6 @@ def per_class(judged: Judged) -> dict[str, list[float | None]]:
     return {}
 
 
-def metric_names(kind: Kind) -> tuple[str, ...]:
-    """Return the names of the scores of a kind of label."""
-    return {
-        "classification": ("accuracy", "balanced_accuracy"),
-        "multilabel": ("micro_f1", "macro_f1", "micro_map", "macro_map"),
-        "segmentation": ("miou", "pixel_accuracy", "fw_iou"),
-        "regression": ("rmse", "mae", "bias", "r2"),
-        "detection": ("map50", "map"),
-    }[kind]
-
-
 def _scores(facts: SetFacts) -> Mapping[str, Score]:
     if facts.kind == "classification":
         count = len(facts.classes)
@@ -175,12 +160,12 @@ def _scores(facts: SetFacts) -> Mapping[str, Score]:
                 segmentation_scores(sums, background=facts.background), name
             )
 
-        return {name: part(name) for name in metric_names("segmentation")}
+        return {name: part(name) for name in ("miou", "pixel_accuracy", "fw_iou")}
 
     def number(name: str) -> Score:
         return lambda sums: regression_scores(sums)[name]
 
-    return {name: number(name) for name in metric_names("regression")}
+    return {name: number(name) for name in ("rmse", "mae", "bias", "r2")}
 
 
 def _hits(

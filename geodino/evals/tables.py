@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from geodino.errors import SourceError
-from geodino.evals.results import SetResult
+from geodino.evals.results import MODEL, Outcome, SetResult
+from geodino.evals.scoring import ERRORS
 
 COLUMNS = (
     "dataset", "method", "metric_name", "metric_value", "ci_lower", "ci_upper", "feature_dim",
@@ -31,42 +32,24 @@ _METRICS = {"micro_map": "micro_mAP"}
 
 _GRID = (-6, 4, 40)
 
+_NORMALISATION = {
+    "zscore": "bandspec_zscore",
+    "contract": "model_native",
+    "minmax": "minmax_uint8",
+}
+"""What torchgeo-bench calls the ways of bringing values to a model."""
 
-def rows(result: SetResult) -> list[dict[str, Any]]:
-    """Return one row per outcome and metric."""
-    about, settings = result.set, result.settings
-    values = {"zscore": "bandspec_zscore", "contract": "model_native", "minmax": "minmax_uint8"}
+
+def rows(result: SetResult, outcomes: Iterable[Outcome] | None = None) -> list[dict[str, Any]]:
+    """Return one row per outcome and metric.
+
+    Args:
+        result: of a set.
+        outcomes: whose; None: those of the first seed.
+    """
     found = []
-    for outcome, scores in zip(result.outcomes, result.scores, strict=True):
-        chosen = outcome.prediction.chosen
-        shared = {
-            "dataset": about["name"],
-            "method": outcome.method,
-            "feature_dim": outcome.dim,
-            "best_c": chosen.get("c"),
-            "best_lr": chosen.get("lr"),
-            **{name: about[name] for name in ("n_train", "n_val", "n_test")},
-            "seed": settings["seed"],
-            "model": "geodino",
-            "name": settings["model"],
-            "normalization": values[settings["values"]],
-            "image_size": settings["image_size"],
-            "interpolation": "bilinear",
-            "partition": about.get("partition", "default"),
-            "bands": settings["bands"],
-            "merge_val": outcome.method == "linear" or None,
-            "bootstrap": settings["resamples"],
-            **result.calibration(outcome),
-            "encoder": outcome.encoder,
-            "features": outcome.features,
-            "protocol": settings["protocol"],
-            "adapted": settings["adapted"],
-            "fingerprint": about["fingerprint"],
-        }
-        if outcome.method == "linear":
-            shared |= dict(
-                zip(("c_range_start", "c_range_stop", "c_range_num"), _GRID, strict=True)
-            )
+    for outcome in result.outcomes if outcomes is None else outcomes:
+        shared = _shared(result, outcome)
         found += [
             {
                 **shared,
@@ -75,9 +58,57 @@ def rows(result: SetResult) -> list[dict[str, Any]]:
                 "ci_lower": score.low,
                 "ci_upper": score.high,
             }
-            for metric, score in scores.items()
+            for metric, score in result.scores_of(outcome).items()
         ]
     return found
+
+
+def _shared(result: SetResult, outcome: Outcome) -> dict[str, Any]:
+    """What the rows of all scores of an outcome have in common."""
+    about, settings, chosen = result.set, result.settings, outcome.prediction.chosen
+    grid = (None,) * 3 if outcome.method != "linear" else _GRID
+    return {
+        "dataset": about["name"],
+        "method": outcome.method,
+        "feature_dim": outcome.dim,
+        "best_c": chosen.get("c"),
+        "best_lr": chosen.get("lr"),
+        **{name: about[name] for name in ("n_train", "n_val", "n_test")},
+        "seed": outcome.seed,
+        "model": "geodino",
+        "name": settings["model"],
+        "normalization": _NORMALISATION[settings["values"]],
+        "image_size": settings["image_size"],
+        "interpolation": "bilinear",
+        "partition": about["partition"],
+        "bands": settings["bands"],
+        **dict(zip(("c_range_start", "c_range_stop", "c_range_num"), grid, strict=True)),
+        "merge_val": outcome.method == "linear" or None,
+        "bootstrap": settings["resamples"],
+        **result.calibration(outcome),
+        "encoder": outcome.encoder,
+        "features": outcome.features,
+        "protocol": settings["protocol"],
+        "adapted": settings["adapted"],
+        "fingerprint": about["fingerprint"],
+    }
+
+
+def best_rows(table: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the best row of each encoder, the model first; all rows are of one set and score."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for row in table:
+        value, before = row["metric_value"], found.get(row["encoder"])
+        if before is None or (value is not None and _is_better(row, before)):
+            found[row["encoder"]] = row
+    return dict(sorted(found.items(), key=lambda item: item[0] != MODEL))
+
+
+def _is_better(row: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    if before["metric_value"] is None:
+        return True
+    gain = row["metric_value"] - before["metric_value"]
+    return bool(gain < 0 if row["metric_name"] in ERRORS else gain > 0)
 
 
 def as_csv(table: Iterable[Mapping[str, Any]]) -> str:
@@ -205,6 +236,7 @@ def as_json(result: SetResult, alarms: Sequence[str]) -> dict[str, Any]:
         "settings": result.settings,
         "alarms": list(alarms),
         "rows": rows(result),
+        "repeats": rows(result, result.repeats),
         "comparisons": [
             {
                 "method": c.method,

@@ -169,7 +169,7 @@ def iqm(values: Float[np.ndarray, "*r n"]) -> Float[np.ndarray, "*r"]:
 
 
 def stratified_iqm(
-    scores: Sequence[Float[np.ndarray, " s"]],
+    scores: Sequence[Float[np.ndarray, " _"]],
     *,
     generator: np.random.Generator,
     resamples: int = 1000,
@@ -202,7 +202,7 @@ def stratified_iqm(
 class NormalisedScores:
     """Scores from 0 (worst of the pool) to 1 (best), and the pool that says what they mean."""
 
-    scores: dict[str, dict[str, Float[np.ndarray, " s"]]]
+    scores: dict[str, dict[str, Float[np.ndarray, " _"]]]
     """Model, then data set, then seeds."""
 
     pool: tuple[str, ...]
@@ -216,7 +216,7 @@ class NormalisedScores:
 
 
 def min_max_normalised(
-    scores: Mapping[str, Mapping[str, Float[np.ndarray, " s"]]],
+    scores: Mapping[str, Mapping[str, Float[np.ndarray, " _"]]],
     *,
     pool: Sequence[str] | None = None,
     errors: Sequence[str] = (),

@@ -7,10 +7,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from geodino.evals.results import MODEL
+from geodino.evals.tables import best_rows
+from geodino.metrics.bootstrap import Interval
 from geodino.report.content import Evaluation, Pairs, Score
 from geodino.report.plots import score_plot
 
-_MODEL = "model"
 _CLASSES = 60
 """Classes in a table, at most."""
 
@@ -69,6 +71,9 @@ class EvaluationPage:
     figures: Pairs
     encoders: tuple[str, ...]
     rows: tuple[SuiteRow, ...]
+    overall: Pairs
+    """By encoder: the interquartile mean over sets and seeds; empty for a single set."""
+
     missing: Pairs
     alarms: tuple[str, ...]
     sections: tuple[Section, ...]
@@ -129,7 +134,7 @@ def evaluation_of(result: Mapping[str, Any], *, title: str) -> Evaluation:
                 value=row["metric_value"],
                 low=row["metric_value"] if row["ci_lower"] is None else row["ci_lower"],
                 high=row["metric_value"] if row["ci_upper"] is None else row["ci_upper"],
-                is_model=row["encoder"] == _MODEL,
+                is_model=row["encoder"] == MODEL,
             )
             for row in result["rows"]
             if row["metric_name"] == metric and row["metric_value"] is not None
@@ -166,6 +171,13 @@ def section_of(result: Mapping[str, Any]) -> Section:
     )
 
 
+def between(score: Interval) -> str:
+    """Return a score with its interval, where it has any width."""
+    if score.low == score.high:
+        return f"{score.value:.3f}"
+    return f"{score.value:.3f} ({score.low:.3f}–{score.high:.3f})"
+
+
 def in_words(metric: str) -> str:
     """Return the name of a score as people say it."""
     return _IN_WORDS.get(metric, metric)
@@ -182,7 +194,7 @@ def _verdict(comparison: Mapping[str, Any]) -> str:
 
 def _classes(result: Mapping[str, Any]) -> Classes | None:
     """The score of each class, of the model's outcomes side by side."""
-    mine = [o for o in result["per_class"] if o["encoder"] == _MODEL]
+    mine = [o for o in result["per_class"] if o["encoder"] == MODEL]
     names = {"recall": "recall", "iou": "IoU", "f1": "F1"}
     key = next((name for name in names if mine and name in mine[0]), None)
     if key is None or len(result["set"]["classes"]) > _CLASSES:
@@ -225,30 +237,14 @@ def suite_rows(
         for row in result["rows"]:
             if row["encoder"] not in encoders:
                 encoders.append(row["encoder"])
-    encoders.sort(key=lambda name: name != _MODEL)
+    encoders.sort(key=lambda name: name != MODEL)
     return tuple(encoders), tuple(_suite_row(result, encoders) for result in results)
 
 
 def _suite_row(result: Mapping[str, Any], encoders: Sequence[str]) -> SuiteRow:
     metric = result["set"]["metric"]
-    lower = metric in ("rmse", "mae")
-    cells = []
-    for encoder in encoders:
-        rows = [
-            row
-            for row in result["rows"]
-            if row["encoder"] == encoder
-            and row["metric_name"] == metric
-            and row["metric_value"] is not None
-        ]
-        if not rows:
-            cells.append("–")
-            continue
-        best = (min if lower else max)(rows, key=lambda row: float(row["metric_value"]))
-        between = (
-            "" if best["ci_lower"] is None else f" ({best['ci_lower']:.3f}–{best['ci_upper']:.3f})"
-        )
-        cells.append(f"{best['metric_value']:.3f}{between}")
+    best = best_rows([row for row in result["rows"] if row["metric_name"] == metric])
+    cells = [_cell(best.get(encoder)) for encoder in encoders]
     verdicts = [c["verdict"] for c in result["comparisons"]]
     above = sum(v == "above" for v in verdicts)
     return SuiteRow(
@@ -258,3 +254,12 @@ def _suite_row(result: Mapping[str, Any], encoders: Sequence[str]) -> SuiteRow:
         cells=tuple(cells),
         verdict=f"above in {above} of {len(verdicts)} comparisons",
     )
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if row is None or row["metric_value"] is None:
+        return "–"
+    value, low, high = row["metric_value"], row["ci_lower"], row["ci_upper"]
+    if low is None or high is None:
+        return f"{value:.3f}"
+    return between(Interval(value=value, low=low, high=high))

@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import geodino
 from geodino.errors import RecipeError
@@ -9,6 +11,25 @@ def test_heights_go_to_the_satellite_model_and_boxes_to_the_web_model():
     assert recommend("canopy").variant == "satellite"
     assert recommend("detection").variant == "web"
     assert "sat493m" in recommend("canopy").models[0]
+
+
+def test_the_domain_score_is_the_vote_of_all_and_of_those_with_like_pixels():
+    # Six comparisons for the web model, two (ForestNet, the mean of six) for the satellite model.
+    rows = [row for row in EVIDENCE if row.task == "classification"]
+    wins = sum(row.winner == "satellite" for row in rows)
+    assert recommend("classification").domain_score == (2 * wins - len(rows)) / len(rows)
+    # At 0.1 m the one comparison near by is PV4GER, which the web model won.
+    near, far = (recommend("classification", gsd_m=g).domain_score for g in (0.1, 12.0))
+    assert near == pytest.approx(-1.0, abs=0.02)
+    assert -0.6 < far < 0.0
+
+
+@given(gsd=st.floats(0.01, 1000), task=st.sampled_from(TASKS))
+def test_the_variant_follows_the_domain_score(gsd, task):
+    advice = recommend(task, gsd_m=gsd)
+    assert -1 <= advice.domain_score <= 1
+    assert (advice.variant == "satellite") == (advice.domain_score >= 0.5)
+    assert (advice.variant == "web") == (advice.domain_score <= -0.5)
 
 
 def test_the_winner_follows_the_direction_of_the_metric():

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 from torchmetrics.classification import MulticlassCalibrationError
 
 from geodino import seeds
-from geodino.metrics.calibration import calibration_errors
+from geodino.metrics.calibration import calibration_errors, fitted_temperature, tempered
 from geodino.metrics.regression import error_sums, number_sums, regression_scores
 
 
@@ -34,6 +36,24 @@ def test_calibration_errors_are_torchmetrics(bins):
 def test_certainty_falls_into_the_last_bin_and_nothing_gives_nothing():
     assert calibration_errors(np.ones(3), np.ones(3, dtype=bool)).ece == 0.0
     assert np.isnan(calibration_errors(np.zeros(0), np.zeros(0, dtype=bool)).ece)
+
+
+@given(st.floats(0.3, 3.0))
+def test_a_classifier_made_sharper_needs_a_temperature_as_much_higher(sharper):
+    r = seeds.rng(0, "temperature")
+    powers = np.exp(r.normal(size=(200, 3)))
+    said = powers / powers.sum(axis=1, keepdims=True)
+    truth = np.array([r.choice(3, p=row) for row in said])
+    best = fitted_temperature(said, truth)
+    assert fitted_temperature(tempered(said, 1 / sharper), truth) == pytest.approx(
+        best * sharper, rel=1e-3
+    )
+    # No other temperature makes the truth more probable.
+    rows = np.arange(len(truth))
+    likely = [np.log(tempered(said, t)[rows, truth]).mean() for t in (best, 0.9 * best, 1.1 * best)]
+    assert likely[0] >= max(likely[1:])
+    np.testing.assert_allclose(tempered(said, 1.0), said)
+    assert (tempered(said, best).argmax(axis=1) == said.argmax(axis=1)).all()
 
 
 def test_errors_by_hand_and_by_scikit_learn():

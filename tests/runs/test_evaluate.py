@@ -109,6 +109,36 @@ def test_every_prediction_is_kept_with_its_key(done):
     assert (mine.label == mine.predicted).mean() == mine.score.mean() == accuracy
 
 
+def test_probes_that_draw_are_repeated_with_other_seeds_and_the_others_are_not(
+    model, suite, tmp_path
+):
+    asked = {"probes": ("knn", "linear-sgd"), "features": ("mean",), "seed": 3, "seeds": 2}
+    facts = evaluate(job(model, suite, tmp_path / "out", **asked))
+    found = {(row["encoder"], row["method"], row["seed"]) for row in facts["rows"]}
+    assert {("model", "linear-sgd", 3), ("model", "linear-sgd", 4), ("model", "knn5", 3)} <= found
+    assert ("model", "knn5", 4) not in found
+
+
+def test_a_table_of_published_rows_that_cannot_be_read_is_said_before_anything_is_measured(
+    model, suite, tmp_path
+):
+    table = tmp_path / "rows.csv"
+    table.write_text("a,b\n1,2\n")
+    with pytest.raises(SourceError, match=r"rows.csv is no table of results: it lacks dataset"):
+        evaluate(job(model, suite, tmp_path / "out", reference=table))
+    assert not (tmp_path / "out").exists()
+
+
+def test_calibration_is_said_before_and_after_the_temperature(done):
+    _, facts = done
+    linear = next(r for r in facts["rows"] if (r["encoder"], r["method"]) == ("model", "linear"))
+    assert linear["temperature"] > 0
+    assert 0 <= linear["ece_ts"] <= linear["mce_ts"] <= 1
+    knn = next(r for r in facts["rows"] if r["method"] == "knn5")
+    assert "ece" in knn
+    assert "ece_ts" not in knn
+
+
 def test_results_are_not_mixed_and_a_stopped_suite_goes_on(done, model, suite, tmp_path):
     out = shutil.copytree(done[0], tmp_path / "again")
     with pytest.raises(RunError, match="holds results: nothing was changed"):

@@ -118,6 +118,7 @@ class GeobenchSet:
             gsd_m=about.gsd_m,
             statistics=statistics_of(folder, chosen),
             background=about.background,
+            partition=partition,
             notes=(
                 *about.notes,
                 *_notes(name, about, parts, partition, left, many, classes=len(classes)),

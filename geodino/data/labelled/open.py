@@ -31,11 +31,14 @@ class SetOpener:
     open: Callable[[], LabelledSet]
     """Opens it; raises SourceError where its files are damaged."""
 
+    has_partitions: bool = False
+    """Whether its benchmark cuts it in several ways."""
+
 
 Found = tuple[list[SetOpener], list[Missing]]
 
 
-def open_sets(suite: str, data: Path | None = None) -> Found:
+def open_sets(suite: str, data: Path | None = None, *, partition: str = "default") -> Found:
     """Find the sets of a suite; no image is read.
 
     Args:
@@ -43,19 +46,31 @@ def open_sets(suite: str, data: Path | None = None) -> Found:
             (``geobench-v1/m-eurosat``); ``torchgeo/EuroSAT``; a folder of class folders, of a
             ``dataset.yaml``, or of benchmark files; or the name of a folder in ``datasets/``.
         data: where the files of a named suite lie; None: ``$GEO_BENCH_DIR`` for GEO-Bench.
+        partition: of GEO-Bench v1: ``0.01x_train`` and so on.
 
     Returns:
         The sets that can be opened, and those that cannot with the reason and the cure.
 
     Raises:
-        SourceError: there is no suite, set or folder of that name.
+        SourceError: there is no suite, set or folder of that name, or it has no partitions.
     """
+    found = _found(suite, data, partition)
+    whole = [one.name for one in found[0] if not one.has_partitions]
+    if partition != "default" and whole:
+        raise SourceError(
+            f"{whole[0]} has no partition {partition!r}: only sets of GEO-Bench v1 have partitions. "
+            "Leave --partition out."
+        )
+    return found
+
+
+def _found(suite: str, data: Path | None, partition: str) -> Found:
     path = Path(suite).expanduser()
     family, _, one = suite.partition("/")
     if family in SUITES and not path.exists():
-        return _named(family, one, data)
+        return _named(family, one, data, partition)
     if path.exists():
-        return _in_folder(path)
+        return _in_folder(path, partition)
     own = descriptor_folder() / suite
     if own.is_dir() and is_labelled(own):
         return [SetOpener(name=suite, open=partial(open_yaml, own))], []
@@ -67,7 +82,7 @@ def open_sets(suite: str, data: Path | None = None) -> Found:
     )
 
 
-def _named(family: str, one: str, data: Path | None) -> Found:
+def _named(family: str, one: str, data: Path | None, partition: str) -> Found:
     if family == "mini":
         names = _one_of(one, mini_names(), family)
         return [SetOpener(name=name, open=partial(open_mini, name)) for name in names], []
@@ -82,20 +97,23 @@ def _named(family: str, one: str, data: Path | None) -> Found:
         return [SetOpener(name=one, open=partial(open_torchgeo, one, data))], []
     place = data or (Path(os.environ["GEO_BENCH_DIR"]) if "GEO_BENCH_DIR" in os.environ else None)
     if family == "geobench-v1":
-        return _geobench_v1(_one_of(ALIASES.get(one, one), tuple(V1), family), place)
+        return _geobench_v1(_one_of(ALIASES.get(one, one), tuple(V1), family), place, partition)
     return _geobench_v2(_one_of(one, tuple(V2), family), place)
 
 
-def _geobench_v1(names: Sequence[str], place: Path | None) -> Found:
+def _geobench_v1(names: Sequence[str], place: Path | None, partition: str) -> Found:
     found = find_geobench(place) if place else {}
-    openers = [
-        SetOpener(name=n, open=partial(open_geobench, found[n])) for n in names if n in found
-    ]
+    openers = [_geobench_set(n, found[n], partition) for n in names if n in found]
     cure = (
         "Download it from huggingface.co/datasets/recursix/geo-bench-1.0, unzip it, and name the "
         "folder that holds classification_v1.0 and segmentation_v1.0 with --data."
     )
     return openers, [_absent(n, place, f"a folder {n}", cure) for n in names if n not in found]
+
+
+def _geobench_set(name: str, folder: Path, partition: str) -> SetOpener:
+    opens = partial(open_geobench, folder, partition=partition)
+    return SetOpener(name=name, open=opens, has_partitions=True)
 
 
 def _geobench_v2(names: Sequence[str], place: Path | None) -> Found:
@@ -135,7 +153,7 @@ def _one_of(one: str, names: Sequence[str], family: str) -> Sequence[str]:
     return [one] if one else names
 
 
-def _in_folder(path: Path) -> Found:
+def _in_folder(path: Path, partition: str) -> Found:
     """A folder or file that was named itself."""
     if is_labelled(path):
         name = (path if path.is_dir() else path.parent).resolve().name
@@ -150,9 +168,9 @@ def _in_folder(path: Path) -> Found:
         )
     found = find_geobench(path) if path.is_dir() else {}
     if found:
-        return _geobench_v1([n for n in V1 if n in found], path)
+        return _geobench_v1([n for n in V1 if n in found], path, partition)
     if v1_name(path) is not None:
-        return [SetOpener(name=path.name, open=partial(open_geobench, path))], []
+        return [_geobench_set(path.name, path, partition)], []
     if tortillas:
         return _geobench_v2([n for n in V2 if n in tortillas], path)
     return [SetOpener(name=path.resolve().name, open=partial(find_suite, path))], []

@@ -107,6 +107,9 @@ class SetFacts:
     """Number of a class that the metric leaves out of its mean although it is predicted; None for
     none."""
 
+    partition: str = "default"
+    """Which of its benchmark's partitions: ``0.01x_train`` has a hundredth of the training images."""
+
     notes: tuple[str, ...] = ()
     """Decisions on how the files are read, as sentences."""
 

@@ -15,6 +15,7 @@ The problem of scikit-learn's ``LogisticRegression`` (L2, intercept not penalise
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -71,7 +72,7 @@ def fit_path(
     Raises:
         ValueError: strengths that do not ascend or are not positive.
     """
-    if not strengths or any(b <= a for a, b in zip((0.0, *strengths), strengths, strict=False)):
+    if not strengths or any(b <= a for a, b in pairwise((0.0, *strengths))):
         raise ValueError(f"strengths must be positive and ascend, found {tuple(strengths)}")
     centre = x.mean(axis=0, dtype=np.float64)
     axes, scales = _principal_axes(torch.from_numpy(np.float32(x - centre)))

@@ -24,6 +24,7 @@ from geodino.evals.probes.prediction import (
     standardise,
     stratified,
 )
+from geodino.metrics.calibration import fitted_temperature
 from geodino.metrics.multilabel import micro_map
 
 FAST_GRID: tuple[float, ...] = tuple(10.0**e for e in range(-4, 3))
@@ -158,9 +159,12 @@ def logistic_grid(
     def accuracy(y: Int[np.ndarray, " v"], said: Float[np.ndarray, "v k"]) -> float:
         return float((said.argmax(axis=1) == y).mean())
 
-    probabilities, chosen = _chosen_and_refitted(
+    probabilities, chosen, chosen_on = _chosen_and_refitted(
         train_x, train_y, test_x, val, fit, accuracy, grid, scale, held_out, generator
     )
+    if chosen_on is not None:
+        # As torchgeo-bench's: fitted on images that the classifier was not.
+        chosen["temperature"] = fitted_temperature(*chosen_on)
     return one_class(probabilities, chosen=chosen)
 
 
@@ -199,7 +203,7 @@ def multilabel_logistic(
             probabilities[:, open_] = 0.5 * (1.0 + np.tanh(0.5 * logits))
         return said, path.converged
 
-    probabilities, chosen = _chosen_and_refitted(
+    probabilities, chosen, _ = _chosen_and_refitted(
         train_x, train_y, test_x, val, fit, micro_map, grid, scale, held_out, generator
     )
     return many_classes(probabilities, chosen=chosen)
@@ -222,8 +226,11 @@ def _chosen_and_refitted(
     scale: bool,
     held_out: float,
     generator: np.random.Generator,
-) -> tuple[Float[np.ndarray, "n k"], dict[str, float]]:
-    """Choose a strength, fit it again on everything but the test rows, and say what was chosen."""
+) -> tuple[Float[np.ndarray, "n k"], dict[str, float], tuple[np.ndarray, np.ndarray] | None]:
+    """Choose a strength, fit it again on everything but the test rows, and say what was chosen.
+
+    Also what the fit with that strength says of the rows it was chosen on, and their labels.
+    """
     if val is None:
         held = held_out_rows(train_y, held_out, generator)
         fit_x, fit_y, val_x, val_y = train_x[~held], train_y[~held], train_x[held], train_y[held]
@@ -233,6 +240,7 @@ def _chosen_and_refitted(
         all_x, all_y = np.concatenate([train_x, val[0]]), np.concatenate([train_y, val[1]])
     strengths = sorted(grid)
     chosen: dict[str, float] = {}
+    chosen_on: tuple[np.ndarray, np.ndarray] | None = None
     best = len(strengths) // 2  # Too few rows to hold any out: the middle of the grid, untuned.
     with threadpool_limits(1, user_api="blas"):
         if len(val_x) and len(strengths) > 1:
@@ -242,9 +250,11 @@ def _chosen_and_refitted(
             if not np.isnan(scores).all():
                 best = int(np.nanargmax(scores))
                 chosen["held_out_score"] = float(scores[best])
+                chosen_on = said[best], val_y
         all_z, test_z = standardise(all_x, test_x) if scale else (all_x, test_x)
         (probabilities,), (converged,) = fit(all_z, all_y, test_z, strengths[best : best + 1])
-    return probabilities, {"c": strengths[best], "converged": float(converged), **chosen}
+    chosen = {"c": strengths[best], "converged": float(converged), **chosen}
+    return probabilities, chosen, chosen_on
 
 
 def _softmax(logits: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:

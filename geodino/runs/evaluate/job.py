@@ -16,6 +16,9 @@ class EvaluateJob:
     data: Path | None = None
     """Where the files of a named suite lie."""
 
+    partition: str = "default"
+    """Of sets of GEO-Bench v1: ``0.01x_train`` learns from a hundredth of the training images."""
+
     protocol: str = "geodino"
     bands: str | None = None
     """``model``, ``rgb``, ``all``, or names with commas; None: as the protocol says."""
@@ -42,6 +45,9 @@ class EvaluateJob:
     batch: int | None = None
     resamples: int = 1000
     seed: int = 0
+    seeds: int = 1
+    """How many seeds probes that draw something are run with, ``seed`` the first one."""
+
     device: str = "auto"
     resume: bool = False
     dry_run: bool = False

@@ -1,5 +1,6 @@
 """The job: find the sets, say what is missing, measure what is there, write tables and a page."""
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import shapely
 
+from geodino import __version__
 from geodino.data.index import load_index
 from geodino.data.labelled.open import SetOpener, open_sets
 from geodino.data.labelled.sets import LabelledSet, Missing
@@ -19,7 +21,7 @@ from geodino.evals.leaks import leaks
 from geodino.evals.protocols import protocol_named
 from geodino.evals.results import SetResult
 from geodino.evals.runner import Judge, Settings, evaluate_set
-from geodino.evals.tables import as_csv, as_json, write_predictions
+from geodino.evals.tables import as_csv, as_json, read_rows, write_predictions
 from geodino.files import write_json, write_text, write_with
 from geodino.geo.outlines import outlines
 from geodino.runs.device import choose_device
@@ -53,7 +55,9 @@ def evaluate(job: EvaluateJob) -> dict[str, Any]:
     device = choose_device(job.device)
     protocol = protocol_named(job.protocol)
     log = RunLog(None, quiet=job.quiet)
-    found, missing = open_sets(job.suite, job.data)
+    found, missing = open_sets(job.suite, job.data, partition=job.partition)
+    # A table that cannot be read is said now, not after everything was measured.
+    published = None if job.reference is None else read_rows(job.reference)
     opened = open_model(job.model)
     log.say(card_text(job, protocol, opened, [one.name for one in found], missing, device))
     if job.dry_run:
@@ -71,6 +75,7 @@ def evaluate(job: EvaluateJob) -> dict[str, Any]:
         features=job.features,
         image_size=job.image_size,
         seed=job.seed,
+        seeds=job.seeds,
         resamples=job.resamples,
         batch=job.batch or 64,
         threads=thread_count("auto"),
@@ -86,10 +91,10 @@ def evaluate(job: EvaluateJob) -> dict[str, Any]:
             f"No set of {job.suite} could be measured. "
             + " ".join(f"{f['name']}: {f['reason']}" for f in done.failed[:3])
         )
-    rows = [row for one in done.sets for row in one["rows"]]
+    rows = [row for one in done.sets for row in (*one["rows"], *one["repeats"])]
     write_text(job.out / TABLE, as_csv(rows))
     write_json(job.out / RESULTS, {**facts, "rows": rows, "environment": environment()})
-    page = write_page(job, done.sets, facts)
+    page = write_page(job, done.sets, facts, published)
     log.say(f"The tables are {job.out / TABLE} and {job.out / RESULTS}, the page is {page}.")
     return {**facts, "rows": rows, "report": str(page)}
 
@@ -128,7 +133,7 @@ def _measured(
         before = f"[{number}/{len(found)}] {one.name}"
         try:
             data = one.open()
-            key = _key(data, judge, settings)
+            key = _key(data, judge, settings, ground)
             kept = _kept(job, data.facts.name, key)
             if kept is not None:
                 log.say(f"{before}: measured before")
@@ -170,10 +175,17 @@ def _measure(
     return result, time.perf_counter() - began
 
 
-def _key(data: LabelledSet, judge: Judge, settings: Settings) -> dict[str, Any]:
+def _key(
+    data: LabelledSet,
+    judge: Judge,
+    settings: Settings,
+    ground: tuple[shapely.Geometry, ...],
+) -> dict[str, Any]:
     """Everything that the result of a set depends on."""
     return {
+        "version": __version__,
         "set": data.fingerprint,
+        "tiles": hashlib.sha256(b"".join(map(shapely.to_wkb, ground))).hexdigest(),
         "model": judge.sha256,
         "protocol": settings.protocol.name,
         "bands": settings.bands,
@@ -182,6 +194,7 @@ def _key(data: LabelledSet, judge: Judge, settings: Settings) -> dict[str, Any]:
         "image_size": settings.image_size,
         "by": list(settings.by),
         "seed": settings.seed,
+        "seeds": settings.seeds,
         "resamples": settings.resamples,
     }
 
@@ -209,7 +222,7 @@ def _written(
     folder.mkdir(parents=True, exist_ok=True)
     write_with(folder / "predictions.parquet", lambda path: write_predictions(result, path))
     found = {**as_json(result, alarms(result)), "key": key, "seconds": round(seconds, 1)}
-    for row in found["rows"]:
+    for row in (*found["rows"], *found["repeats"]):
         row["seconds"] = found["seconds"]
     write_json(folder / "result.json", found)
     return found

@@ -8,7 +8,7 @@ import torch
 from geodino.data.labelled.sets import Missing
 from geodino.evals.protocols import Protocol
 from geodino.evals.results import MODEL
-from geodino.evals.scoring import ERRORS
+from geodino.evals.tables import best_rows
 from geodino.runs.evaluate.job import EvaluateJob
 from geodino.runs.models import OpenedModel
 
@@ -54,22 +54,3 @@ def set_words(result: dict[str, Any]) -> str:
     lines = [f"{metric}: {', '.join(said)}"]
     lines += [f"    ! {alarm}" for alarm in result["alarms"]]
     return "\n".join(lines)
-
-
-def best_rows(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the best row of each encoder, the model first."""
-    found: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        value, before = row["metric_value"], found.get(row["encoder"])
-        if value is None and before is not None:
-            continue
-        if before is None or _is_better(row, before):
-            found[row["encoder"]] = row
-    return dict(sorted(found.items(), key=lambda item: item[0] != MODEL))
-
-
-def _is_better(row: dict[str, Any], before: dict[str, Any]) -> bool:
-    if before["metric_value"] is None:
-        return True
-    gain = row["metric_value"] - before["metric_value"]
-    return bool(gain < 0 if row["metric_name"] in ERRORS else gain > 0)

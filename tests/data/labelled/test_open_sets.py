@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import yaml
@@ -54,6 +56,20 @@ def test_geobench_v1_opens_what_is_there_and_says_what_is_not(tmp_path):
         ["m-eurosat"],
         [],
     )
+
+
+def test_a_partition_is_taken_where_a_benchmark_has_any(tmp_path):
+    make_geobench(tmp_path)
+    folder = tmp_path / "classification_v1.0" / "m-eurosat"
+    parts = json.loads((folder / "default_partition.json").read_text())
+    few = {**parts, "train": parts["train"][:1]}
+    (folder / "0.01x_train_partition.json").write_text(json.dumps(few))
+    ((opener,), _) = open_sets("geobench-v1/m-eurosat", tmp_path, partition="0.01x_train")
+    opened = opener.open()
+    assert len(opened.parts["train"]) == 1
+    assert opened.facts.partition == "0.01x_train"
+    with pytest.raises(SourceError, match=r"mini-.* has no partition '0.01x_train'"):
+        open_sets("mini", partition="0.01x_train")
 
 
 def test_geobench_is_looked_for_where_its_variable_says(tmp_path, monkeypatch):
