@@ -23,7 +23,8 @@ from geodino.report.words import count, duration, first_of, interval, moment, nu
 from geodino.runs.build import whole_batch
 from geodino.runs.device import choose_device
 from geodino.runs.evaluate.run import sets_in
-from geodino.runs.finetune.canopy.config import CanopyFinetuneConfig
+from geodino.runs.finetune.config import LabelledConfig
+from geodino.runs.finetune.finished import report_finished
 from geodino.runs.recipe import (
     DistillConfig,
     TrainingConfig,
@@ -68,10 +69,8 @@ def report(run: Path, *, out: Path | None, device: str) -> dict[str, Any]:
     """
     folder = RunFolder(run)
     config = load_recorded_any(folder.recipe) if folder.recipe.is_file() else None
-    if isinstance(config, CanopyFinetuneConfig):
-        from geodino.runs.finetune.canopy.again import report_again  # it knows this module
-
-        path = report_again(folder, device=choose_device(device), out=out)
+    if isinstance(config, LabelledConfig):
+        path = report_finished(folder, config, device=choose_device(device), out=out)
     else:
         path = write_report(folder, device=choose_device(device), out=out)
     return {"report": str(path), "bytes": path.stat().st_size}

@@ -14,7 +14,9 @@ from tests_support import no_report
 
 from geodino.errors import BandError, ContractError, RecipeError, RunError, SourceError
 from geodino.models.classification_folder import load_classification
+from geodino.runs.export import export_model
 from geodino.runs.models import open_model
+from geodino.runs.report import report
 
 STEADY = ("classification.dropout=0.2", "loss.label_smoothing=0.1", "sampling.balance=0.5")
 
@@ -78,6 +80,46 @@ def test_the_folder_says_of_images_what_the_run_said(done, folders):
         assert float(sure.max()) == pytest.approx(row["confidence"], abs=1e-5)
     # Its backbone is a model like any other.
     assert open_model(out).loaded.contract.band_names == ("red", "green", "blue")
+
+
+def test_its_report_again_is_the_same_page_and_predicts_nothing(done, tmp_path, monkeypatch):
+    out, _ = done
+    monkeypatch.setattr("geodino.tasks.classification.evaluate.probabilities", None)
+    report(out, out=tmp_path / "again.html", device="cpu")
+    assert (tmp_path / "again.html").read_text() == (out / "report.html").read_text()
+
+
+def test_its_model_is_handed_on_whole_as_a_backbone_or_as_a_graph(done, tmp_path):
+    out, _ = done
+    ours = load_classification(out / "model")
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 255
+    with torch.no_grad():
+        expected = ours.model.probabilities(image)
+    export_model(out, to="hub")
+    theirs = load_classification(out / "hub")
+    torch.testing.assert_close(theirs.model.probabilities(image), expected, rtol=0, atol=0)
+    assert "one of 3 classes for a whole image" in (out / "hub/README.md").read_text()
+    export_model(out, to="timm", out=tmp_path / "backbone")
+    assert not list((tmp_path / "backbone").glob("classification*"))
+    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    runtime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    export_model(out, to="onnx")
+    session = runtime.InferenceSession(out / "model.onnx")
+    (found,) = session.run(["probabilities"], {"image": image.numpy()})
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+    told = session.get_modelmeta().custom_metadata_map
+    assert json.loads(told["classes"]) == list(COLOURS)
+
+
+def test_a_run_that_has_not_finished_is_told_how_to_go_on(done, tmp_path):
+    shutil.copytree(done[0], tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/model")
+    for attempt in (
+        lambda: report(tmp_path / "run", out=None, device="cpu"),
+        lambda: export_model(tmp_path / "run", to="hub"),
+    ):
+        with pytest.raises(RunError, match=r"not finished.*finetune classification --resume"):
+            attempt()
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(

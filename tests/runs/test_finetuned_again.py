@@ -94,7 +94,7 @@ def test_backbone_and_head_are_one_graph_for_chips_of_the_model(done, tmp_path):
     runtime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
     facts = export_model(done / "model", to="onnx", out=tmp_path)
-    assert facts["chip"] == 64
+    assert facts["image"] == [64, 64]
     assert max(facts["difference_to_torch"].values()) <= 1e-4
     session = runtime.InferenceSession(tmp_path / "model.onnx")
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 255

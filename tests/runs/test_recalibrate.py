@@ -20,8 +20,10 @@ from geodino.errors import CheckpointError, RecipeError, RunError, SourceError
 from geodino.metrics.recalibration import HeightBins, HeightCurve
 from geodino.models.canopy_folder import FILES, load_canopy
 from geodino.models.card import DINOV3_LICENSE
+from geodino.runs.export import export_model
 from geodino.runs.predict import PredictJob, predict
 from geodino.runs.recalibrate.fit import Learnt
+from geodino.runs.report import report
 
 PIXELWISE = "labels.statistic=mean"
 DISTORTED = HeightCurve(predicted_m=(0.0, 22.0, 26.0), height_m=(0.0, 16.0, 30.0), slope_above=1.5)
@@ -106,6 +108,21 @@ def test_the_folder_carries_the_curve_and_maps_go_through_it(done, world, model,
     np.testing.assert_allclose(after[inside], curve.apply(before)[inside], atol=1e-3)
     array = geodino.load(out).predict(image, device="cpu")
     np.testing.assert_array_equal(array.values[0], after)
+
+
+def test_its_report_again_says_what_was_recorded_and_its_model_is_handed_on(done, tmp_path):
+    out, _ = done
+    report(out, out=tmp_path / "again.html", device="cpu")
+    first, again = (p.read_text() for p in (out / "report.html", tmp_path / "again.html"))
+    for page in (first, again):
+        assert "What heights become" in page
+    assert again.count("<img") == first.count("<img")
+    said = first[first.index('<p class="lead">') : first.index("<dl")]
+    assert said in again
+    export_model(out, to="hub")
+    assert load_canopy(out / "hub").extra["recalibration"]
+    with pytest.raises(RecipeError, match="no place for its curve"):
+        export_model(out, to="onnx")
 
 
 def test_a_killed_run_goes_on_from_its_curve(done, world, model, tmp_path, monkeypatch):

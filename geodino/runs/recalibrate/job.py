@@ -63,7 +63,7 @@ def recalibrate(job: FinetuneJob, folder: RunFolder, device: torch.device) -> di
             if folder.is_used():
                 folder.claim()  # says why not
             prepared = prepare(job, pool)
-        ground = _look(prepared)
+        ground = look(prepared)
         card = _card(ground, device, job)
         if job.dry_run:
             RunLog(None, quiet=job.quiet).say(card.text)
@@ -122,7 +122,7 @@ def _facts(learnt: Learnt, results: Results, subject: Subject) -> dict[str, Any]
     }
 
 
-def _look(prepared: PreparedRecalibration) -> Ground:
+def look(prepared: PreparedRecalibration) -> Ground:
     """Find the labels of training and validation ground.
 
     Raises:

@@ -19,8 +19,7 @@ def classification_card(scene: ClassificationScene, *, device: torch.device, out
     config, facts = prepared.config, scene.facts
     learnt = sum(p.numel() for p in scene.model.parameters() if p.requires_grad)
     whole = sum(p.numel() for p in scene.model.parameters())
-    side = _side(scene)
-    forward = forward_flops(prepared.opened.loaded.config, prepared.contract, side)
+    forward = forward_flops(prepared.opened.loaded.config, prepared.contract, max(scene.sides))
     flops = (3 if config.optim.unfreeze else 1) * forward
     fast, slow = duration_s(flops * config.train.batch * config.train.steps, device)
     passes = config.train.batch * config.train.steps / len(source.keys("train"))
@@ -50,14 +49,6 @@ def classification_card(scene: ClassificationScene, *, device: torch.device, out
     notes = [*prepared.notes]
     notes += [f"{key} = {d['value']}: {d['reason']}" for key, d in prepared.derived.items()]
     return RunCard.of(lines, notes=notes, facts=_facts(scene, flops))
-
-
-def _side(scene: ClassificationScene) -> int:
-    source = scene.prepared.source
-    if source.image_size is not None:
-        return source.image_size
-    sides = source.set.size(source.keys("train")[0])
-    return -(-max(sides) // source.patch_size) * source.patch_size
 
 
 def _parts(scene: ClassificationScene) -> str:

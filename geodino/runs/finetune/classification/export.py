@@ -25,6 +25,7 @@ def export(scene: ClassificationScene, results: Results, folder: RunFolder, *, s
         contract=scene.prepared.contract,
         card=_card(scene, facts, folder, step),
         extra={
+            "seen": list(scene.sides),
             "augment": scene.prepared.config.sampling.augment,
             "results": {
                 "on": "test",

@@ -5,17 +5,16 @@ from typing import Any
 
 import torch
 
-from geodino.evals.tables import write_predictions
-from geodino.files import write_with
 from geodino.runs.finetune.classification.export import export
-from geodino.runs.finetune.classification.results import in_words, results_of
+from geodino.runs.finetune.classification.results import (
+    in_words,
+    results_of,
+    write_predictions_of,
+)
 from geodino.runs.finetune.classification.scene import ClassificationScene
 from geodino.runs.finetune.finish import finished, trained_facts
 from geodino.runs.finetune.scene import Trained
 from geodino.runs.record import RunFolder, RunLog
-
-PREDICTIONS = "predictions.parquet"
-"""In the run folder: what the model and each floor say of each test image."""
 
 
 def finish(
@@ -30,12 +29,12 @@ def finish(
     log.say("Measuring the best head on all test images.")
     results = results_of(scene, device=device)
     export(scene, results, folder, step=trained.step)
-    write_with(folder.root / PREDICTIONS, lambda path: write_predictions(results.found, path))
+    write_predictions_of(results, folder)
+    facts = {**trained_facts(trained), **results.facts}
 
     def draw() -> Path:
         from geodino.runs.finetune.classification.report import write_report  # plots load late
 
-        return write_report(scene, results, folder)
+        return write_report(scene, facts, folder)
 
-    facts = {**trained_facts(trained), **results.facts}
-    return finished(folder, log, facts=facts, words=in_words(results), draw=draw)
+    return finished(folder, log, facts=facts, words=in_words(facts), draw=draw)

@@ -13,7 +13,7 @@ from geodino.report.classes import ClassReport, ClassRow, picture_row, render_cl
 from geodino.report.content import Pairs, Picture
 from geodino.report.curves import training_of
 from geodino.runs.display import Display
-from geodino.runs.finetune.classification.results import Results, in_words
+from geodino.runs.finetune.classification.results import in_words, read_predictions
 from geodino.runs.finetune.classification.scene import ClassificationScene, spoken
 from geodino.runs.finetune.finish import repeated
 from geodino.runs.record import RunFolder
@@ -30,27 +30,27 @@ _SHOWN = 12
 
 
 def write_report(
-    scene: ClassificationScene, results: Results, folder: RunFolder, *, out: Path | None = None
+    scene: ClassificationScene, facts: dict[str, Any], folder: RunFolder, *, out: Path | None = None
 ) -> Path:
-    """Write ``report.html``, or another file; return where it is.
+    """Write ``report.html``, or another file, of results and predictions; return where it is.
 
     Raises:
         GeodinoError: it cannot be written, or a file of the run is damaged.
     """
     path = folder.report if out is None else out
-    write_text(path, render_classes(_collected(scene, results, folder)))
+    write_text(path, render_classes(_collected(scene, facts, folder)))
     return path
 
 
-def _collected(scene: ClassificationScene, results: Results, folder: RunFolder) -> ClassReport:
-    facts, prepared = results.facts, scene.prepared
+def _collected(scene: ClassificationScene, facts: dict[str, Any], folder: RunFolder) -> ClassReport:
+    prepared, confusion = scene.prepared, facts["test"]["confusion"]
     found, metric = facts["test"], facts["metric"]
     columns = list(next(iter(found["scores"].values())))
     of_class = [key for key in _OF_CLASS if key in next(iter(found["classes"].values()))]
     return ClassReport(
         task="classification",
         name=folder.root.resolve().name,
-        summary=tuple(in_words(results)),
+        summary=tuple(in_words(facts)),
         figures=_figures(scene, folder),
         data=_data(scene),
         decisions=prepared.notes,
@@ -78,12 +78,12 @@ def _collected(scene: ClassificationScene, results: Results, folder: RunFolder) 
             )
             for name, row in found["classes"].items()
         ),
-        confusion=results.confusion,
+        confusion=None if confusion is None else np.array(confusion, dtype=np.int64),
         counted="images",
         images=(),
         images_of="",
         legend=Markup(""),
-        pictures=picture_row(_pictures(scene, results)),
+        pictures=picture_row(_pictures(scene, folder)),
         pictures_of="Test images: first those whose wrong answer the model is surest of, then some of "
         "those it has right. Hatched: no valid image.",
         repeat=repeated("classification", prepared, folder),
@@ -127,45 +127,21 @@ def _data(scene: ClassificationScene) -> Pairs:
     )
 
 
-def _pictures(scene: ClassificationScene, results: Results) -> list[Picture]:
+def _pictures(scene: ClassificationScene, folder: RunFolder) -> list[Picture]:
     """Images the model is wrong about, the surest first, then some it is right about."""
-    said = results.found.outcomes[0].prediction
-    truth = np.asarray(results.found.labels)
-    answers, sure = np.asarray(said.labels), np.asarray(said.probabilities)
-    if truth.ndim == 2:
-        is_right = (answers == truth).all(axis=1)
-        doubt = np.abs(sure - truth).max(axis=1)
-    else:
-        is_right = answers == truth
-        doubt = sure.max(axis=1)
-    wrong = np.flatnonzero(~is_right)
-    wrong = wrong[np.argsort(-doubt[wrong], kind="stable")][:_SHOWN]
-    right = np.flatnonzero(is_right)
+    said = read_predictions(folder)
+    wrong = [row for row in said if row["score"] < 1]
+    wrong.sort(key=lambda row: (row["score"], -(row["confidence"] or 0.0)))
+    right = [row for row in said if row["score"] == 1]
     spread = np.unique(np.linspace(0, len(right) - 1, min(_SHOWN, len(right))).round().astype(int))
     display = Display.of(scene.prepared.contract)
-    return [
-        _picture(
-            scene,
-            display,
-            results.found.keys[i],
-            _words(scene, truth[i]),
-            _words(scene, answers[i]),
-        )
-        for i in [*wrong.tolist(), *right[spread].tolist()]
-    ]
+    rows = [*wrong[:_SHOWN], *(right[i] for i in spread.tolist())]
+    return [_picture(scene, display, row) for row in rows]
 
 
-def _words(scene: ClassificationScene, label: Any) -> str:
-    names = scene.prepared.source.classes
-    if np.ndim(label) == 0:
-        return names[int(label)]
-    return ", ".join(name for name, there in zip(names, label, strict=True) if there) or "none"
-
-
-def _picture(
-    scene: ClassificationScene, display: Display, key: str, true: str, predicted: str
-) -> Picture:
-    source = scene.prepared.source
+def _picture(scene: ClassificationScene, display: Display, row: dict[str, Any]) -> Picture:
+    source, key = scene.prepared.source, row["id"]
+    true, predicted = (row[name] or "none" for name in ("label", "predicted"))
     values, valid = source.seen(source.set.image(key))
     caption = true if true == predicted else f"{predicted}, but it is {true}"
     return display.stored(values, valid, alt=f"{key}: {caption}", caption=caption)

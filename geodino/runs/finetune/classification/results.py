@@ -4,23 +4,31 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from jaxtyping import Int
 
 from geodino import seeds
 from geodino.data.labelled.sets import PARTS
+from geodino.errors import RunError
 from geodino.evals.features import Extracted, Extraction, encoder, extract
 from geodino.evals.probes.table import floor, probe_named
 from geodino.evals.problems import Problems
 from geodino.evals.results import MODEL, STATISTICS, Outcome, SetResult
 from geodino.evals.scoring import Judged, metric_names
+from geodino.evals.tables import write_predictions
+from geodino.files import write_with
 from geodino.metrics.bootstrap import Interval
 from geodino.metrics.classification import confusion_matrix
 from geodino.runs.finetune.canopy.results import finite
 from geodino.runs.finetune.classification.scene import ClassificationScene, spoken
+from geodino.runs.record import RunFolder
 
 FROZEN = "linear probe before the run"
 """DINO's probe on the features of the backbone that the run began with."""
+
+PREDICTIONS = "predictions.parquet"
+"""In the run folder: what the model and each floor say of each test image."""
 
 _RESAMPLES = 1000
 _BATCH = 64
@@ -32,9 +40,6 @@ class Results:
 
     facts: dict[str, Any]
     """For run.json, without anything that is not finite."""
-
-    confusion: Int[np.ndarray, "c c"] | None
-    """Test images per (true class, predicted class); None where an image may have several."""
 
     found: SetResult
     """Predictions of the test part: of the model and of each floor."""
@@ -75,7 +80,6 @@ def results_of(scene: ClassificationScene, *, device: torch.device) -> Results:
                 "test": _scored(found, confusion),
             }
         ),
-        confusion=confusion,
         found=found,
     )
 
@@ -181,9 +185,32 @@ def _difference(ours: Judged, other: Judged, found: SetResult) -> Interval:
     return ours.above(other, generator=generator, resamples=found.resamples)
 
 
-def in_words(results: Results) -> list[str]:
+def write_predictions_of(results: Results, folder: RunFolder) -> None:
+    """Write what the model and each floor say of each test image."""
+    path = folder.root / PREDICTIONS
+    write_with(path, lambda temporary: write_predictions(results.found, temporary))
+
+
+def read_predictions(folder: RunFolder) -> list[dict[str, Any]]:
+    """Return what the model of a run says of each test image.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    path = folder.root / PREDICTIONS
+    try:
+        rows = pq.read_table(path, filters=[("encoder", "=", MODEL)]).to_pylist()
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} is missing or damaged ({error}): `geodino finetune classification --resume` "
+            "predicts again."
+        ) from error
+    return list(rows)
+
+
+def in_words(facts: dict[str, Any]) -> list[str]:
     """Return the results as lines for people."""
-    facts, lines = results.facts, []
+    lines = []
     metric, found = facts["metric"], facts["test"]
     for name, scores in found["scores"].items():
         score = scores[metric]

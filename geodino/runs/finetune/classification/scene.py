@@ -10,6 +10,7 @@ from geodino.data.labelled.sets import PartName, SetFacts
 from geodino.evals.probes.prediction import Prediction, many_classes, one_class
 from geodino.evals.scoring import Judged, metric_names
 from geodino.models.classification import ClassificationModel, build_classification
+from geodino.models.pooling import whole_patches
 from geodino.runs.finetune.classification.prepare import PreparedClassification
 from geodino.runs.finetune.scene import Judgement, Scene
 from geodino.runs.networks import seeded_generator
@@ -36,6 +37,16 @@ class ClassificationScene(Scene[PreparedClassification]):
         facts = self.prepared.source.set.facts
         known = metric_names(facts.kind)
         return facts if facts.metric in known else replace(facts, metric=known[0])
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Rows and columns of images as the backbone sees them, pixels."""
+        source = self.prepared.source
+        if source.image_size is not None:
+            return source.image_size, source.image_size
+        height, width = source.set.size(source.keys("train")[0])
+        patch = source.patch_size
+        return whole_patches(height, patch), whole_patches(width, patch)
 
     @property
     def judgement(self) -> Judgement:

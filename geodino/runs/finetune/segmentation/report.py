@@ -36,14 +36,17 @@ _IMAGES = 20
 """Images in the table, at most."""
 
 
-def write_report(scene: SegmentationScene, results: Results, folder: RunFolder) -> Path:
-    """Write ``report.html``; return where it is.
+def write_report(
+    scene: SegmentationScene, results: Results, folder: RunFolder, *, out: Path | None = None
+) -> Path:
+    """Write ``report.html``, or another file; return where it is.
 
     Raises:
         GeodinoError: it cannot be written, or a file of the run is damaged.
     """
-    write_text(folder.report, render_classes(_collected(scene, results, folder)))
-    return folder.report
+    path = folder.report if out is None else out
+    write_text(path, render_classes(_collected(scene, results, folder)))
+    return path
 
 
 def _collected(scene: SegmentationScene, results: Results, folder: RunFolder) -> ClassReport:
