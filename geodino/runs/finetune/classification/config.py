@@ -21,6 +21,9 @@ class LabelledImagesConfig(Config):
     """``auto``: --images is a set by itself, as for ``geodino evaluate``. Or a set of a suite whose
     files lie in --images: ``torchgeo/EuroSAT``, ``geobench-v1/m-eurosat``."""
 
+    partition: str = "default"
+    """Of a set of GEO-Bench v1: ``0.01x_train`` has a hundredth of the training images."""
+
     bands: str = "model"
     """``model``: those MODEL reads; ``rgb``, ``all``, or names with commas: its first layer is
     adapted to them."""

@@ -48,7 +48,7 @@ def open_images(images: str, config: LabelledImagesConfig, *, seed: int) -> Open
             of its training images are of one class.
         RecipeError: its labels are no classes of whole images.
     """
-    data = _found(images, config.layout).open()
+    data = _found(images, config).open()
     kind = data.facts.kind
     if kind not in ("classification", "multilabel"):
         raise RecipeError(f"{data.facts.name} holds {_OTHERS[kind]}.")
@@ -79,11 +79,11 @@ def open_images(images: str, config: LabelledImagesConfig, *, seed: int) -> Open
     return OpenedImages(set=data, labels=labels, notes=tuple(notes))
 
 
-def _found(images: str, layout: str) -> SetOpener:
-    if layout == "auto":
-        found, missing = open_sets(images)
+def _found(images: str, config: LabelledImagesConfig) -> SetOpener:
+    if config.layout == "auto":
+        found, missing = open_sets(images, partition=config.partition)
     else:
-        found, missing = open_sets(layout, Path(images))
+        found, missing = open_sets(config.layout, Path(images), partition=config.partition)
     if len(found) == 1:
         return found[0]
     if found:

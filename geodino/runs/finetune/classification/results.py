@@ -15,7 +15,7 @@ from geodino.evals.features import Extracted, Extraction, encoder, extract
 from geodino.evals.probes.table import floor, probe_named
 from geodino.evals.problems import Problems
 from geodino.evals.results import MODEL, STATISTICS, Outcome, SetResult
-from geodino.evals.scoring import Judged, metric_names
+from geodino.evals.scoring import Judged, score_names
 from geodino.evals.tables import write_predictions
 from geodino.files import write_with
 from geodino.metrics.bootstrap import Interval
@@ -67,7 +67,7 @@ def results_of(scene: ClassificationScene, *, device: torch.device) -> Results:
     if facts.kind == "classification":
         said = outcomes[0].prediction.classes
         confusion = confusion_matrix(scene.truth("test"), said, classes=len(facts.classes))
-    names = metric_names(facts.kind)
+    names = score_names(facts)
     said_of_val = {"images": len(source.keys("val")), "scores": {n: val.value(n) for n in names}}
     return Results(
         facts=finite(

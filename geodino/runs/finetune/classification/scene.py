@@ -8,7 +8,7 @@ import numpy as np
 from geodino import seeds
 from geodino.data.labelled.sets import PartName, SetFacts
 from geodino.evals.probes.prediction import Prediction, many_classes, one_class
-from geodino.evals.scoring import Judged, metric_names
+from geodino.evals.scoring import Judged, score_names
 from geodino.models.classification import ClassificationModel, build_classification
 from geodino.models.pooling import whole_patches
 from geodino.runs.finetune.classification.prepare import PreparedClassification
@@ -35,7 +35,7 @@ class ClassificationScene(Scene[PreparedClassification]):
     def facts(self) -> SetFacts:
         """What is known of the set; its metric is one that classes of images have."""
         facts = self.prepared.source.set.facts
-        known = metric_names(facts.kind)
+        known = score_names(facts)
         return facts if facts.metric in known else replace(facts, metric=known[0])
 
     @property
@@ -77,7 +77,7 @@ class ClassificationScene(Scene[PreparedClassification]):
             drawn = seeds.rng(config.train.seed, "areas").permutation(rows)
             rows = np.sort(drawn[: config.validation.areas])
         judged = Judged(self.facts, self.predicted("val", rows), self.truth("val", rows))
-        return {name: judged.value(name) for name in metric_names(self.facts.kind)}
+        return {name: judged.value(name) for name in score_names(self.facts)}
 
     def truth(self, part: PartName, rows: np.ndarray | None = None) -> np.ndarray:
         """Return the labels of images of a part."""
