@@ -15,6 +15,7 @@ from tests_support import no_report
 from geodino.errors import BandError, ContractError, RecipeError, RunError, SourceError
 from geodino.models.classification_folder import load_classification
 from geodino.runs.export import export_model
+from geodino.runs.finetune import FinetuneJob
 from geodino.runs.models import open_model
 from geodino.runs.report import report
 
@@ -238,6 +239,12 @@ def two_sizes(root):
     Image.fromarray(picture((9, 9, 9), 1, side=48)).save(root / "sand/big.png")
 
 
+def a_copy(root):
+    shutil.copy(root / "sand/0.png", root / "sand/0again.png")
+    shutil.copy(root / "sand/0.png", root / "sand/0once more.png")
+    shutil.copy(root / "sand/0.png", root / "sand/0and more.png")
+
+
 def oblong(root):
     for path in root.rglob("*.png"):
         Image.open(path).crop((0, 0, 16, 8)).save(path)
@@ -269,6 +276,13 @@ def test_a_spoilt_set_is_told_what_is_wrong_with_it(spoil, words, backbone, tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_test_images_that_were_learnt_by_heart_are_told(backbone, tmp_path, plain):
+    folders = write_folders(tmp_path / "set", each=3)
+    a_copy(folders)
+    facts = run(folders, backbone, tmp_path / "out", "train.steps=1", "floors.probe=false")
+    assert any("copies of training images" in alarm for alarm in facts["alarms"])
+
+
 def test_labels_that_are_no_classes_of_images_name_the_command_that_learns_them(backbone, tmp_path):
     with pytest.raises(RecipeError, match="geodino finetune segmentation"):
         run("mini/mini-segments", backbone, tmp_path / "out")
@@ -281,5 +295,7 @@ def test_options_of_other_tasks_are_refused_not_ignored(folders, backbone, tmp_p
         run(folders, backbone, tmp_path / "out", labels=str(tmp_path))
     with pytest.raises(RecipeError, match="Leave --split out"):
         run(folders, backbone, tmp_path / "out", split="parts.gpkg")
+    with pytest.raises(RecipeError, match="--labels is missing"):
+        FinetuneJob(task="canopy", images="images", out=tmp_path).needed_labels  # noqa: B018
     with pytest.raises(ContractError, match=r"images\.values: zscore"):
         run("mini/mini-cover", backbone, tmp_path / "out")

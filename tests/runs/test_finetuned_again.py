@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,6 +16,10 @@ from geodino.models.canopy_folder import load_canopy
 from geodino.models.canopy_open import open_canopy
 from geodino.models.card import DINOV3_LICENSE
 from geodino.runs.export import export_model
+from geodino.runs.finetune.config import LabelledConfig
+from geodino.runs.finetune.deliver import DELIVERED
+from geodino.runs.finetune.finished import FINISHED
+from geodino.runs.recipe import AnyConfig
 from geodino.runs.report import report
 
 FEW = ("train.steps=4", "validation.every=2", "canopy.quantiles=[0.1, 0.9]")
@@ -115,3 +120,9 @@ def test_exports_that_cannot_be_are_one_sentence_each(done):
         export_model(done / "model", to="hub")
     with pytest.raises(RecipeError, match="is the model itself"):
         export_model(done, to="hub", out=done / "model")
+
+
+def test_every_kind_of_run_that_learns_from_labels_has_its_row():
+    learning = {kind for kind in get_args(AnyConfig) if issubclass(kind, LabelledConfig)}
+    assert {row.config for row in FINISHED} == learning
+    assert {row.head.name for row in FINISHED} <= {row.files.name for row in DELIVERED}

@@ -30,11 +30,8 @@ class ImageLossConfig(Config):
 
 
 class ImageFloorsConfig(Config):
-    """What the results are compared with, beside the answer that needs no image."""
+    """What the results are compared with, beside the answer that needs no image and the bands."""
 
     probe: bool = True
     """DINO's linear probe on the frozen features MODEL gave before the run: what learning with
     flips, or learning the backbone, adds to it. It encodes all images once more."""
-
-    bands: bool = True
-    """A logistic regression on the mean and deviation of each band of an image."""

@@ -9,29 +9,24 @@ import torch
 from jaxtyping import Int
 
 from geodino import seeds
-from geodino.data.labelled.sets import PARTS
 from geodino.errors import RunError
-from geodino.evals.features import Extracted, Extraction, encoder, extract
-from geodino.evals.probes.table import floor, probe_named
-from geodino.evals.problems import Problems
-from geodino.evals.results import MODEL, STATISTICS, Outcome, SetResult
+from geodino.evals.alarms import copy_alarms, empty_alarms
+from geodino.evals.results import MODEL, Outcome, SetResult
+from geodino.evals.runner import clusters_of, copies_across
 from geodino.evals.scoring import Judged, score_names
 from geodino.evals.tables import write_predictions
 from geodino.files import write_with
 from geodino.metrics.bootstrap import Interval
 from geodino.metrics.classification import confusion_matrix
 from geodino.runs.finetune.canopy.results import finite
+from geodino.runs.finetune.classification.floors import encoded, floors
 from geodino.runs.finetune.classification.scene import ClassificationScene, spoken
 from geodino.runs.record import RunFolder
-
-FROZEN = "linear probe before the run"
-"""DINO's probe on the features of the backbone that the run began with."""
 
 PREDICTIONS = "predictions.parquet"
 """In the run folder: what the model and each floor say of each test image."""
 
 _RESAMPLES = 1000
-_BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +44,8 @@ def results_of(scene: ClassificationScene, *, device: torch.device) -> Results:
     """Measure the scene's model, which is on ``device``, on the test and validation parts."""
     prepared = scene.prepared
     source, facts = prepared.source, scene.facts
-    outcomes = (_of_model(scene), *_floors(scene, device=device))
+    extracted = encoded(scene, device=device)
+    outcomes = (_of_model(scene), *floors(scene, extracted))
     found = SetResult(
         set={"name": facts.name},
         settings={},
@@ -57,10 +53,11 @@ def results_of(scene: ClassificationScene, *, device: torch.device) -> Results:
         keys=tuple(source.keys("test")),
         labels=scene.truth("test"),
         facts=facts,
-        clusters=None,
+        clusters=clusters_of(source.set),
         groups={},
         seed=prepared.config.train.seed,
         resamples=_RESAMPLES,
+        copies=copies_across(source.set, extracted),
     )
     val = Judged(facts, scene.predicted("val"), scene.truth("val"))
     confusion = None
@@ -78,6 +75,7 @@ def results_of(scene: ClassificationScene, *, device: torch.device) -> Results:
                 "classes": list(facts.classes),
                 "val": said_of_val,
                 "test": _scored(found, confusion),
+                "alarms": [*copy_alarms(found), *empty_alarms(found)],
             }
         ),
         found=found,
@@ -92,58 +90,6 @@ def _of_model(scene: ClassificationScene) -> Outcome:
         features=features,
         dim=scene.network.head.linear.in_features,
         prediction=scene.predicted("test"),
-    )
-
-
-def _floors(scene: ClassificationScene, *, device: torch.device) -> list[Outcome]:
-    """What the test images are said to be without the run: each floor that was asked for."""
-    prepared, config = scene.prepared, scene.prepared.config
-    data, kind = prepared.source.set, scene.facts.kind
-    problems, found = Problems(data, seed=config.train.seed), []
-    if config.floors.probe or config.floors.bands:
-        extracted = _extracted(scene, device=device)
-        for features in extracted.features.values():
-            name = config.classification.features
-            probe = probe_named("linear-sgd", kind=kind)
-            problem, dim = problems.of_vectors(features, name, probe)
-            for method, prediction in probe.run(problem).items():
-                found.append(Outcome(
-                    encoder=FROZEN, method=method, features=name, dim=dim, prediction=prediction
-                ))  # fmt: skip
-        if config.floors.bands:
-            probe = probe_named("linear", kind=kind)
-            problem = problems.of(extracted.statistics)
-            for method, prediction in probe.run(problem).items():
-                found.append(Outcome(
-                    encoder=STATISTICS, method=method, features="statistics",
-                    dim=extracted.statistics.shape[1], prediction=prediction,
-                ))  # fmt: skip
-    counts = np.zeros((sum(len(keys) for keys in data.parts.values()), 1))
-    blind, answer = floor(problems.of(counts))
-    return [
-        *found,
-        Outcome(encoder=blind, method="constant", features="none", dim=0, prediction=answer),
-    ]
-
-
-def _extracted(scene: ClassificationScene, *, device: torch.device) -> Extracted:
-    """Features of the backbone the run began with, and statistics of the bands, of all images."""
-    prepared = scene.prepared
-    source = prepared.source
-    networks = {}
-    if prepared.config.floors.probe:
-        networks = {FROZEN: encoder(prepared.backbone().to(device).eval())}
-    return extract(
-        networks,
-        [key for part in PARTS for key in source.keys(part)],
-        reader=lambda key: source.seen(source.set.image(key)),
-        how=Extraction(
-            patch_size=source.patch_size,
-            image_size=source.image_size,
-            batch=_BATCH,
-            device=device,
-            threads=prepared.threads,
-        ),
     )
 
 
@@ -218,9 +164,10 @@ def in_words(facts: dict[str, Any]) -> list[str]:
             f"{name}: {spoken(metric)} {score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f}) "
             f"on {found['images']} test images"
         )
-    floors = [name for name, row in found["model_minus"].items() if not (row["low"] or 0.0) > 0]
-    if floors:
-        lines.append(f"The model is not clearly better than: {', '.join(floors)}.")
+    near = [name for name, row in found["model_minus"].items() if not (row["low"] or 0.0) > 0]
+    if near:
+        lines.append(f"The model is not clearly better than: {', '.join(near)}.")
+    lines += [f"{alarm[0].upper()}{alarm[1:]}" for alarm in facts["alarms"]]
     which = "recall" if facts["kind"] == "classification" else "f1"
     known = {n: row[which] for n, row in found["classes"].items() if row[which] is not None}
     if known:
