@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from geodino.errors import RunError
+from geodino.io.raster import HandlePool
 from geodino.models.canopy_folder import FILES as CANOPY
 from geodino.models.classification_folder import FILES as CLASSIFICATION
 from geodino.models.head_folder import HeadFiles
@@ -20,12 +21,17 @@ from geodino.runs.finetune.config import LabelledConfig
 from geodino.runs.finetune.deliver import export_headed
 from geodino.runs.finetune.segmentation.again import report_again as segmentation_again
 from geodino.runs.finetune.segmentation.config import SegmentationFinetuneConfig
+from geodino.runs.finetune.tasks import TASKS
+from geodino.runs.recalibrate.again import look_again
 from geodino.runs.recalibrate.again import report_again as recalibration_again
 from geodino.runs.recalibrate.config import RecalibrateConfig
 from geodino.runs.record import RunFolder
 
+Scene = Callable[[RunFolder, HandlePool], Any]
+"""Returns what a recorded run is made of."""
+
 Again = Callable[..., Path]
-"""Writes the report of a finished run again: (folder, device=, out=) to where it is."""
+"""Writes the report of a finished run again: (scene, folder, device=, out=) to where it is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,22 +45,42 @@ class Finished:
     head: HeadFiles
     """What its model folder holds beside the backbone."""
 
+    scene: Scene
     report: Again
 
 
+def _of_task(task: str) -> Scene:
+    row = TASKS[task]
+    return lambda folder, pool: row.look(row.read(folder, pool))
+
+
 FINISHED = (
-    Finished(config=CanopyFinetuneConfig, task="canopy", head=CANOPY, report=canopy_again),
-    Finished(config=RecalibrateConfig, task="canopy", head=CANOPY, report=recalibration_again),
+    Finished(
+        config=CanopyFinetuneConfig,
+        task="canopy",
+        head=CANOPY,
+        scene=_of_task("canopy"),
+        report=canopy_again,
+    ),
+    Finished(
+        config=RecalibrateConfig,
+        task="canopy",
+        head=CANOPY,
+        scene=look_again,
+        report=recalibration_again,
+    ),
     Finished(
         config=SegmentationFinetuneConfig,
         task="segmentation",
         head=SEGMENTATION,
+        scene=_of_task("segmentation"),
         report=segmentation_again,
     ),
     Finished(
         config=ClassificationFinetuneConfig,
         task="classification",
         head=CLASSIFICATION,
+        scene=_of_task("classification"),
         report=classification_again,
     ),
 )
@@ -70,7 +96,9 @@ def report_finished(
         RunError: it has not finished.
         GeodinoError: what it began with is gone or changed, or one of its files is damaged.
     """
-    return _finished(folder, config, "to report").report(folder, device=device, out=out)
+    row = _finished(folder, config, "to report")
+    with HandlePool() as pool:
+        return row.report(row.scene(folder, pool), folder, device=device, out=out)
 
 
 def export_finished(

@@ -12,38 +12,37 @@ from geodino.data.splits import SplitName
 from geodino.errors import CheckpointError
 from geodino.infer.engine import Predictor
 from geodino.infer.heights import HeightPredictor
-from geodino.io.raster import HandlePool
 from geodino.metrics.conformal import QuantileIntervals, ResidualIntervals
 from geodino.metrics.coverage import CoverageReport, GroupCoverage
 from geodino.metrics.height import HeightClassScores
 from geodino.models.canopy_folder import load_canopy
 from geodino.runs.finetune.canopy.judge import SHOWN, Subject
-from geodino.runs.finetune.canopy.prepare import read_prepared
 from geodino.runs.finetune.canopy.results import Intervals, Results
-from geodino.runs.finetune.canopy.scene import look
+from geodino.runs.finetune.canopy.scene import CanopyScene
 from geodino.runs.record import RunFolder
 from geodino.tasks.canopy.areas import Area, Compared, find_areas
 from geodino.tasks.canopy.evaluate import by_site, judged
 
 
-def report_again(folder: RunFolder, *, device: torch.device, out: Path | None) -> Path:
+def report_again(
+    scene: CanopyScene, folder: RunFolder, *, device: torch.device, out: Path | None
+) -> Path:
     """Write the report of a finished run; every score is the one that was recorded.
 
     Args:
+        scene: of the run.
         folder: the run.
         device: where the pictured areas are predicted.
         out: another place for the page.
 
     Raises:
-        GeodinoError: its images, labels or model are others by now, or a file is missing or damaged.
+        GeodinoError: a file of the run is missing or damaged.
     """
     from geodino.runs.finetune.canopy.report import write_report  # plots load late
 
-    with HandlePool() as pool:
-        scene = look(read_prepared(folder, pool))
-        scene = replace(scene, canopy=load_canopy(folder.model).model.to(device))
-        predictor = HeightPredictor(scene.canopy, device=device)
-        return write_report(scene, results_again(folder, scene.subject, predictor), folder, out=out)
+    scene = replace(scene, canopy=load_canopy(folder.model).model.to(device))
+    predictor = HeightPredictor(scene.canopy, device=device)
+    return write_report(scene, results_again(folder, scene.subject, predictor), folder, out=out)
 
 
 def results_again(folder: RunFolder, subject: Subject, predictor: Predictor) -> Results:

@@ -7,39 +7,38 @@ import numpy as np
 import torch
 
 from geodino.infer.classes import ClassPredictor
-from geodino.io.raster import HandlePool
 from geodino.models.segmentation_folder import load_segmentation
-from geodino.runs.finetune.segmentation.prepare import read_prepared
 from geodino.runs.finetune.segmentation.results import SHOWN, Results
-from geodino.runs.finetune.segmentation.scene import SegmentationScene, look
+from geodino.runs.finetune.segmentation.scene import SegmentationScene
 from geodino.runs.record import RunFolder
 from geodino.tasks.segmentation.evaluate import Judged, cells_of, judged
 
 
-def report_again(folder: RunFolder, *, device: torch.device, out: Path | None) -> Path:
+def report_again(
+    scene: SegmentationScene, folder: RunFolder, *, device: torch.device, out: Path | None
+) -> Path:
     """Write the report of a finished run; every score is the one that was recorded.
 
     Args:
+        scene: of the run.
         folder: the run.
         device: where the pictured images are predicted.
         out: another place for the page.
 
     Raises:
-        GeodinoError: its images, labels or model are others by now, or a file is missing or damaged.
+        GeodinoError: a file of the run is missing or damaged.
     """
     from geodino.runs.finetune.segmentation.report import write_report  # plots load late
 
     facts = folder.read_facts()["results"]
     on = facts["reported_on"]
-    with HandlePool() as pool:
-        scene = look(read_prepared(folder, pool))
-        scene = replace(scene, network=load_segmentation(folder.model).model.to(device))
-        results = Results(
-            facts=facts,
-            confusion=np.array(facts[on]["confusion"], dtype=np.int64) if on else None,
-            shown=_shown(scene, on, device=device) if on else [],
-        )
-        return write_report(scene, results, folder, out=out)
+    scene = replace(scene, network=load_segmentation(folder.model).model.to(device))
+    results = Results(
+        facts=facts,
+        confusion=np.array(facts[on]["confusion"], dtype=np.int64) if on else None,
+        shown=_shown(scene, on, device=device) if on else [],
+    )
+    return write_report(scene, results, folder, out=out)
 
 
 def _shown(scene: SegmentationScene, on: str, *, device: torch.device) -> list[Judged]:
