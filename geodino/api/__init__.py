@@ -157,7 +157,7 @@ def distill(
 def finetune(
     task: str,
     images: _Path,
-    labels: _Path,
+    labels: _Path | None,
     model: _Path | None,
     out: _Path,
     *,
@@ -174,12 +174,12 @@ def finetune(
     """Teach a model a task from labels; ``geodino finetune`` as a function.
 
     Args:
-        task: ``canopy``.
-        images: folder, glob, raster or tile index.
-        labels: rasters of heights, or a vector file of footprints.
+        task: ``canopy``, ``segmentation`` or ``classification``.
+        images: folder, glob, raster or tile index; for classification, a labelled set.
+        labels: rasters of heights or classes, masks, or a vector file; None for classification.
         model: model whose features are used (see `load`); None with ``resume``.
         out: run folder.
-        recipe: name or YAML file; None is ``canopy``.
+        recipe: name or YAML file; None is the one called as the task.
         overrides: ``{"train.steps": 2000}``; what ``--set`` takes.
         split: vector file of polygons with a column ``split``; None draws blocks of ground.
         unfreeze: the backbone learns as well.
@@ -199,7 +199,7 @@ def finetune(
         FinetuneJob(
             task=task,
             images=str(images),
-            labels=str(labels),
+            labels=None if labels is None else str(labels),
             model=None if model is None else fspath(model),
             out=Path(out),
             recipe=recipe,

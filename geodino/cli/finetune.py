@@ -23,16 +23,19 @@ from geodino.cli.options import (
 
 
 def finetune(
-    task: Annotated[str, typer.Argument(help="canopy or segmentation.", metavar="TASK")],
+    task: Annotated[
+        str, typer.Argument(help="canopy, segmentation or classification.", metavar="TASK")
+    ],
     images: Tiles,
+    out: RunOut,
     labels: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="canopy: rasters of heights, or a vector file of footprints; segmentation: masks, "
-            "class rasters, a vector file of polygons, or the folder of a known set again."
+            "class rasters, a vector file of polygons, or the folder of a known set again; "
+            "classification: nothing, --images is a labelled set as for geodino evaluate."
         ),
-    ],
-    out: RunOut,
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -66,7 +69,7 @@ def finetune(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Teach a model a task from labels: canopy height in metres, or a class for every pixel."""
+    """Teach a model a task from labels: canopy height in metres, a class for every pixel or image."""
     from geodino.runs.finetune import FinetuneJob, finetune
 
     job = FinetuneJob(

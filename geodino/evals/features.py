@@ -8,20 +8,17 @@ from contextlib import closing
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float16, Float32
 from torch import Tensor
 
 from geodino.data.parallel import in_order
 from geodino.errors import RunError, SourceError
 from geodino.models.backbone import Backbone, Tokens
-
-FeatureName = Literal["cls", "mean", "concat"]
-"""Class token, mean of the patch tokens, or both side by side."""
+from geodino.models.pooling import FeatureName, fit_to_patches, pool_patches, whole_patches
 
 Read = Callable[[str], tuple[Float32[np.ndarray, "c h w"], Bool[np.ndarray, "h w"]]]
 """Reads an image by its key: what the model sees ``[c h w]`` and which pixels count ``[h w]``."""
@@ -109,7 +106,7 @@ class Extraction:
         if self.image_size is not None and self.image_size % self.patch_size:
             raise RunError(
                 f"image_size {self.image_size} is no multiple of the model's patch size "
-                f"{self.patch_size}. Choose {_up(self.image_size, self.patch_size)}, or leave it out."
+                f"{self.patch_size}. Choose {whole_patches(self.image_size, self.patch_size)}, or leave it out."
             )
 
 
@@ -226,41 +223,6 @@ def encoder(backbone: Backbone, *, blocks: int = 1) -> Encode:
     return encode
 
 
-def fit_to_patches(
-    image: Float[Tensor, "b c h w"],
-    valid: Bool[Tensor, "b h w"],
-    *,
-    patch_size: int,
-    image_size: int | None = None,
-) -> tuple[Float[Tensor, "b c h2 w2"], Bool[Tensor, "b h2 w2"]]:
-    """Resize to whole patches: up to the next multiples, or to the square ``image_size``.
-
-    A resized pixel is the mean of the valid pixels under its bilinear (antialiased) kernel, and
-    valid where they hold at least half of the kernel's weight. Images that fit are returned as
-    they are.
-    """
-    height, width = image.shape[2:]
-    if image_size is None:
-        target = (_up(height, patch_size), _up(width, patch_size))
-    else:
-        target = (image_size, image_size)
-    if target == (height, width):
-        return image, valid
-    weight = valid[:, None].to(image.dtype)
-    share = _resize(weight, target)
-    total = _resize(image.masked_fill(~valid[:, None], 0.0), target)
-    return total / share.clamp_min(1e-6), share[:, 0] >= 0.5
-
-
-def pool_patches(
-    patches: Float[Tensor, "b n d"], valid: Bool[Tensor, "b h w"], *, grid: tuple[int, int]
-) -> Float[Tensor, "b d"]:
-    """Mean of the patch tokens, each weighted by the share of valid pixels under it."""
-    share = F.adaptive_avg_pool2d(valid[:, None].to(patches.dtype), grid).flatten(1)
-    total = torch.einsum("bn,bnd->bd", share, patches)
-    return total / share.sum(dim=1, keepdim=True).clamp_min(1e-6)
-
-
 def _batches(
     keys: Sequence[str], reader: Read, how: Extraction
 ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
@@ -325,11 +287,3 @@ def _stack(name: str, vectors: list[Any]) -> Features:
             f"weights hold NaN or infinity, or the pixels overflow. Check the checkpoint."
         )
     return Features(blocks=both[:, :-1], mean_patch=both[:, -1])
-
-
-def _resize(image: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tensor, "b c h2 w2"]:
-    return F.interpolate(image, size=size, mode="bilinear", antialias=True, align_corners=False)
-
-
-def _up(length: int, multiple: int) -> int:
-    return -(-length // multiple) * multiple

@@ -9,10 +9,11 @@ import numpy as np
 
 from geodino import seeds
 from geodino.data.labelled.sets import PARTS, LabelledSet, PartName
-from geodino.evals.features import FeatureName, Features
+from geodino.evals.features import Features
 from geodino.evals.probes.linear import linear_inputs
 from geodino.evals.probes.maps import Items, Part
 from geodino.evals.probes.table import Probe, Problem
+from geodino.models.pooling import FeatureName
 
 _KEPT = 512
 """Maps of labels that stay in memory."""

@@ -12,7 +12,7 @@ from geodino import __version__, seeds
 from geodino.data.labelled.sets import PARTS, BandStatistics, LabelledSet
 from geodino.errors import RecipeError, SourceError, suggest
 from geodino.evals.cache import cached
-from geodino.evals.features import Extracted, Extraction, FeatureName, encoder, extract
+from geodino.evals.features import Extracted, Extraction, encoder, extract
 from geodino.evals.meeting import Meeting, meet
 from geodino.evals.probes.table import ALIASES, PROBES, Probe, probe_named
 from geodino.evals.problems import has_maps, labels_of
@@ -23,6 +23,7 @@ from geodino.evals.trials import outcomes_of
 from geodino.models.backbone import Backbone
 from geodino.models.build import build_backbone
 from geodino.models.folder import LoadedModel
+from geodino.models.pooling import FeatureName
 from geodino.models.widen import widened
 
 _BLOCKS = 4
@@ -121,18 +122,18 @@ def evaluate_set(
         keys=tuple(data.parts["test"]),
         labels=labels_of(data, "test"),
         facts=facts,
-        clusters=_clusters(data),
+        clusters=clusters_of(data),
         groups={
             trait: [data.traits(k).get(trait, "") for k in data.parts["test"]]
             for trait in settings.by
         },
         seed=settings.seed,
         resamples=settings.resamples,
-        copies=_copies(data, extracted),
+        copies=copies_across(data, extracted),
     )
 
 
-def _copies(data: LabelledSet, extracted: Extracted) -> tuple[tuple[str, str], ...]:
+def copies_across(data: LabelledSet, extracted: Extracted) -> tuple[tuple[str, str], ...]:
     """Test images whose pixels are those of a training image, with that one."""
     keys = [key for part in PARTS for key in data.parts.get(part, ())]
     train = len(data.parts["train"])
@@ -266,7 +267,7 @@ def _networks(judge: Judge, met: Meeting, settings: Settings) -> dict[str, Backb
     }
 
 
-def _clusters(data: LabelledSet) -> np.ndarray | None:
+def clusters_of(data: LabelledSet) -> np.ndarray | None:
     """Sites of the test images, where the set names them."""
     names = [data.traits(key).get("site", "") for key in data.parts["test"]]
     if not any(names):

@@ -19,6 +19,9 @@ from geodino.metrics.segmentation import segmentation_scores
 ERRORS = frozenset({"rmse", "mae"})
 """Scores that are better when lower."""
 
+_RANKINGS = ("micro_map", "macro_map")
+"""Scores of several classes an image that are no functions of sums."""
+
 _RANKED = 200
 """Resamples of scores that have to be ranked anew each time."""
 
@@ -79,7 +82,7 @@ class Judged:
             for name, score in self.scores.items()
         }
         if self.facts.kind == "multilabel":
-            for name in ("micro_map", "macro_map"):
+            for name in _RANKINGS:
                 found[name] = of_rows(
                     len(self.sums),
                     self._ranked(name),
@@ -138,6 +141,11 @@ def per_class(judged: Judged) -> dict[str, list[float | None]]:
         hits, true, said = (total[i * count : (i + 1) * count] for i in range(3))
         return {"recall": _listed(_share(hits, true)), "precision": _listed(_share(hits, said))}
     return {}
+
+
+def score_names(facts: SetFacts) -> tuple[str, ...]:
+    """Return the names of the scores that labels of such a set have."""
+    return (*_scores(facts), *(_RANKINGS if facts.kind == "multilabel" else ()))
 
 
 def _scores(facts: SetFacts) -> Mapping[str, Score]:

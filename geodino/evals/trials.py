@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from geodino.data.labelled.sets import LabelledSet
-from geodino.evals.features import Extracted, FeatureName
+from geodino.evals.features import Extracted
 from geodino.evals.probes.prediction import Prediction
 from geodino.evals.probes.table import Probe, Problem, floor
 from geodino.evals.problems import Problems
 from geodino.evals.results import STATISTICS, Outcome
+from geodino.models.pooling import FeatureName
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

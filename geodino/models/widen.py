@@ -10,7 +10,7 @@ from geodino.models.sizes import ModelConfig
 def widened(
     backbone: Backbone,
     contract: InputContract,
-    how: Adaptation,
+    how: Adaptation | None,
     *,
     config: ModelConfig | None = None,
 ) -> Backbone:
@@ -19,13 +19,15 @@ def widened(
     Args:
         backbone: as its weights were made.
         contract: the new bands with their statistics.
-        how: where each filter of the new first layer comes from.
+        how: where each filter of the new first layer comes from; None keeps the layer, and the bands
+            have other statistics alone.
         config: of the same architecture, with other settings of training; None keeps them.
     """
     new = assemble(config or backbone.config, mean=contract.mean, std=contract.std)
     materialise(new)
     state = dict(backbone.state_dict())
-    stem = "trunk.patch_embed.proj.weight" if backbone.depth else "trunk.stem.0.weight"
-    state[stem] = how.apply(state[stem])
+    if how is not None:
+        stem = "trunk.patch_embed.proj.weight" if backbone.depth else "trunk.stem.0.weight"
+        state[stem] = how.apply(state[stem])
     new.load_state_dict(state)
     return new.eval()

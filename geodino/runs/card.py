@@ -40,6 +40,16 @@ class RunCard:
     text: str
     facts: dict[str, Any]
 
+    @classmethod
+    def of(
+        cls, lines: Mapping[str, str], *, notes: Sequence[str], facts: Mapping[str, Any]
+    ) -> "RunCard":
+        """Write lines under each other with their names in one column, then the notes."""
+        width = max(map(len, lines))
+        text = [f"  {name:<{width}}  {value}" for name, value in lines.items()]
+        text += [f"  * {note}" for note in notes]
+        return cls("\n".join(text), {**lines, **facts, "notes": list(notes)})
+
 
 def run_card(prepared: Prepared, *, processes: Processes, out: Path) -> RunCard:
     """Describe a run of pretraining before it starts."""
@@ -134,20 +144,13 @@ def card_of(
             "batch repeat each other, and nothing much can be learnt (name more ground)"
         )
     notes += [f"unusable: {reason}" for _, reason in index.bad[:5]]
-    width = max(map(len, lines))
-    text = "\n".join(
-        [f"  {name:<{width}}  {value}" for name, value in lines.items()]
-        + [f"  * {note}" for note in notes]
-    )
-    facts = {
-        **{name: value for name, value in lines.items() if name != "recipe"},
+    said = {
         "flops_per_image": flops_per_image,
         **facts,
         "tiles_unusable": len(index.bad),
-        "notes": notes,
         "recipe": config.model_dump(mode="json"),
     }
-    return RunCard(text, facts)
+    return RunCard.of(lines, notes=notes, facts=said)
 
 
 def _phase_lines(config: TrainingConfig, course: Course) -> dict[str, str]:

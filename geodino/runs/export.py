@@ -11,7 +11,6 @@ from torch import nn
 from geodino.errors import RecipeError, RunError, suggest
 from geodino.geo.contract import InputContract
 from geodino.models.backbone import Backbone
-from geodino.models.canopy_folder import is_canopy_folder
 from geodino.models.card import ModelCard
 from geodino.models.folder import LoadedModel, save_model
 from geodino.models.foreign.to_onnx import save_onnx
@@ -22,7 +21,9 @@ from geodino.models.shards import is_spread, whole
 from geodino.models.sizes import ModelConfig
 from geodino.pretrain.objective import Network
 from geodino.runs.checkpoints import read_checkpoint
-from geodino.runs.finetune.canopy.config import GroundConfig
+from geodino.runs.finetune.config import LabelledConfig
+from geodino.runs.finetune.deliver import delivered_of, export_headed
+from geodino.runs.finetune.finished import export_finished
 from geodino.runs.init import descent
 from geodino.runs.models import open_model
 from geodino.runs.networks import assemble_network
@@ -58,8 +59,8 @@ def export_model(model: str | Path, *, to: str = "timm", out: Path | None = None
     if RunFolder(Path(model)).recipe.is_file():
         return export_run(Path(model), to=to, out=out)
     _check_format(to)
-    if is_canopy_folder(model):
-        return _export_canopy(Path(model), to=to, out=out)
+    if delivered_of(model) is not None:
+        return export_headed(Path(model), to=to, out=None if out is None else _placed(out, to))
     opened = open_model(model)
     if out is None:
         raise RunError(f"{model} is no run folder: say with --out where the export goes.")
@@ -91,10 +92,11 @@ def export_run(run: Path, *, to: str = "timm", out: Path | None = None) -> dict[
     folder = RunFolder(run)
     folder.require()
     recorded = load_recorded_any(folder.recipe)
-    if isinstance(recorded, GroundConfig):
-        return _export_canopy(run, to=to, out=out)
+    if isinstance(recorded, LabelledConfig):
+        placed = None if out is None else _placed(out, to)
+        return export_finished(folder, recorded, to=to, out=placed)
     if isinstance(recorded, DistillConfig):
-        # Imported here: what distils opens its teacher with `load` above.
+        # Imported here: they stand on training, which exports by this module.
         from geodino.runs.distill.export import check_format, export_distillation
         from geodino.runs.distill.job import read_distillation
 
@@ -118,14 +120,6 @@ def export_run(run: Path, *, to: str = "timm", out: Path | None = None) -> dict[
     target = places[to] if out is None else _placed(out, to)
     facts = save_network(network, target, config=config, contract=contract, folder=folder, to=to)
     return {"model": str(target), "step": checkpoint["global_step"], **facts}
-
-
-def _export_canopy(model: Path, *, to: str, out: Path | None) -> dict[str, Any]:
-    from geodino.runs.finetune.canopy.deliver import (
-        export_canopy,  # fine-tuning opens models with `load`
-    )
-
-    return export_canopy(model, to=to, out=None if out is None else _placed(out, to))
 
 
 def _placed(out: Path, to: str) -> Path:

@@ -22,6 +22,7 @@ from geodino.pretrain.objective_config import HeadsConfig
 from geodino.pretrain.optim import OptimConfig
 from geodino.pretrain.phases import Phases, PhasesConfig
 from geodino.runs.finetune.canopy.config import CanopyFinetuneConfig
+from geodino.runs.finetune.classification.config import ClassificationFinetuneConfig
 from geodino.runs.finetune.config import LabelledConfig
 from geodino.runs.finetune.segmentation.config import SegmentationFinetuneConfig
 from geodino.runs.recalibrate.config import RecalibrateConfig
@@ -141,6 +142,7 @@ AnyConfig = (
     | DistillConfig
     | CanopyFinetuneConfig
     | SegmentationFinetuneConfig
+    | ClassificationFinetuneConfig
     | RecalibrateConfig
 )
 """Every kind of recipe."""
@@ -263,6 +265,9 @@ _KINDS = (
     _Kind(RecalibrateConfig, "recalibration", "finetune canopy", "recalibrate"),
     _Kind(CanopyFinetuneConfig, "canopy heights", "finetune canopy", "canopy"),
     _Kind(SegmentationFinetuneConfig, "segmentation", "finetune segmentation", "segmentation"),
+    _Kind(
+        ClassificationFinetuneConfig, "classification", "finetune classification", "classification"
+    ),
     _Kind(RunConfig, "pretraining", "pretrain"),
 )
 """Every kind of recipe; the last one is told by having no section of another."""

@@ -123,7 +123,7 @@ class RunFolder:
         Raises:
             RunError: there is nothing to resume.
         """
-        missing = [p.name for p in (self.recipe, self.tiles, self.contract) if not p.is_file()]
+        missing = [p.name for p in (self.recipe, self.contract, self.facts) if not p.is_file()]
         if missing:
             raise RunError(
                 f"{self.root} holds no run to resume ({', '.join(missing)} missing). "

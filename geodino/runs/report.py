@@ -23,7 +23,8 @@ from geodino.report.words import count, duration, first_of, interval, moment, nu
 from geodino.runs.build import whole_batch
 from geodino.runs.device import choose_device
 from geodino.runs.evaluate.run import sets_in
-from geodino.runs.finetune.canopy.config import CanopyFinetuneConfig
+from geodino.runs.finetune.config import LabelledConfig
+from geodino.runs.finetune.finished import report_finished
 from geodino.runs.recipe import (
     DistillConfig,
     TrainingConfig,
@@ -31,6 +32,7 @@ from geodino.runs.recipe import (
     load_recorded_training,
 )
 from geodino.runs.record import REPLACED, RunFolder
+from geodino.runs.repeat import repeat_of
 from geodino.runs.report_data import collect_data
 from geodino.runs.report_features import collect_features
 
@@ -67,10 +69,8 @@ def report(run: Path, *, out: Path | None, device: str) -> dict[str, Any]:
     """
     folder = RunFolder(run)
     config = load_recorded_any(folder.recipe) if folder.recipe.is_file() else None
-    if isinstance(config, CanopyFinetuneConfig):
-        from geodino.runs.finetune.canopy.again import report_again  # it knows this module
-
-        path = report_again(folder, device=choose_device(device), out=out)
+    if isinstance(config, LabelledConfig):
+        path = report_finished(folder, config, device=choose_device(device), out=out)
     else:
         path = write_report(folder, device=choose_device(device), out=out)
     return {"report": str(path), "bytes": path.stat().st_size}
@@ -283,23 +283,14 @@ def _repeat(run: Recorded) -> Repeat:
             for key, chosen in facts["derived"].items()
         ),
     )
-    return Repeat(
-        commands=(
-            f"{facts['command']}    # as it was run",
-            _command(
-                *_job(run.config), "--tiles", facts["source"], "--recipe",
-                str(root / "recipe.yaml"), "--out", "NEW_RUN",
-            )
-            + "    # the same, from the record",
-        ),
+    return repeat_of(
+        run.folder,
+        facts,
+        again=[
+            *_job(run.config), "--tiles", facts["source"], "--recipe", str(root / "recipe.yaml"),
+            "--out", "NEW_RUN",
+        ],
         facts=found,
-        versions=(
-            ("geodino", facts["geodino"]),
-            ("Python", facts["python"]),
-            *facts["versions"].items(),
-        ),
-        recipe=run.folder.recipe.read_text(encoding="utf-8"),
-        license=license_words(run.folder.model / "config.json"),
     )  # fmt: skip
 
 
@@ -308,25 +299,6 @@ def _job(config: TrainingConfig) -> list[str]:
     if not isinstance(config, DistillConfig) or config.teacher is None:
         return ["pretrain"]
     return ["distill", "--teacher", config.teacher.model, "--students", ",".join(config.students)]
-
-
-def license_words(path: Path) -> str:
-    """Return licence and lineage of the weights, from the config of a model folder."""
-    if not path.is_file():
-        return "No model has been exported yet; its licence will be written into its folder."
-    try:
-        ours = json.loads(path.read_text(encoding="utf-8"))["geodino"]
-        license, lineage = ours["license"], ours["lineage"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{path} is damaged ({error}): `geodino export {path.parent.parent}` writes it again."
-        ) from error
-    parents = "; ".join(
-        f"{parent['relation']} {parent['name']} ({parent['license'] or 'licence unknown'})"
-        for parent in lineage
-    )
-    origin = parents or "trained from scratch: no other weights went in"
-    return f"The weights in model/ carry the licence {license}. Lineage: {origin}."
 
 
 def _command(*words: str) -> str:

@@ -11,11 +11,11 @@ from torch import Tensor
 from geodino import seeds
 from geodino.data.tiles import TileIndex
 from geodino.errors import SourceError
-from geodino.evals.features import pool_patches
 from geodino.geo.contract import InputContract
 from geodino.geo.windows import Window
 from geodino.models.backbone import Backbone
 from geodino.models.folder import load_model
+from geodino.models.pooling import pool_patches
 from geodino.pretrain.health import DenseHealth
 from geodino.report.content import Features, Neighbours, Picture, Probes
 from geodino.report.words import count

@@ -8,6 +8,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from geodino import seeds
 from geodino.models.headed import HeadedModel
 from geodino.models.param_groups import param_groups
 from geodino.tasks.optim import HeadOptimConfig, rate_at
@@ -51,6 +52,7 @@ class TaskModule(L.LightningModule):
         objective: the losses.
         optim: AdamW and its rate.
         steps: of the run.
+        seed: of the run; what a head draws in a step follows from it.
         better: which score of validation is the better one.
     """
 
@@ -63,6 +65,7 @@ class TaskModule(L.LightningModule):
         *,
         optim: HeadOptimConfig,
         steps: int,
+        seed: int,
         better: Better,
     ) -> None:
         super().__init__()
@@ -71,6 +74,7 @@ class TaskModule(L.LightningModule):
         self.objective = objective
         self.optim = optim
         self.steps = steps
+        self.seed = seed
         self.better = better
         self.best: dict[str, Tensor] = {}
         self.best_step = 0
@@ -96,7 +100,11 @@ class TaskModule(L.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Learn from a batch; a step whose gradient is not finite changes nothing."""
-        losses = self.objective(self.model, batch)
+        # What a head draws (dropout) belongs to the step: a resumed run draws the same.
+        used = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(used):
+            torch.manual_seed(seeds.integer(self.seed, "step", batch.step) >> 1)
+            losses = self.objective(self.model, batch)
         optimizer = self.optimizers()
         inner: Any = optimizer.optimizer  # type: ignore[union-attr]
         inner.zero_grad(set_to_none=True)

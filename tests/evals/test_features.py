@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from geodino import seeds
 from geodino.errors import RunError, SourceError
 from geodino.evals.cache import cached
-from geodino.evals.features import Extraction, encoder, extract, fit_to_patches, pool_patches
+from geodino.evals.features import Extraction, encoder, extract
 from geodino.geo.bands import Band
 from geodino.geo.contract import InputContract
 from geodino.models.backbone import Tokens
 from geodino.models.build import build_backbone
+from geodino.models.pooling import fit_to_patches, pool_patches
 from geodino.models.sizes import ModelConfig
 
 

@@ -15,6 +15,7 @@ from canopy_support import run, write_backbone, write_footprints, write_world
 from process_support import start_geodino
 from safetensors.torch import load_file
 from shapely import box
+from tests_support import no_report
 
 from geodino.errors import (
     BandError,
@@ -57,7 +58,7 @@ def done(world, base, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _plots_are_drawn_once(monkeypatch):
     """Every plot takes a while; the run of ``done`` draws them."""
-    monkeypatch.setattr("geodino.runs.finetune.canopy.finish._report", lambda *_: {})
+    monkeypatch.setattr("geodino.runs.finetune.canopy.report.write_report", no_report)
 
 
 def numbers(out):

@@ -1,6 +1,7 @@
 """`geodino finetune segmentation`: the whole path, exact resume, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from segmentation_support import run, write_world
 
 from geodino.errors import BandError, RecipeError, RunError, SourceError
 from geodino.models.segmentation_folder import load_segmentation
+from geodino.runs.export import export_model
 from geodino.runs.finetune import FinetuneJob, finetune
 from geodino.runs.predict import PredictJob, predict
+from geodino.runs.report import report
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +74,34 @@ def test_the_model_of_a_run_makes_maps(done, world, tmp_path):
         )
     )
     assert (tmp_path / "m.tif").exists()
+
+
+def test_its_report_again_is_the_same_page(done, tmp_path):
+    out, _ = done
+    report(out, out=tmp_path / "again.html", device="cpu")
+    assert (tmp_path / "again.html").read_text() == (out / "report.html").read_text()
+
+
+def test_its_model_is_handed_on_whole_as_a_backbone_or_as_a_graph(done, tmp_path):
+    out, _ = done
+    ours = load_segmentation(out / "model")
+    export_model(out, to="hub")
+    theirs = load_segmentation(out / "hub")
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 255
+    with torch.no_grad():
+        expected = ours.model.probabilities(image)
+    torch.testing.assert_close(theirs.model.probabilities(image), expected, rtol=0, atol=0)
+    assert "## Classes of pixels" in (out / "hub/README.md").read_text()
+    export_model(out, to="timm", out=tmp_path / "backbone")
+    assert not list((tmp_path / "backbone").glob("segmentation*"))
+    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    runtime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    export_model(out, to="onnx")
+    session = runtime.InferenceSession(out / "model.onnx")
+    (found,) = session.run(["probabilities"], {"image": image.numpy()})
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+    told = session.get_modelmeta().custom_metadata_map
+    assert json.loads(told["classes"]) == ["grass", "arable", "trees", "water", "built"]
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
@@ -145,6 +176,7 @@ def test_a_folder_of_loveda_is_known_and_its_hidden_test_part_is_left_alone(back
                    "segmentation.head.channels=8", "maps.chip=64"),
     )  # fmt: skip
     facts = finetune(job)
+    assert finetune(replace(job, model=None, recipe=None, overrides=(), resume=True)) == facts
     assert facts["reported_on"] == "val"
     assert facts["test"] is None
     assert load_segmentation(tmp_path / "run/model").classes[1].name == "building"

@@ -2,18 +2,24 @@
 
 import json
 import shutil
+from typing import get_args
 
 import numpy as np
 import pytest
 import timm
 import torch
 from canopy_support import run, write_backbone, write_world
+from tests_support import no_report
 
 from geodino.errors import RecipeError, RunError
 from geodino.models.canopy_folder import load_canopy
 from geodino.models.canopy_open import open_canopy
 from geodino.models.card import DINOV3_LICENSE
 from geodino.runs.export import export_model
+from geodino.runs.finetune.config import LabelledConfig
+from geodino.runs.finetune.deliver import DELIVERED
+from geodino.runs.finetune.finished import FINISHED
+from geodino.runs.recipe import AnyConfig
 from geodino.runs.report import report
 
 FEW = ("train.steps=4", "validation.every=2", "canopy.quantiles=[0.1, 0.9]")
@@ -27,7 +33,7 @@ def done(tmp_path_factory):
     base = write_backbone(root / "base", lineage=[parent])
     write_world(root)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("geodino.runs.finetune.canopy.finish._report", lambda *_: {})
+        patch.setattr("geodino.runs.finetune.canopy.report.write_report", no_report)
         run(root, base, root / "run", *FEW)
     return root / "run"
 
@@ -93,7 +99,7 @@ def test_backbone_and_head_are_one_graph_for_chips_of_the_model(done, tmp_path):
     runtime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
     facts = export_model(done / "model", to="onnx", out=tmp_path)
-    assert facts["chip"] == 64
+    assert facts["image"] == [64, 64]
     assert max(facts["difference_to_torch"].values()) <= 1e-4
     session = runtime.InferenceSession(tmp_path / "model.onnx")
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 255
@@ -114,3 +120,9 @@ def test_exports_that_cannot_be_are_one_sentence_each(done):
         export_model(done / "model", to="hub")
     with pytest.raises(RecipeError, match="is the model itself"):
         export_model(done, to="hub", out=done / "model")
+
+
+def test_every_kind_of_run_that_learns_from_labels_has_its_row():
+    learning = {kind for kind in get_args(AnyConfig) if issubclass(kind, LabelledConfig)}
+    assert {row.config for row in FINISHED} == learning
+    assert {row.head.name for row in FINISHED} <= {row.files.name for row in DELIVERED}

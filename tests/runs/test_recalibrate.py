@@ -12,6 +12,7 @@ import torchvision  # noqa: F401  (loaded before transformers asks whether it is
 from canopy_support import run, write_backbone, write_world
 from heights_support import save_small_canopy
 from shapely import box
+from tests_support import no_report
 from transformers import CHMv2Config, CHMv2ForDepthEstimation
 
 import geodino
@@ -19,8 +20,10 @@ from geodino.errors import CheckpointError, RecipeError, RunError, SourceError
 from geodino.metrics.recalibration import HeightBins, HeightCurve
 from geodino.models.canopy_folder import FILES, load_canopy
 from geodino.models.card import DINOV3_LICENSE
+from geodino.runs.export import export_model
 from geodino.runs.predict import PredictJob, predict
 from geodino.runs.recalibrate.fit import Learnt
+from geodino.runs.report import report
 
 PIXELWISE = "labels.statistic=mean"
 DISTORTED = HeightCurve(predicted_m=(0.0, 22.0, 26.0), height_m=(0.0, 16.0, 30.0), slope_above=1.5)
@@ -107,13 +110,28 @@ def test_the_folder_carries_the_curve_and_maps_go_through_it(done, world, model,
     np.testing.assert_array_equal(array.values[0], after)
 
 
+def test_its_report_again_says_what_was_recorded_and_its_model_is_handed_on(done, tmp_path):
+    out, _ = done
+    report(out, out=tmp_path / "again.html", device="cpu")
+    first, again = (p.read_text() for p in (out / "report.html", tmp_path / "again.html"))
+    for page in (first, again):
+        assert "What heights become" in page
+    assert again.count("<img") == first.count("<img")
+    said = first[first.index('<p class="lead">') : first.index("<dl")]
+    assert said in again
+    export_model(out, to="hub")
+    assert load_canopy(out / "hub").extra["recalibration"]
+    with pytest.raises(RecipeError, match="no place for its curve"):
+        export_model(out, to="onnx")
+
+
 def test_a_killed_run_goes_on_from_its_curve(done, world, model, tmp_path, monkeypatch):
     out = tmp_path / "killed"
     monkeypatch.setattr("geodino.runs.recalibrate.job.export", _dies)
     with pytest.raises(KeyboardInterrupt):
         run(world, model, out, PIXELWISE, recipe="recalibrate")
     monkeypatch.undo()
-    monkeypatch.setattr("geodino.runs.recalibrate.job._report", lambda *_: {})
+    monkeypatch.setattr("geodino.runs.recalibrate.report.write_report", no_report)
     written = (out / "curve.json").read_bytes()
     assert not (out / "model").exists()
     facts = run(world, None, out, resume=True)
@@ -131,7 +149,7 @@ def _dies(*_args, **_more):
 def test_right_heights_stay_as_they_are_and_a_second_curve_joins_the_first(
     done, world, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("geodino.runs.recalibrate.job._report", lambda *_: {})
+    monkeypatch.setattr("geodino.runs.recalibrate.report.write_report", no_report)
     out, _ = done
     again = run(world, out, tmp_path / "again", PIXELWISE, recipe="recalibrate")
     first = load_canopy(out / "model").extra["recalibration"]
@@ -147,7 +165,7 @@ def test_right_heights_stay_as_they_are_and_a_second_curve_joins_the_first(
 
 
 def test_chmv2_with_random_weights_goes_through_and_keeps_its_licence(world, tmp_path, monkeypatch):
-    monkeypatch.setattr("geodino.runs.recalibrate.job._report", lambda *_: {})
+    monkeypatch.setattr("geodino.runs.recalibrate.report.write_report", no_report)
     torch.manual_seed(0)
     config = CHMv2Config(
         backbone_config={
@@ -192,7 +210,7 @@ def test_mistakes_are_one_sentence_each(world, model, tmp_path):
 
 
 def test_a_head_goes_on_from_the_models_where_both_are_alike(world, model, tmp_path, monkeypatch):
-    monkeypatch.setattr("geodino.runs.finetune.canopy.finish._report", lambda *_: {})
+    monkeypatch.setattr("geodino.runs.finetune.canopy.report.write_report", no_report)
     alike = ("canopy.bins.count=256", "canopy.bins.ceiling_m=96.0", "train.steps=1",
              "optim.lr=1e-30", "validation.every=1")  # fmt: skip
     run(world, model, tmp_path / "on", *alike)

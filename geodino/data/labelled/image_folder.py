@@ -266,7 +266,17 @@ def _split_by_hash(root: Path, test_share: float) -> FolderSuite:
 
 
 def _images_per_class(folder: Path) -> tuple[dict[str, list[Path]], int]:
-    """Images below each class folder (at any depth), and how many other files lie there."""
+    """Images below each class folder (at any depth), and how many other files lie there.
+
+    Raises:
+        SourceError: an image outside the class folders, or a class folder without one.
+    """
+    loose = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
+    if stray := [p for p in loose if p.suffix.lower() in IMAGE_SUFFIXES]:
+        raise SourceError(
+            f"{stray[0]} lies in no class folder{'' if len(stray) == 1 else f', like {len(stray) - 1} more'}"
+            ": every image belongs to the class of its folder. Move it into one, or out of the set."
+        )
     images: dict[str, list[Path]] = {}
     ignored = 0
     for sub in _subfolders(folder):

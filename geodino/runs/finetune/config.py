@@ -63,12 +63,6 @@ class LabelledConfig(Config):
     """Differences between the images and what the backbone was trained on that are taken as they
     are: ``gsd``, ``units``, ``values``."""
 
-    data: DataConfig = DataConfig()
-    """How images are read."""
-
-    split: SplitConfig = SplitConfig()
-    """Which ground is for what; --split names a file instead."""
-
     def with_values(self: F, values: Mapping[str, Any]) -> F:
         """Return the configuration with nested values laid on top, validated again."""
         return type(self).parse(merged(self.model_dump(), values), source="The recipe")
@@ -83,6 +77,16 @@ class LabelledConfig(Config):
             mode="json", exclude={"description", "log", "checkpoint"}, exclude_defaults=True
         )
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+class TiledConfig(LabelledConfig):
+    """What recipes hold whose images are tiles of an archive, and whose ground is split."""
+
+    data: DataConfig = DataConfig()
+    """How images are read."""
+
+    split: SplitConfig = SplitConfig()
+    """Which ground is for what; --split names a file instead."""
 
 
 class FinetuneConfig(LabelledConfig):

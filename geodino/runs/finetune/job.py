@@ -120,17 +120,17 @@ def check_resumed(job: FinetuneJob, folder: RunFolder, prepared: PreparedFinetun
     """
     start = prepared.config.start
     asked = (
-        ("--images", absolute(job.images), prepared.images_from),
-        ("--labels", absolute(job.labels), prepared.labels_from),
-        (
-            "--model",
-            None if job.model is None else model_name(job.model),
-            None if start is None else start.model,
-        ),
-        ("--split", None if job.split is None else absolute(job.split), prepared.split_from),
+        ("--images", job.images, prepared.images_from),
+        ("--labels", job.labels, prepared.labels_from or prepared.images_from),
+        ("--model", job.model, None if start is None else start.model),
+        ("--split", job.split, prepared.split_from),
     )
-    for option, now, then in asked:
-        if now is not None and now != then:
+    for option, given, then in asked:
+        if given is None:
+            continue
+        now = model_name(given) if option == "--model" else absolute(given)
+        # A set of a suite is called by its name, which is no path.
+        if then not in (now, given):
             raise RunError(
                 f"{folder.root} was started with {option} {then}, not {now}: resume it with what it "
                 "began with, or start a new run in another --out."

@@ -9,7 +9,7 @@ from geodino.config import parse_overrides
 from geodino.errors import RecipeError, RunError
 from geodino.geo.contract import InputContract
 from geodino.models.card import Parent
-from geodino.runs.finetune.config import F, LabelledConfig, StartConfig
+from geodino.runs.finetune.config import F, LabelledConfig, StartConfig, TiledConfig
 from geodino.runs.init import model_name
 from geodino.runs.models import OpenedModel, open_model, tensors_hash
 from geodino.runs.recipe import load_finetune_recipe
@@ -159,8 +159,8 @@ def asked_again(
         return like.with_values(parse_overrides(overrides))
     config = load_finetune_recipe(type(like), recipe, overrides)
     values: dict[str, Any] = {"start": like.start and like.start.model_dump()}
-    if config.data.bands is None:
-        values["data"] = {"bands": like.data.bands}
+    if isinstance(config, TiledConfig) and config.data.bands is None:
+        values["data"] = {"bands": like.model_dump()["data"]["bands"]}
     if "gsd_m" in derived:
         values["gsd_m"] = derived["gsd_m"]["value"]
     return config.with_values(values)

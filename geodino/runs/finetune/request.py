@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from geodino.errors import RecipeError
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FinetuneJob:
@@ -10,8 +12,10 @@ class FinetuneJob:
 
     task: str
     images: str
-    labels: str
     out: Path
+    labels: str | None = None
+    """None for images that bring their labels with them, or for those of a resumed run."""
+
     model: str | None = None
     """MODEL; left out, the one that a resumed run began with."""
 
@@ -24,6 +28,19 @@ class FinetuneJob:
     resume: bool = False
     dry_run: bool = False
     quiet: bool = False
+
+    @property
+    def needed_labels(self) -> str:
+        """Where the labels are, for a task whose images bring none.
+
+        Raises:
+            RecipeError: nobody said it.
+        """
+        if self.labels is None:
+            raise RecipeError(
+                f"--labels is missing: name the labels that {self.task} is learnt from."
+            )
+        return self.labels
 
     @property
     def settings(self) -> tuple[str, ...]:

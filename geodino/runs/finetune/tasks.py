@@ -11,6 +11,11 @@ from geodino.runs.finetune.canopy.finish import finish as finish_canopy
 from geodino.runs.finetune.canopy.prepare import prepare as prepare_canopy
 from geodino.runs.finetune.canopy.prepare import read_prepared as read_canopy
 from geodino.runs.finetune.canopy.scene import look as look_at_canopy
+from geodino.runs.finetune.classification.card import classification_card
+from geodino.runs.finetune.classification.finish import finish as finish_classification
+from geodino.runs.finetune.classification.prepare import prepare as prepare_classification
+from geodino.runs.finetune.classification.prepare import read_prepared as read_classification
+from geodino.runs.finetune.classification.scene import look as look_at_classification
 from geodino.runs.finetune.prepared import PreparedFinetune
 from geodino.runs.finetune.request import FinetuneJob
 from geodino.runs.finetune.scene import Scene
@@ -59,6 +64,13 @@ TASKS = {
         look=look_at_segmentation,
         card=segmentation_card,
         finish=finish_segmentation,
+    ),
+    "classification": FinetuneTask(
+        prepare=prepare_classification,
+        read=read_classification,
+        look=look_at_classification,
+        card=classification_card,
+        finish=finish_classification,
     ),
 }
 """Every task there is. Adding one = its own folder beside ``canopy``, and a row here."""

@@ -116,6 +116,7 @@ class Finetuning:
             scene.objective(),
             optim=config.optim,
             steps=config.train.steps,
+            seed=config.train.seed,
             better=scene.judgement.better,
         )
 

@@ -2,13 +2,14 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from geodino.data.splits import NAMES
-from geodino.errors import CheckpointError, GeodinoError, RecipeError, SourceError
+from geodino.errors import CheckpointError, RecipeError, SourceError
 from geodino.io.raster import HandlePool
 from geodino.runs.card import RunCard
 from geodino.runs.finetune.canopy.export import label_facts
@@ -16,6 +17,7 @@ from geodino.runs.finetune.canopy.judge import Subject
 from geodino.runs.finetune.canopy.results import Results, results_of
 from geodino.runs.finetune.canopy.scene import validation_areas
 from geodino.runs.finetune.canopy.words import in_words
+from geodino.runs.finetune.finish import finished
 from geodino.runs.finetune.job import check_resumed, record
 from geodino.runs.finetune.request import FinetuneJob
 from geodino.runs.predict.heights import HeightTask
@@ -61,7 +63,7 @@ def recalibrate(job: FinetuneJob, folder: RunFolder, device: torch.device) -> di
             if folder.is_used():
                 folder.claim()  # says why not
             prepared = prepare(job, pool)
-        ground = _look(prepared)
+        ground = look(prepared)
         card = _card(ground, device, job)
         if job.dry_run:
             RunLog(None, quiet=job.quiet).say(card.text)
@@ -95,16 +97,15 @@ def _carried_out(
         results = results_of(subject, predictor, threads, effects=False)
     facts = {**results.facts, "recalibration": _facts(learnt, results, subject)}
     export(ground.prepared, task, curve, results, folder, chips=subject.chips, said=said)
-    folder.write_facts({**folder.read_facts(), "results": facts})
-    for line in in_words(results):
-        log.say(line)
+
+    def draw() -> Path:
+        from geodino.runs.recalibrate.report import write_report  # plots load late
+
+        return write_report(prepared, learnt, results, folder)
+
+    found = finished(folder, log, facts=facts, words=in_words(results), draw=draw)
     log.say(f"Done. The model is in {folder.model}.")
-    return {
-        "run": str(folder.root),
-        "model": str(folder.model),
-        **facts,
-        **_report(ground, learnt, results, folder, log),
-    }
+    return {"run": str(folder.root), "model": str(folder.model), **found}
 
 
 def _facts(learnt: Learnt, results: Results, subject: Subject) -> dict[str, Any]:
@@ -121,22 +122,7 @@ def _facts(learnt: Learnt, results: Results, subject: Subject) -> dict[str, Any]
     }
 
 
-def _report(
-    ground: Ground, learnt: Learnt, results: Results, folder: RunFolder, log: RunLog
-) -> dict[str, str]:
-    """Write the report; the run is finished and saved whether it can be written or not."""
-    from geodino.runs.recalibrate.report import write_report  # plots load when there is one to draw
-
-    try:
-        path = write_report(ground.prepared, learnt, results, folder)
-    except GeodinoError as error:
-        log.say(f"The model is saved, but the report could not be written: {error}")
-        return {}
-    log.say(f"The report is {path}.")
-    return {"report": str(path)}
-
-
-def _look(prepared: PreparedRecalibration) -> Ground:
+def look(prepared: PreparedRecalibration) -> Ground:
     """Find the labels of training and validation ground.
 
     Raises:
@@ -192,10 +178,5 @@ def _card(ground: Ground, device: torch.device, job: FinetuneJob) -> RunCard:
     notes = [*prepared.notes]
     notes += [f"{key} = {d['value']}: {d['reason']}" for key, d in prepared.derived.items()]
     notes += [f"unusable: {reason}" for _, reason in index.bad[:5]]
-    width = max(map(len, lines))
-    text = "\n".join(
-        [f"  {name:<{width}}  {value}" for name, value in lines.items()]
-        + [f"  * {note}" for note in notes]
-    )
     facts = {"sites": sites, "label_facts": labels, "recipe_values": config.model_dump(mode="json")}
-    return RunCard(text, {**lines, **facts, "notes": notes})
+    return RunCard.of(lines, notes=notes, facts=facts)

@@ -13,9 +13,14 @@ from geodino.runs.record import RunFolder
 
 
 def write_report(
-    prepared: PreparedRecalibration, learnt: Learnt, results: Results, folder: RunFolder
+    prepared: PreparedRecalibration,
+    learnt: Learnt,
+    results: Results,
+    folder: RunFolder,
+    *,
+    out: Path | None = None,
 ) -> Path:
-    """Write ``report.html``; return where it is.
+    """Write ``report.html``, or another file; return where it is.
 
     Raises:
         GeodinoError: it cannot be written, or a file of the run is damaged.
@@ -43,8 +48,9 @@ def write_report(
             curve=curve, bins=learnt.bins, before=points(results, before), words=words
         ),
     )
-    write_text(folder.report, render_canopy(page))
-    return folder.report
+    path = folder.report if out is None else out
+    write_text(path, render_canopy(page))
+    return path
 
 
 def _quantiles(prepared: PreparedRecalibration) -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 """The report of a finished run again, from what the run holds; only its pictures are predicted."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,71 +9,78 @@ from typing import Any
 import torch
 
 from geodino.data.splits import SplitName
-from geodino.errors import CheckpointError, RunError
+from geodino.errors import CheckpointError
+from geodino.infer.engine import Predictor
 from geodino.infer.heights import HeightPredictor
-from geodino.io.raster import HandlePool
 from geodino.metrics.conformal import QuantileIntervals, ResidualIntervals
 from geodino.metrics.coverage import CoverageReport, GroupCoverage
 from geodino.metrics.height import HeightClassScores
-from geodino.models.canopy_folder import is_canopy_folder, load_canopy
-from geodino.runs.finetune.canopy.judge import SHOWN
-from geodino.runs.finetune.canopy.prepare import read_prepared
-from geodino.runs.finetune.canopy.report import write_report
+from geodino.models.canopy_folder import load_canopy
+from geodino.runs.finetune.canopy.judge import SHOWN, Subject
 from geodino.runs.finetune.canopy.results import Intervals, Results
-from geodino.runs.finetune.canopy.scene import CanopyScene, look
+from geodino.runs.finetune.canopy.scene import CanopyScene
 from geodino.runs.record import RunFolder
 from geodino.tasks.canopy.areas import Area, Compared, find_areas
 from geodino.tasks.canopy.evaluate import by_site, judged
 
 
-def report_again(folder: RunFolder, *, device: torch.device, out: Path | None = None) -> Path:
+def report_again(
+    scene: CanopyScene, folder: RunFolder, *, device: torch.device, out: Path | None
+) -> Path:
     """Write the report of a finished run; every score is the one that was recorded.
 
     Args:
+        scene: of the run.
         folder: the run.
         device: where the pictured areas are predicted.
         out: another place for the page.
 
     Raises:
-        RunError: the run has not finished, or its images, labels or model are others by now.
-        GeodinoError: a file of it is missing or damaged.
+        GeodinoError: a file of the run is missing or damaged.
     """
-    facts = folder.read_facts().get("results")
-    if facts is None or not is_canopy_folder(folder.model):
-        raise RunError(
-            f"{folder.root} has not finished: there are no results to report. `geodino finetune "
-            "canopy --resume` goes on with it."
-        )
-    with HandlePool() as pool:
-        scene = look(read_prepared(folder, pool))
-        scene = replace(scene, canopy=load_canopy(folder.model).model.to(device))
-        shown = _shown(scene, facts["reported_on"], device=device)
-        results = Results(
-            facts={"scored": "", **facts},
-            intervals=_intervals(facts, folder),
-            classes=_classes(facts.get("classes", [])),
-            coverage=_coverage(facts["coverage"]),
-            shown=shown,
-            values=by_site([_listed(one) for one in shown]),
-        )
-        return write_report(scene, results, folder, out=out)
+    from geodino.runs.finetune.canopy.report import write_report  # plots load late
+
+    scene = replace(scene, canopy=load_canopy(folder.model).model.to(device))
+    predictor = HeightPredictor(scene.canopy, device=device)
+    return write_report(scene, results_again(folder, scene.subject, predictor), folder, out=out)
 
 
-def _shown(scene: CanopyScene, which: SplitName | None, *, device: torch.device) -> list[Compared]:
+def results_again(folder: RunFolder, subject: Subject, predictor: Predictor) -> Results:
+    """Return the results a run recorded; pictures and points are of one area a site.
+
+    Args:
+        folder: of the run.
+        subject: what was measured, and where.
+        predictor: the model, as it was measured.
+
+    Raises:
+        CheckpointError: what is recorded is damaged.
+    """
+    facts = folder.read_facts()["results"]
+    shown = _shown(subject, facts["reported_on"], predictor)
+    return Results(
+        facts={"scored": "", **facts},
+        intervals=_intervals(facts, folder),
+        classes=_classes(facts.get("classes", [])),
+        coverage=_coverage(facts["coverage"]),
+        shown=shown,
+        values=by_site([_listed(one) for one in shown]),
+    )
+
+
+def _shown(subject: Subject, which: SplitName | None, predictor: Predictor) -> list[Compared]:
     """Predict one area each of the first sites that are reported."""
     if which is None:
         return []
-    prepared = scene.prepared
     first: dict[str, list[Area]] = {}
-    for area in find_areas(prepared.source, which, threads=prepared.threads):
+    for area in find_areas(subject.source, which, threads=subject.threads):
         first.setdefault(area.site, []).append(area)
-    predictor = HeightPredictor(scene.canopy, device=device)
     shown: list[Compared] = []
-    with scene.readers() as threads:
+    with ThreadPoolExecutor(subject.threads, "geodino-read") as threads:
         for areas in first.values():
             if len(shown) == SHOWN:
                 break
-            found = judged(prepared.source, areas, which, predictor, scene.chips, threads=threads)
+            found = judged(subject.source, areas, which, predictor, subject.chips, threads=threads)
             one = next((one for one in found if one.valid.any()), None)
             shown += [] if one is None else [one]
     return shown

@@ -64,12 +64,7 @@ def canopy_card(scene: CanopyScene, *, device: torch.device, out: Path) -> RunCa
     notes = [*prepared.notes]
     notes += [f"{key} = {d['value']}: {d['reason']}" for key, d in prepared.derived.items()]
     notes += [f"unusable: {reason}" for _, reason in index.bad[:5]]
-    width = max(map(len, lines))
-    text = "\n".join(
-        [f"  {name:<{width}}  {value}" for name, value in lines.items()]
-        + [f"  * {note}" for note in notes]
-    )
-    return RunCard(text, {**lines, **_facts(scene, flops), "notes": notes})
+    return RunCard.of(lines, notes=notes, facts=_facts(scene, flops))
 
 
 def _facts(scene: CanopyScene, flops: float) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pydantic import Field
 from geodino.data.labels.config import LabelsConfig
 from geodino.metrics.conformal import IntervalConfig
 from geodino.models.canopy import CanopyConfig
-from geodino.runs.finetune.config import FinetuneConfig, LabelledConfig
+from geodino.runs.finetune.config import FinetuneConfig, TiledConfig
 from geodino.tasks.canopy.config import (
     ApplicabilityConfig,
     CanopyProtocol,
@@ -19,7 +19,7 @@ from geodino.tasks.canopy.config import (
 StartHead = Literal["auto", "model", "fresh"]
 
 
-class GroundConfig(LabelledConfig):
+class GroundConfig(TiledConfig):
     """What every recipe holds that learns from heights, whatever it makes of them."""
 
     gsd_m: float | None = Field(default=None, gt=0)

@@ -1,15 +1,16 @@
 """After the last step of a head for canopy heights: results, model folder, report."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from geodino.errors import GeodinoError
 from geodino.infer.heights import HeightPredictor
 from geodino.runs.finetune.canopy.export import export
-from geodino.runs.finetune.canopy.results import Results, results_of
+from geodino.runs.finetune.canopy.results import results_of
 from geodino.runs.finetune.canopy.scene import CanopyScene
 from geodino.runs.finetune.canopy.words import in_words
+from geodino.runs.finetune.finish import finished, trained_facts
 from geodino.runs.finetune.scene import Trained
 from geodino.runs.record import RunFolder, RunLog
 
@@ -23,28 +24,11 @@ def finish(
         predictor = HeightPredictor(scene.canopy, device=device)
         results = results_of(scene.subject, predictor, threads)
     export(scene, results, folder, step=trained.step)
-    facts = {
-        "step": trained.step,
-        "stopped_early": trained.stopped_early or None,
-        **results.facts,
-    }
-    recorded = folder.read_facts()
-    folder.write_facts({**recorded, "results": facts})
-    for line in in_words(results):
-        log.say(line)
-    return {**facts, **_report(scene, results, folder, log)}
 
+    def draw() -> Path:
+        from geodino.runs.finetune.canopy.report import write_report  # plots load late
 
-def _report(scene: CanopyScene, results: Results, folder: RunFolder, log: RunLog) -> dict[str, str]:
-    """Write the report; the run is finished and saved whether it can be written or not."""
-    from geodino.runs.finetune.canopy.report import (
-        write_report,  # plots load when there is one to draw
-    )
+        return write_report(scene, results, folder)
 
-    try:
-        path = write_report(scene, results, folder)
-    except GeodinoError as error:
-        log.say(f"The model is saved, but the report could not be written: {error}")
-        return {}
-    log.say(f"The report is {path}.")
-    return {"report": str(path)}
+    facts = {**trained_facts(trained), **results.facts}
+    return finished(folder, log, facts=facts, words=in_words(results), draw=draw)

@@ -139,7 +139,7 @@ def brought_together(
     Raises:
         GeodinoError: whatever is wrong with any of them.
     """
-    images, labels, split, opened = job.images, job.labels, job.split, begun.opened
+    images, labels, split, opened = job.images, job.needed_labels, job.split, begun.opened
     config, index = _images(images, config, opened, derived)
     found, ground, of_labels = _labels(labels, config, index)
     if split is not None:

@@ -1,6 +1,5 @@
 """The report of a run that learnt canopy heights, from what was measured at its end."""
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from geodino.report.canopy import (
     ScoreRow,
     render_canopy,
 )
-from geodino.report.content import Pairs, Repeat
+from geodino.report.content import Pairs
 from geodino.report.curves import training_of
 from geodino.report.maps import HeightCase
 from geodino.runs.display import Display
@@ -24,8 +23,8 @@ from geodino.runs.finetune.canopy.prepare import PreparedGround
 from geodino.runs.finetune.canopy.results import Results
 from geodino.runs.finetune.canopy.scene import CanopyScene
 from geodino.runs.finetune.canopy.words import in_words
+from geodino.runs.finetune.finish import repeated
 from geodino.runs.record import RunFolder
-from geodino.runs.report import license_words
 from geodino.tasks.canopy.areas import Compared
 
 _COLUMNS = {
@@ -82,7 +81,6 @@ def collected(
         )
         for name, scores in found["scores"].items()
     )
-    recorded = folder.read_facts()
     rows_of = "Nothing could be measured: there is no labelled ground to do it on."
     if on:
         rows_of = (
@@ -117,7 +115,7 @@ def collected(
         effects=(),
         cases=tuple(_case(prepared, one) for one in results.shown if one.true_m.ndim == 2),
         points=points(results, 0),
-        repeat=_repeat(prepared, recorded, folder),
+        repeat=repeated("canopy", prepared, folder),
     )
 
 
@@ -237,32 +235,4 @@ def points(results: Results, channel: int) -> HeightPoints | None:
         predicted_m=np.concatenate([site.values[channel] for site in results.values]),
         true_m=true_m,
         words=words,
-    )
-
-
-def _repeat(prepared: PreparedGround[Any], recorded: dict[str, Any], folder: RunFolder) -> Repeat:
-    start = prepared.config.start
-    words = [
-        "geodino", "finetune", "canopy", "--images", prepared.images_from, "--labels",
-        prepared.labels_from, "--model", start.model if start else "MODEL", "--recipe",
-        str(folder.recipe), "--split", str(folder.split), "--out", "NEW_RUN",
-    ]  # fmt: skip
-    return Repeat(
-        commands=(
-            f"{recorded['command']}    # as it was run",
-            f"{shlex.join(words)}    # the same, from the record",
-        ),
-        facts=(
-            ("images, labels, split", f"SHA-256 {prepared.fingerprint}"),
-            ("seed", str(recorded["seed"])),
-            ("started from", f"{start.name}, SHA-256 {start.sha256}" if start else "unknown"),
-            ("commit", recorded["commit"] or "an installed package"),
-        ),
-        versions=(
-            ("geodino", recorded["geodino"]),
-            ("Python", recorded["python"]),
-            *recorded["versions"].items(),
-        ),
-        recipe=folder.recipe.read_text(encoding="utf-8"),
-        license=license_words(folder.model / "config.json"),
     )

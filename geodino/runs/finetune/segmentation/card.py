@@ -61,12 +61,7 @@ def segmentation_card(scene: SegmentationScene, *, device: torch.device, out: Pa
         )
     if prepared.data.images is not None:
         notes += [f"unusable: {reason}" for _, reason in prepared.data.images.bad[:5]]
-    width = max(map(len, lines))
-    text = "\n".join(
-        [f"  {name:<{width}}  {value}" for name, value in lines.items()]
-        + [f"  * {note}" for note in notes]
-    )
-    return RunCard(text, {**lines, **_facts(scene, flops), "notes": notes})
+    return RunCard.of(lines, notes=notes, facts=_facts(scene, flops))
 
 
 def _shares(scene: SegmentationScene) -> str:

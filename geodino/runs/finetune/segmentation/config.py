@@ -2,12 +2,12 @@
 
 from geodino.data.labelled.classes import ClassLabelsConfig
 from geodino.models.segmentation import SegmentationConfig
-from geodino.runs.finetune.config import FinetuneConfig
+from geodino.runs.finetune.config import FinetuneConfig, TiledConfig
 from geodino.tasks.canopy.config import MapsConfig
 from geodino.tasks.segmentation.config import ClassLossConfig, ClassSamplingConfig, FloorConfig
 
 
-class SegmentationFinetuneConfig(FinetuneConfig):
+class SegmentationFinetuneConfig(FinetuneConfig, TiledConfig):
     """A complete recipe of fine-tuning for classes of pixels."""
 
     segmentation: SegmentationConfig

@@ -1,13 +1,14 @@
 """After the last step of a head that tells classes apart: results, model folder, report."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from geodino.errors import GeodinoError
+from geodino.runs.finetune.finish import finished, trained_facts
 from geodino.runs.finetune.scene import Trained
 from geodino.runs.finetune.segmentation.export import export
-from geodino.runs.finetune.segmentation.results import Results, in_words, results_of
+from geodino.runs.finetune.segmentation.results import in_words, results_of
 from geodino.runs.finetune.segmentation.scene import SegmentationScene
 from geodino.runs.record import RunFolder, RunLog
 
@@ -25,28 +26,11 @@ def finish(
     with scene.readers() as threads:
         results = results_of(scene, threads, device=device)
     export(scene, results, folder, step=trained.step)
-    facts = {
-        "step": trained.step,
-        "stopped_early": trained.stopped_early or None,
-        **results.facts,
-    }
-    recorded = folder.read_facts()
-    folder.write_facts({**recorded, "results": facts})
-    for line in in_words(results):
-        log.say(line)
-    return {**facts, **_report(scene, results, folder, log)}
 
+    def draw() -> Path:
+        from geodino.runs.finetune.segmentation.report import write_report  # plots load late
 
-def _report(
-    scene: SegmentationScene, results: Results, folder: RunFolder, log: RunLog
-) -> dict[str, str]:
-    """Write the report; the run is finished and saved whether it can be written or not."""
-    from geodino.runs.finetune.segmentation.report import write_report  # plots load late
+        return write_report(scene, results, folder)
 
-    try:
-        path = write_report(scene, results, folder)
-    except GeodinoError as error:
-        log.say(f"The model is saved, but the report could not be written: {error}")
-        return {}
-    log.say(f"The report is {path}.")
-    return {"report": str(path)}
+    facts = {**trained_facts(trained), **results.facts}
+    return finished(folder, log, facts=facts, words=in_words(results), draw=draw)

@@ -89,7 +89,7 @@ def prepare(job: FinetuneJob, model: str, pool: HandlePool) -> PreparedSegmentat
         config, index = _images(job.images, config, opened, derived)
     return _prepared(
         config, opened, index, pool,
-        images=absolute(job.images), labels=absolute(job.labels),
+        images=absolute(job.images), labels=absolute(job.needed_labels),
         split=None if job.split is None else absolute(job.split), derived=derived,
     )  # fmt: skip
 

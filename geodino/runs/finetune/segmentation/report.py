@@ -1,6 +1,5 @@
 """The report of a run that learnt classes of pixels, from what was measured at its end."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +7,28 @@ import numpy as np
 
 from geodino.files import read_lines, write_text
 from geodino.report.canopy import ScoreRow
-from geodino.report.class_maps import ClassCase
-from geodino.report.content import Pairs, Repeat
+from geodino.report.class_maps import ClassCase, class_legend, class_panels
+from geodino.report.classes import ClassReport, ClassRow, render_classes
+from geodino.report.content import Pairs
 from geodino.report.curves import training_of
-from geodino.report.segmentation import ClassRow, SegmentationReport, render_segmentation
 from geodino.runs.display import Display
+from geodino.runs.finetune.finish import repeated
 from geodino.runs.finetune.segmentation.results import MODEL, Results, in_words
 from geodino.runs.finetune.segmentation.scene import SegmentationScene
 from geodino.runs.record import RunFolder
-from geodino.runs.report import license_words
 from geodino.tasks.segmentation.evaluate import Judged
+
+_TITLES = {
+    "loss/total": "total loss",
+    "loss/cross_entropy": "cross-entropy",
+    "loss/focal": "focal loss",
+    "loss/dice": "Dice loss",
+    "val/miou": "validation mean IoU",
+    "val/pixel_accuracy": "validation share of right pixels",
+    "lr": "learning rate",
+    "gradient_norm": "gradient norm",
+}
+"""Curves that are shown, in this order, before those of single classes."""
 
 _COLUMNS = {"miou": "mean IoU", "pixel_accuracy": "right pixels"}
 _OF_CLASS = ("iou", "precision", "recall")
@@ -25,17 +36,20 @@ _IMAGES = 20
 """Images in the table, at most."""
 
 
-def write_report(scene: SegmentationScene, results: Results, folder: RunFolder) -> Path:
-    """Write ``report.html``; return where it is.
+def write_report(
+    scene: SegmentationScene, results: Results, folder: RunFolder, *, out: Path | None = None
+) -> Path:
+    """Write ``report.html``, or another file; return where it is.
 
     Raises:
         GeodinoError: it cannot be written, or a file of the run is damaged.
     """
-    write_text(folder.report, render_segmentation(_collected(scene, results, folder)))
-    return folder.report
+    path = folder.report if out is None else out
+    write_text(path, render_classes(_collected(scene, results, folder)))
+    return path
 
 
-def _collected(scene: SegmentationScene, results: Results, folder: RunFolder) -> SegmentationReport:
+def _collected(scene: SegmentationScene, results: Results, folder: RunFolder) -> ClassReport:
     facts, prepared = results.facts, scene.prepared
     on = facts["reported_on"]
     empty: dict[str, Any] = {"scores": {}, "model_minus": {}, "classes": {}, "by_image": {}}
@@ -47,14 +61,18 @@ def _collected(scene: SegmentationScene, results: Results, folder: RunFolder) ->
             f"{found['images']} whole {on} images, {found['pixels']:,} labelled pixels, predicted as "
             "`geodino predict` would."
         )
+    names, colours = prepared.source.classes, prepared.data.colours
+    cases = [_case(scene, one) for one in results.shown]
     worst = sorted(found["by_image"].items(), key=lambda item: _known(item[1]))[:_IMAGES]
-    return SegmentationReport(
+    return ClassReport(
+        task="segmentation",
         name=folder.root.resolve().name,
         summary=tuple(in_words(results)),
         figures=_figures(scene, recorded),
         data=_data(scene),
         decisions=prepared.notes,
         curves=training_of(read_lines(folder.metrics)).curves,
+        titles=_TITLES | {f"val/iou/{name}": f"validation IoU: {name}" for name in names},
         columns=tuple(_COLUMNS.values()),
         rows=tuple(
             ScoreRow(
@@ -66,8 +84,9 @@ def _collected(scene: SegmentationScene, results: Results, folder: RunFolder) ->
         ),
         rows_of=rows_of,
         differences=tuple((name, _cell(row["miou"])) for name, row in found["model_minus"].items()),
-        names=prepared.source.classes,
-        colours=prepared.data.colours,
+        differences_of="Mean IoU of the model minus that of each floor, on the same images; above 0 the "
+        "model is better",
+        names=names,
         class_columns=("IoU", "precision", "recall", "true pixels"),
         classes=tuple(
             ClassRow(
@@ -77,9 +96,14 @@ def _collected(scene: SegmentationScene, results: Results, folder: RunFolder) ->
             for name, row in found["classes"].items()
         ),
         confusion=results.confusion,
+        counted="pixels",
         images=tuple((key, _share(value)) for key, value in worst),
-        cases=tuple(_case(scene, one) for one in results.shown),
-        repeat=_repeat(scene, recorded, folder),
+        images_of="Mean IoU of single images, the lowest first",
+        legend=class_legend(names, colours),
+        pictures=class_panels(cases, colours=colours),
+        pictures_of="Some images, or a part of large ones, predicted as maps are. Hatched: no truth, or "
+        "no valid image.",
+        repeat=repeated("segmentation", prepared, folder),
     )
 
 
@@ -141,37 +165,4 @@ def _case(scene: SegmentationScene, one: Judged) -> ClassCase:
         high=display.high,
         predicted=one.predicted,
         truth=one.truth,
-    )
-
-
-def _repeat(scene: SegmentationScene, recorded: dict[str, Any], folder: RunFolder) -> Repeat:
-    prepared = scene.prepared
-    start = prepared.config.start
-    words = [
-        "geodino", "finetune", "segmentation", "--images", prepared.images_from, "--labels",
-        prepared.labels_from, "--model", start.model if start else "MODEL", "--recipe",
-        str(folder.recipe), "--out", "NEW_RUN",
-    ]  # fmt: skip
-    if folder.split.exists():
-        words += ["--split", str(folder.split)]
-    elif prepared.split_from is not None:
-        words += ["--split", prepared.split_from]
-    return Repeat(
-        commands=(
-            f"{recorded['command']}    # as it was run",
-            f"{shlex.join(words)}    # the same, from the record",
-        ),
-        facts=(
-            ("images, labels, split", f"SHA-256 {prepared.fingerprint}"),
-            ("seed", str(recorded["seed"])),
-            ("started from", f"{start.name}, SHA-256 {start.sha256}" if start else "unknown"),
-            ("commit", recorded["commit"] or "an installed package"),
-        ),
-        versions=(
-            ("geodino", recorded["geodino"]),
-            ("Python", recorded["python"]),
-            *recorded["versions"].items(),
-        ),
-        recipe=folder.recipe.read_text(encoding="utf-8"),
-        license=license_words(folder.model / "config.json"),
     )

@@ -24,7 +24,7 @@ from geodino.tasks.segmentation.scores import (
 
 MODEL = "model"
 
-_SHOWN = 6
+SHOWN = 6
 """Images that pictures are made of."""
 
 
@@ -107,7 +107,7 @@ def measure(
         guess = floors.by_bands(one.cell)
         if guess is not None:
             rows[BANDS].add(key, asked, guess)
-        if key not in shown and len(shown) < _SHOWN:
+        if key not in shown and len(shown) < SHOWN:
             shown[key] = one
     if not rows[MODEL].images:
         return None

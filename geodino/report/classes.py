@@ -1,5 +1,6 @@
-"""The page of a run that learnt classes of pixels: results beside floors, confusion, pictures."""
+"""The page of a run that learnt classes, of pixels or images: results, floors, confusion, pictures."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,23 +9,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from geodino.report.canopy import ScoreRow
-from geodino.report.class_maps import ClassCase, Colour, class_legend, class_panels
-from geodino.report.content import Curve, Pairs, Repeat
+from geodino.report.content import Curve, Pairs, Picture, Repeat
 from geodino.report.panels import curve_panels
-
-_TITLES = {
-    "loss/total": "total loss",
-    "loss/cross_entropy": "cross-entropy",
-    "loss/focal": "focal loss",
-    "loss/dice": "Dice loss",
-    "val/miou": "validation mean IoU",
-    "val/pixel_accuracy": "validation share of right pixels",
-    "lr": "learning rate",
-    "gradient_norm": "gradient norm",
-}
-"""Curves that are shown, in this order, before those of single classes."""
-
-_IOU = "val/iou/"
+from geodino.report.pictures import data_uri
 
 _MOST_CLASSES = 40
 """Classes in the table of confusion, at most."""
@@ -39,32 +26,46 @@ class ClassRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SegmentationReport:
+class ClassReport:
     """Everything the page says."""
 
+    task: str
+    """What was learnt: ``segmentation`` or ``classification``."""
     name: str
     summary: tuple[str, ...]
     figures: Pairs
     data: Pairs
     decisions: tuple[str, ...]
     curves: tuple[Curve, ...]
+    titles: Mapping[str, str]
+    """Of the curves that are shown, in this order."""
     columns: tuple[str, ...]
     rows: tuple[ScoreRow, ...]
     rows_of: str
     differences: Pairs
+    differences_of: str
+    """What was subtracted, the caption of ``differences``."""
     names: tuple[str, ...]
-    colours: tuple[Colour, ...]
     class_columns: tuple[str, ...]
     classes: tuple[ClassRow, ...]
     confusion: Int[np.ndarray, "c c"] | None
-    """Pixels per (true class, predicted class)."""
-    images: tuple[tuple[str, str], ...]
-    """Image and its mean IoU."""
-    cases: tuple[ClassCase, ...]
+    """Pixels or images per (true class, predicted class)."""
+    counted: str
+    """What ``confusion`` counts: ``pixels``, ``images``."""
+    images: Pairs
+    """Some images, each with what is said of it."""
+    images_of: str
+    """The caption of ``images``."""
+    legend: Markup
+    """The colours of the classes, where they have any."""
+    pictures: Markup
+    """Images with what was predicted."""
+    pictures_of: str
+    """What the pictures show."""
     repeat: Repeat
 
 
-def render_segmentation(report: SegmentationReport) -> str:
+def render_classes(report: ClassReport) -> str:
     """Return the whole page; the same report gives the same text."""
     environment = Environment(
         loader=PackageLoader("geodino.report"),
@@ -75,18 +76,32 @@ def render_segmentation(report: SegmentationReport) -> str:
         keep_trailing_newline=True,
     )
     style, _, _ = environment.loader.get_source(environment, "style.css")  # type: ignore[union-attr]
-    titles = _TITLES | {f"{_IOU}{name}": f"validation IoU: {name}" for name in report.names}
-    return environment.get_template("segmentation.html.j2").render(
+    return environment.get_template("classes.html.j2").render(
         report=report,
         style=Markup(style),  # noqa: S704  (our own file)
-        panels=curve_panels(report.curves, titles),
-        legend=class_legend(report.names, report.colours),
-        maps=class_panels(report.cases, colours=report.colours),
+        panels=curve_panels(report.curves, report.titles),
         confusion=None if report.confusion is None else confusion_table(report),
     )
 
 
-def confusion_table(report: SegmentationReport) -> Markup:
+def picture_row(pictures: Sequence[Picture]) -> Markup:
+    """Return pictures side by side, each over its caption."""
+    figures = Markup("").join(
+        Markup(
+            '<figure><img src="{}" alt="{}" width="{}" height="{}"><figcaption>{}</figcaption></figure>\n'
+        ).format(
+            data_uri(one.rgb, kind="photo"),
+            one.alt,
+            one.rgb.shape[1],
+            one.rgb.shape[0],
+            one.caption,
+        )
+        for one in pictures
+    )
+    return Markup('<div class="sample">{}</div>').format(figures) if pictures else Markup("")
+
+
+def confusion_table(report: ClassReport) -> Markup:
     """Return the shares of each true class that are predicted as each class; darker is more."""
     counts = report.confusion
     if counts is None or len(counts) > _MOST_CLASSES:
@@ -104,8 +119,8 @@ def confusion_table(report: SegmentationReport) -> Markup:
     )
     return Markup(
         '<div class="scroll"><table><caption>True classes down, predicted across: share of the true '
-        "pixels, %</caption><thead><tr><th></th>{}</tr></thead><tbody>{}</tbody></table></div>"
-    ).format(heads, rows)
+        "{}, %</caption><thead><tr><th></th>{}</tr></thead><tbody>{}</tbody></table></div>"
+    ).format(report.counted, heads, rows)
 
 
 def _share(share: float, *, known: bool) -> Markup:
