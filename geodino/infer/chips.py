@@ -35,6 +35,13 @@ class Raster:
     block: tuple[int, int] = (256, 256)
     """Rows and columns that are best read together: a stored block."""
 
+    parts: tuple[Window, ...] = ()
+    """Windows outside of which no pixel is valid; without any there may be valid ones anywhere."""
+
+    def may_hold(self, window: Window) -> bool:
+        """Whether a window may hold a valid pixel."""
+        return not self.parts or any(part.shared(window) for part in self.parts)
+
 
 @dataclass(frozen=True, slots=True)
 class Chipping:

@@ -132,7 +132,7 @@ class Plain(Ground):
 class Regrid:
     """The grid a model works on, and how it lies on the grid of the raster and its map.
 
-    Both have one corner and parallel axes; nothing is reprojected.
+    Both have parallel axes; nothing is reprojected.
     """
 
     raster: Grid
@@ -166,10 +166,19 @@ class Regrid:
         """How rows and columns of the raster lie on the model's grid."""
         return _placed(self.model, self.raster)
 
-    def seen(self, raster: Raster) -> Raster:
-        """Return the raster as the model sees it: means of valid pixels, or between them."""
+    def seen(self, raster: Raster, *, how: Resampling | None = None) -> Raster:
+        """Return the raster as the model sees it.
+
+        Args:
+            raster: on its own grid.
+            how: the method; None takes means of valid pixels, or values between them where the
+                model's pixels are finer.
+        """
         rows, columns = self.down
-        how: Resampling = "average" if max(rows.step, columns.step) > 1 else "bilinear"
+        how = how or ("average" if max(rows.step, columns.step) > 1 else "bilinear")
+        return self._seen(raster, rows, columns, how)
+
+    def _seen(self, raster: Raster, rows: Axis, columns: Axis, how: Resampling) -> Raster:
 
         def read(window: Window) -> Pixels:
             needed = source_window(rows, columns, window, how)
@@ -199,7 +208,8 @@ class Regrid:
         block = tuple(
             max(1, round(n / axis.step)) for n, axis in zip(raster.block, self.down, strict=True)
         )
-        return replace(raster, grid=self.model, read=read, block=(block[0], block[1]))
+        parts = tuple(_reached(part, rows, columns) for part in raster.parts)
+        return replace(raster, grid=self.model, read=read, block=(block[0], block[1]), parts=parts)
 
     def region(self, window: Window) -> Window:
         """Return the window of the model's grid that a window of the map draws on."""
@@ -330,6 +340,19 @@ def _placed(source: Grid, target: Grid) -> tuple[Axis, Axis]:
     if placed is None:
         raise ValueError(f"{target} does not lie along {source}")
     return placed
+
+
+def _reached(part: Window, rows: Axis, columns: Axis) -> Window:
+    """Return the pixels of the target, and one more on each side, that a part of the source meets."""
+    edges = [
+        (int((first - axis.start) // axis.step) - 1, int(-((axis.start - stop) // axis.step)) + 1)
+        for axis, first, stop in (
+            (rows, part.top, part.bottom),
+            (columns, part.left, part.right),
+        )
+    ]
+    (top, bottom), (left, right) = edges
+    return Window(top, left, bottom - top, right - left)
 
 
 def _only_validity(raster: Raster) -> Raster:
