@@ -82,11 +82,14 @@ class Plain(Ground):
         self._stride = cover.rows.stride
         self._window = window
         self._height, self._width = raster.grid.height, raster.grid.width
+        self._shown: tuple[range, Pixels] | None = None
 
     def pixels(self, top: int, stop: int) -> Pixels:
         """Return rows of the raster."""
         self._feed.ask(top, stop)
-        return self._feed.pixels(top, stop)
+        found = self._feed.pixels(top, stop)
+        self._shown = range(top, stop), found
+        return found
 
     def used_columns(self, top: int, stop: int) -> Bool[np.ndarray, "w"]:
         """Return the columns that hold a pixel to predict."""
@@ -113,10 +116,20 @@ class Plain(Ground):
     def content(self, top: int, stop: int) -> Pixels:
         """Return the pixels of the raster under rows of the region."""
         n = self._stride
-        pixels, valid = self._feed.pixels(top * n, min(stop * n, self._height))
+        pixels, valid = self._rows(top * n, min(stop * n, self._height))
         first = self._window.left * n - self._needed.left
         part = slice(first, min(self._window.right * n, self._width) - self._needed.left)
         return pixels[:, :, part], valid[:, part]
+
+    def _rows(self, top: int, stop: int) -> Pixels:
+        """Return rows of the raster: of those the model was shown last, if they are among them."""
+        if self._shown is None:
+            return self._feed.pixels(top, stop)
+        shown, (pixels, valid) = self._shown
+        if top not in shown or stop > shown.stop:
+            return self._feed.pixels(top, stop)
+        rows = slice(top - shown.start, stop - shown.start)
+        return pixels[:, rows], valid[rows]
 
     def columns(self, window: Window) -> slice:
         """Return the pixels of the raster under a window of the map."""
