@@ -33,6 +33,7 @@ def embed(
     chip: int | None = None,
     overlap: int | None = None,
     batch: int | None = None,
+    mosaic: str | None = None,
     aoi: _Path | None = None,
     max_memory: str | None = None,
     shard: str | None = None,
@@ -65,6 +66,8 @@ def embed(
         chip: side of a chip, pixels; None is that of the training crops.
         overlap: pixels that chips of a map share; None is 64, or half a chip where that is less.
         batch: chips per forward pass; None fits the device.
+        mosaic: one map of rasters that overlap: where they do counts the ``first`` of them that is
+            valid, the ``last``, the ``newest`` or the ``oldest``.
         aoi: vector file: only its areas are encoded.
         max_memory: what this process may hold, such as ``2GB``; None is half of the machine's.
         shard: ``i/n`` writes part i of n of maps; ``assemble`` joins them.
@@ -96,6 +99,7 @@ def embed(
             how=Meeting.asked(bands=bands, scale=scale, accept=accept, chip=chip, batch=batch),
             gsd_m=gsd_m,
             overlap=overlap,
+            mosaic=mosaic,
             aoi=None if aoi is None else Path(aoi),
             max_memory=parse_memory(max_memory),
             shard=parse_shard(shard),
@@ -129,6 +133,7 @@ def predict(
     chip: int | None = None,
     overlap: int | None = None,
     batch: int | None = None,
+    mosaic: str | None = None,
     aoi: _Path | None = None,
     max_memory: str | None = None,
     shard: str | None = None,
@@ -161,6 +166,7 @@ def predict(
         chip: side of a chip, pixels; None is what the model was made with.
         overlap: pixels that chips share; None as for ``chip``.
         batch: see `embed`.
+        mosaic: see `embed`.
         aoi: see `embed`.
         max_memory: see `embed`.
         shard: see `embed`.
@@ -192,6 +198,7 @@ def predict(
             how=Meeting.asked(bands=bands, scale=scale, accept=accept, chip=chip, batch=batch),
             gsd_m=gsd_m,
             overlap=overlap,
+            mosaic=mosaic,
             aoi=None if aoi is None else Path(aoi),
             max_memory=parse_memory(max_memory),
             shard=parse_shard(shard),
@@ -222,6 +229,7 @@ def change(
     chip: int | None = None,
     overlap: int | None = None,
     batch: int | None = None,
+    mosaic: str | None = None,
     aoi: _Path | None = None,
     max_memory: str | None = None,
     shard: str | None = None,
@@ -252,6 +260,7 @@ def change(
         chip: see `embed`.
         overlap: see `embed`.
         batch: see `embed`.
+        mosaic: see `embed`; of several rasters of a date.
         aoi: see `embed`.
         max_memory: see `embed`.
         shard: see `embed`.
@@ -279,6 +288,7 @@ def change(
             how=Meeting.asked(bands=bands, scale=scale, accept=accept, chip=chip, batch=batch),
             gsd_m=gsd_m,
             overlap=overlap,
+            mosaic=mosaic,
             aoi=None if aoi is None else Path(aoi),
             max_memory=parse_memory(max_memory),
             shard=parse_shard(shard),

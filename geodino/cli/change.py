@@ -17,6 +17,7 @@ from geodino.cli.options import (
     MapAoi,
     MaxMemory,
     Model,
+    Mosaic,
     Overlap,
     Overwrite,
     Quiet,
@@ -29,10 +30,13 @@ from geodino.cli.options import (
 
 
 def change(
-    before: Annotated[str, typer.Argument(help="Raster of the earlier date.")],
+    before: Annotated[
+        str, typer.Argument(help="Raster of the earlier date, or several as for predict.")
+    ],
     after: Annotated[str, typer.Argument(help="Raster of the later date, on the same grid.")],
     model: Model,
     out: Annotated[Path, typer.Option(help="FILE.tif; a patch of the model is a pixel.")],
+    mosaic: Mosaic = None,
     aoi: MapAoi = None,
     bands: Bands = None,
     scale: Scale = None,
@@ -70,6 +74,7 @@ def change(
         how=meeting(bands=bands, scale=scale, accept=accept, chip=chip, batch=batch),
         overlap=overlap,
         gsd_m=gsd,
+        mosaic=mosaic,
         aoi=aoi,
         dtype=dtype,
         max_memory=parse_memory(max_memory),

@@ -18,6 +18,7 @@ from geodino.cli.options import (
     MapAoi,
     MaxMemory,
     Model,
+    Mosaic,
     Overlap,
     Overwrite,
     Quiet,
@@ -37,6 +38,7 @@ def embed(
     out: Annotated[
         Path, typer.Option(help="FILE.tif, FILE.zarr, FILE.parquet, or a folder of GeoTIFFs.")
     ],
+    mosaic: Mosaic = None,
     aoi: MapAoi = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 or int8.")] = "float32",
     pca: Annotated[
@@ -86,6 +88,7 @@ def embed(
         how=meeting(bands=bands, scale=scale, accept=accept, chip=chip, batch=batch),
         overlap=overlap,
         gsd_m=gsd,
+        mosaic=mosaic,
         aoi=aoi,
         max_memory=parse_memory(max_memory),
         shard=parse_shard(shard),

@@ -40,6 +40,13 @@ Where = Annotated[
 Rasters = Annotated[
     list[str], typer.Argument(help="Folders, globs, rasters or tile indexes.", metavar="RASTER")
 ]
+Mosaic = Annotated[
+    str | None,
+    typer.Option(
+        help="One map of rasters that overlap; there counts the first, last, newest or oldest.",
+        metavar="ORDER",
+    ),
+]
 MapAoi = Annotated[
     Path | None, typer.Option("--aoi", help="Vector file: only pixels in its areas are done.")
 ]

@@ -148,7 +148,7 @@ def _positions(contract: InputContract, facts: SetFacts, bands: str) -> tuple[in
 
 def _those_of(contract: InputContract, facts: SetFacts) -> tuple[int, ...]:
     have, want = facts.bands, contract.bands
-    places = [next((i for i, b in enumerate(have) if _is_same(b, band)), None) for band in want]
+    places = [next((i for i, b in enumerate(have) if b.is_like(band)), None) for band in want]
     if all(place is not None for place in places):
         return tuple(place for place in places if place is not None)
     if len(have) == len(want) and all(b.common_name is None for b in want):
@@ -165,7 +165,7 @@ def _those_of(contract: InputContract, facts: SetFacts) -> tuple[int, ...]:
 def _reads(want: Sequence[Band], chosen: Sequence[Band]) -> bool:
     """Whether a model reads these bands as it is."""
     return len(want) == len(chosen) and all(
-        _is_same(have, band) or band.common_name is None
+        have.is_like(band) or band.common_name is None
         for have, band in zip(chosen, want, strict=True)
     )
 
@@ -244,12 +244,6 @@ def _place(have: Sequence[Band], name: str) -> int | None:
         if name.lower() in (band.name.lower(), (band.common_name or "").lower()):
             return i
     return None
-
-
-def _is_same(one: Band, other: Band) -> bool:
-    if one.common_name is not None and other.common_name is not None:
-        return one.common_name == other.common_name
-    return one.name.lower() == other.name.lower()
 
 
 def _names(bands: Sequence[Band]) -> str:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+from affine import Affine
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
@@ -156,6 +157,30 @@ def source_window(source: Grid, target: Grid, window: Window) -> Window | None:
     if top >= bottom or left >= right:
         return None
     return Window(top, left, bottom - top, right - left)
+
+
+def covering(source: Grid, target: Grid) -> Grid | None:
+    """Return the pixels of a grid, drawn on beyond its edges, that another covers.
+
+    None where the two have no place in common.
+
+    Args:
+        source: what is to be covered.
+        target: the grid; its size does not matter.
+    """
+    t = np.linspace(0.0, 1.0, _LATTICE)
+    ends = np.zeros_like(t)
+    x = np.concatenate([t, ends + 1, t, ends]) * source.width
+    y = np.concatenate([ends, t, ends + 1, t]) * source.height
+    column, row = positions(source, target, x, y)
+    on_earth = np.isfinite(column) & np.isfinite(row)
+    if not on_earth.any():
+        return None
+    edges = column[on_earth], row[on_earth]
+    left, top = (int(np.floor(edge.min() + _CLOSE)) for edge in edges)
+    right, bottom = (int(np.ceil(edge.max() - _CLOSE)) for edge in edges)
+    shifted = target.transform @ Affine.translation(left, top)
+    return Grid(target.crs, shifted, width=right - left, height=bottom - top)
 
 
 def positions(

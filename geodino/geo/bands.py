@@ -1,5 +1,6 @@
 """What a channel means: declared or read from metadata, never guessed from the pixels."""
 
+import re
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -17,6 +18,8 @@ CommonName = Literal[
     "lwir11", "lwir12", "vv", "vh", "hh", "hv",
 ]  # fmt: skip
 """Common names of the STAC eo and sar extensions."""
+
+_POSITIONAL = re.compile(r"band_\d+")
 
 
 class Band(Config):
@@ -39,6 +42,25 @@ class Band(Config):
 
     offset: float = 0.0
     """See ``scale``. Sentinel-2 processing baseline 04.00 and later stores -0.1 here."""
+
+    @property
+    def is_positional(self) -> bool:
+        """Whether its name was given by position, as the file declares none: it says nothing."""
+        return _POSITIONAL.fullmatch(self.name) is not None and self.common_name is None
+
+    @property
+    def decoding(self) -> str:
+        """What a stored value means: ``stored * 0.0001 - 0.1``, or what is left of it."""
+        scaled = "stored" if self.scale == 1.0 else f"stored * {self.scale:g}"
+        if self.offset == 0.0:
+            return scaled
+        return f"{scaled} {'-' if self.offset < 0 else '+'} {abs(self.offset):g}"
+
+    def is_like(self, other: "Band") -> bool:
+        """Whether both are called the same: by their common names, or where one has none by name."""
+        if self.common_name is not None and other.common_name is not None:
+            return self.common_name == other.common_name
+        return self.name.lower() == other.name.lower()
 
 
 def common_name(name: str) -> CommonName | None:

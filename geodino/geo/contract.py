@@ -1,7 +1,6 @@
 """The input contract: what a model was trained on, and what it therefore demands of a file."""
 
 import math
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +25,6 @@ differ from an average scene by less, a wrong unit (100, 255, 10,000) by more.""
 
 _UNIT_FACTORS = (100.0, 255.0, 1000.0, 10000.0)
 """Ratios between the usual ways of storing one quantity."""
-
-_POSITIONAL = re.compile(r"band_\d+")
-"""Names given by position, where a file declares none: they say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,22 +213,12 @@ def _band_problems(contract: InputContract, offer: Offer) -> Iterator[str]:
 
 def _agrees(have: Band, want: Band) -> bool:
     """Whether a band may stand where the model reads ``want``; any may, if training had no name."""
-    return _is_positional(want) or _is_same(have, want)
+    return want.is_positional or have.is_like(want)
 
 
 def _place(have: tuple[Band, ...], want: Band) -> int | None:
-    places = [i for i, band in enumerate(have) if _is_same(band, want)]
+    places = [i for i, band in enumerate(have) if band.is_like(want)]
     return places[0] if len(places) == 1 else None
-
-
-def _is_same(one: Band, other: Band) -> bool:
-    if one.common_name is not None and other.common_name is not None:
-        return one.common_name == other.common_name
-    return one.name.lower() == other.name.lower()
-
-
-def _is_positional(band: Band) -> bool:
-    return _POSITIONAL.fullmatch(band.name) is not None and band.common_name is None
 
 
 def _names(bands: tuple[Band, ...]) -> str:
@@ -312,19 +298,11 @@ def _unit_problems(contract: InputContract, offer: Offer) -> Iterator[str]:
         same_scale = offer.scale is not None or math.isclose(have.scale, want.scale, rel_tol=1e-6)
         if not same_scale or not math.isclose(have.offset, want.offset, abs_tol=1e-12):
             yield (
-                f"units: {have.name} means {_decoding(have)}; in training {want.name} meant "
-                f"{_decoding(want)}. The model reads stored values, so one of them would mean two "
+                f"units: {have.name} means {have.decoding}; in training {want.name} meant "
+                f"{want.decoding}. The model reads stored values, so one of them would mean two "
                 "things: convert the file, or `--accept units` takes them as the same."
             )
             return
-
-
-def _decoding(band: Band) -> str:
-    """Return ``stored * 0.0001 - 0.1``, or what is left of it."""
-    scaled = "stored" if band.scale == 1.0 else f"stored * {band.scale:g}"
-    if band.offset == 0.0:
-        return scaled
-    return f"{scaled} {'-' if band.offset < 0 else '+'} {abs(band.offset):g}"
 
 
 def _gsd_problems(contract: InputContract, offer: Offer) -> Iterator[str]:

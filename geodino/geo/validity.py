@@ -57,6 +57,11 @@ def combine(valid: Bool[np.ndarray, "c h w"], how: Combine) -> Bool[np.ndarray, 
     return joined
 
 
+def is_all(mask: Bool[np.ndarray, "*s"]) -> bool:
+    """Whether a mask is true everywhere; of one value that stands for all, this looks at one."""
+    return bool(mask.all() if any(mask.strides) or not mask.size else mask.flat[0])
+
+
 def differs(pixels: NDArray[Any], nodata: float | None) -> NDArray[np.bool_]:
     """Where stored values are not ``nodata``: everywhere if there is none their type can hold.
 

@@ -48,6 +48,13 @@ class Window:
             and other.right <= self.right
         )
 
+    def shared(self, other: "Window") -> "Window | None":
+        """Return the pixels that lie in both; None where there are none."""
+        top, left = max(self.top, other.top), max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - top
+        width = min(self.right, other.right) - left
+        return Window(top, left, height, width) if height > 0 and width > 0 else None
+
     def inside(self, outer: "Window") -> "Window":
         """Return the same pixels counted from the corner of ``outer``."""
         return Window(self.top - outer.top, self.left - outer.left, self.height, self.width)

@@ -113,6 +113,7 @@ class _ChipRow:
             for chip in cover.columns.touching(window.left, window.right)
         }
         self._offset = cover.needed(window).left
+        self._batch: Pixels | None = None
 
     def predict(self, number: int) -> Tensor | None:
         """Return the values ``[k h w]`` of a row of chips; None where it holds nothing to predict."""
@@ -140,9 +141,14 @@ class _ChipRow:
     ) -> Float[Tensor, "b k hh ww"]:
         """Predict a batch of constant size."""
         count, side = self._cover.group, self._cover.columns.side
-        made = np.empty if len(members) == count else np.zeros
-        chips = made((count, len(pixels), len(valid), side), dtype=pixels.dtype)
-        masks = made((count, len(valid), side), dtype=bool)
+        if self._batch is None:
+            # One for all batches: fresh memory for each would cost as much as filling it.
+            self._batch = (
+                np.empty((count, len(pixels), len(valid), side), dtype=pixels.dtype),
+                np.empty((count, len(valid), side), dtype=bool),
+            )
+        chips, masks = self._batch
+        chips[len(members) :], masks[len(members) :] = 0, False
         for place, chip in enumerate(members):
             columns = self._columns(chip)
             chips[place], masks[place] = pixels[:, :, columns], valid[:, columns]

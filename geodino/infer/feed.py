@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Shaped
 
+from geodino.geo.validity import is_all
 from geodino.geo.windows import Window
 from geodino.infer.chips import Pixels, Raster
 
@@ -38,6 +39,8 @@ class _Part:
     pixels: Shaped[np.ndarray, "c h w"]
     valid: Bool[np.ndarray, "h w"]
     used: Bool[np.ndarray, "h w"]
+    is_used: bool
+    """Whether all of them are."""
 
 
 class Feed:
@@ -100,8 +103,8 @@ class Feed:
         """Return the columns that hold a valid, wanted pixel in some rows."""
         found = np.zeros(self._window.width, dtype=bool)
         for (_, columns, cut), part in self._rows(top, stop):
-            used = part.used[cut]
-            found[columns] |= used.all() or used.any(axis=0)  # columns are slow to look through
+            # Columns are slow to look through, and in most parts each pixel is used.
+            found[columns] |= part.is_used or part.used[cut].any(axis=0)
         return found
 
     def ask(self, top: int, stop: int) -> None:
@@ -128,7 +131,7 @@ class Feed:
     def _read(self, window: Window) -> _Part:
         pixels, valid = self._raster.read(window)
         used = valid if self._wanted is None else valid & self._wanted(window)
-        return _Part(pixels, valid, used)
+        return _Part(pixels, valid, used, is_all(used))
 
     def _rows(self, top: int, stop: int) -> list[tuple[tuple[slice, slice, slice], _Part]]:
         """Return the parts of some rows: where they belong, and which of their rows are asked for."""

@@ -82,11 +82,14 @@ class Plain(Ground):
         self._stride = cover.rows.stride
         self._window = window
         self._height, self._width = raster.grid.height, raster.grid.width
+        self._shown: tuple[range, Pixels] | None = None
 
     def pixels(self, top: int, stop: int) -> Pixels:
         """Return rows of the raster."""
         self._feed.ask(top, stop)
-        return self._feed.pixels(top, stop)
+        found = self._feed.pixels(top, stop)
+        self._shown = range(top, stop), found
+        return found
 
     def used_columns(self, top: int, stop: int) -> Bool[np.ndarray, "w"]:
         """Return the columns that hold a pixel to predict."""
@@ -113,10 +116,20 @@ class Plain(Ground):
     def content(self, top: int, stop: int) -> Pixels:
         """Return the pixels of the raster under rows of the region."""
         n = self._stride
-        pixels, valid = self._feed.pixels(top * n, min(stop * n, self._height))
+        pixels, valid = self._rows(top * n, min(stop * n, self._height))
         first = self._window.left * n - self._needed.left
         part = slice(first, min(self._window.right * n, self._width) - self._needed.left)
         return pixels[:, :, part], valid[:, part]
+
+    def _rows(self, top: int, stop: int) -> Pixels:
+        """Return rows of the raster: of those the model was shown last, if they are among them."""
+        if self._shown is None:
+            return self._feed.pixels(top, stop)
+        shown, (pixels, valid) = self._shown
+        if top not in shown or stop > shown.stop:
+            return self._feed.pixels(top, stop)
+        rows = slice(top - shown.start, stop - shown.start)
+        return pixels[:, rows], valid[rows]
 
     def columns(self, window: Window) -> slice:
         """Return the pixels of the raster under a window of the map."""
@@ -132,7 +145,7 @@ class Plain(Ground):
 class Regrid:
     """The grid a model works on, and how it lies on the grid of the raster and its map.
 
-    Both have one corner and parallel axes; nothing is reprojected.
+    Both have parallel axes; nothing is reprojected.
     """
 
     raster: Grid
@@ -166,10 +179,19 @@ class Regrid:
         """How rows and columns of the raster lie on the model's grid."""
         return _placed(self.model, self.raster)
 
-    def seen(self, raster: Raster) -> Raster:
-        """Return the raster as the model sees it: means of valid pixels, or between them."""
+    def seen(self, raster: Raster, *, how: Resampling | None = None) -> Raster:
+        """Return the raster as the model sees it.
+
+        Args:
+            raster: on its own grid.
+            how: the method; None takes means of valid pixels, or values between them where the
+                model's pixels are finer.
+        """
         rows, columns = self.down
-        how: Resampling = "average" if max(rows.step, columns.step) > 1 else "bilinear"
+        how = how or ("average" if max(rows.step, columns.step) > 1 else "bilinear")
+        return self._seen(raster, rows, columns, how)
+
+    def _seen(self, raster: Raster, rows: Axis, columns: Axis, how: Resampling) -> Raster:
 
         def read(window: Window) -> Pixels:
             needed = source_window(rows, columns, window, how)
@@ -199,7 +221,8 @@ class Regrid:
         block = tuple(
             max(1, round(n / axis.step)) for n, axis in zip(raster.block, self.down, strict=True)
         )
-        return replace(raster, grid=self.model, read=read, block=(block[0], block[1]))
+        parts = tuple(_reached(part, rows, columns) for part in raster.parts)
+        return replace(raster, grid=self.model, read=read, block=(block[0], block[1]), parts=parts)
 
     def region(self, window: Window) -> Window:
         """Return the window of the model's grid that a window of the map draws on."""
@@ -330,6 +353,19 @@ def _placed(source: Grid, target: Grid) -> tuple[Axis, Axis]:
     if placed is None:
         raise ValueError(f"{target} does not lie along {source}")
     return placed
+
+
+def _reached(part: Window, rows: Axis, columns: Axis) -> Window:
+    """Return the pixels of the target, and one more on each side, that a part of the source meets."""
+    edges = [
+        (int((first - axis.start) // axis.step) - 1, int(-((axis.start - stop) // axis.step)) + 1)
+        for axis, first, stop in (
+            (rows, part.top, part.bottom),
+            (columns, part.left, part.right),
+        )
+    ]
+    (top, bottom), (left, right) = edges
+    return Window(top, left, bottom - top, right - left)
 
 
 def _only_validity(raster: Raster) -> Raster:

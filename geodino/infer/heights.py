@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from geodino.geo.validity import is_all
 from geodino.io.cog.layout import Layer
 from geodino.metrics.recalibration import HeightCurve
 from geodino.models.canopy import CanopyModel
@@ -179,7 +180,8 @@ class HeightProduct:
             np.multiply(bands, _CM, out=bands)
             np.rint(bands, out=bands)
             bands = np.clip(bands, 0, _HIGHEST_CM, out=bands).astype(np.uint16)
-        np.copyto(bands, empty, where=~valid)
+        if not is_all(valid):
+            np.copyto(bands, empty, where=~valid)
         return {"height": bands}
 
     def counts(

@@ -1,30 +1,69 @@
-"""Which rasters make one map: those whose patches lie on one grid and do not overlap."""
+"""Rasters on one grid: which of them lie on one, and their pixels as those of one raster."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import shapely
 from affine import Affine
 
 from geodino.geo.grid import Grid
+from geodino.geo.windows import Window
+from geodino.infer.chips import Pixels, Raster
 
 _TOLERANCE = 1e-3
-"""How far the corner of a raster may lie from a corner of the grid, in patches."""
+"""How far the corner of a raster may lie from a corner of the grid, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mosaic:
-    """One grid of patches and the rasters that lie on it."""
+    """One grid and the rasters that lie on it."""
 
     grid: Grid
-    """One pixel per patch."""
 
     rasters: tuple[int, ...]
     """Numbers of the rasters."""
 
-    places: tuple[tuple[int, int], ...]
-    """First row and column of each of them on the grid."""
+    places: tuple[Window, ...]
+    """The pixels of the grid that each of them covers."""
+
+    @classmethod
+    def of(cls, grids: Sequence[Grid], numbers: Sequence[int] | None = None) -> "Mosaic | None":
+        """Lay grids of one CRS on one; None where they are no parts of one grid.
+
+        Args:
+            grids: of the rasters.
+            numbers: of the rasters; None counts from 0.
+        """
+        corners = _corners(grids)
+        if corners is None:
+            return None
+        top, left = (min(corner[axis] for corner in corners) for axis in (0, 1))
+        places = tuple(
+            Window(row - top, column - left, grid.height, grid.width)
+            for (row, column), grid in zip(corners, grids, strict=True)
+        )
+        return cls(
+            grid=Grid(
+                grids[0].crs,
+                _transform(grids, places, shift=(left, top)),
+                width=max(place.right for place in places),
+                height=max(place.bottom for place in places),
+            ),
+            rasters=tuple(range(len(grids)) if numbers is None else numbers),
+            places=places,
+        )
+
+    @property
+    def overlapping(self) -> tuple[int, int] | None:
+        """Two places, counted from 0, that share a pixel; None where there are none."""
+        edges = np.array([(p.top, p.left, p.bottom, p.right) for p in self.places])
+        for number, (top, left, bottom, right) in enumerate(edges):
+            later = edges[number + 1 :]
+            shared = (later[:, 0] < bottom) & (later[:, 2] > top)
+            shared &= (later[:, 1] < right) & (later[:, 3] > left)
+            if shared.any():
+                return number, number + 1 + int(shared.argmax())
+        return None
 
 
 def joined_maps(grids: Sequence[Grid]) -> list[Mosaic]:
@@ -41,18 +80,65 @@ def joined_maps(grids: Sequence[Grid]) -> list[Mosaic]:
         by_crs.setdefault(grid.crs, []).append(number)
     maps: list[Mosaic] = []
     for crs, numbers in by_crs.items():
-        places = _places([grids[i] for i in numbers]) if crs is not None else None
-        if places is None or len(numbers) == 1:
-            maps += [Mosaic(grid=grids[i], rasters=(i,), places=((0, 0),)) for i in numbers]
+        found = None if crs is None else Mosaic.of([grids[i] for i in numbers], numbers)
+        if found is not None and found.overlapping is None:
+            maps.append(found)
         else:
-            maps.append(_union([grids[i] for i in numbers], numbers, places))
+            alone = (Mosaic.of([grids[i]], [i]) for i in numbers)
+            maps += [one for one in alone if one is not None]
     return maps
 
 
-def _places(grids: Sequence[Grid]) -> list[tuple[int, int]] | None:
+def merged(
+    rasters: Sequence[Raster],
+    places: Sequence[Window],
+    *,
+    grid: Grid,
+    name: str,
+    bands: int,
+    dtype: str,
+) -> Raster:
+    """Return rasters as one: a pixel is that of the first raster in which it is valid.
+
+    Where none has a valid pixel there is none. A raster is read only where those before it leave
+    pixels open.
+
+    Args:
+        rasters: the one that counts most first.
+        places: the pixels of ``grid`` that each of them covers.
+        grid: of the whole.
+        name: see :class:`Raster`.
+        bands: of every raster.
+        dtype: stored type of every raster.
+    """
+    laid = list(zip(rasters, places, strict=True))
+
+    def read(window: Window) -> Pixels:
+        touched = [(raster, place, place.shared(window)) for raster, place in laid]
+        parts = [(raster, place, part) for raster, place, part in touched if part is not None]
+        if len(parts) == 1 and parts[0][2] == window:
+            raster, place, _ = parts[0]
+            return raster.read(window.inside(place))
+        pixels = np.zeros((bands, window.height, window.width), dtype=dtype)
+        valid = np.zeros((window.height, window.width), dtype=bool)
+        for raster, place, part in parts:
+            rows, columns = part.inside(window).slices
+            known = valid[rows, columns]
+            if known.all():
+                continue
+            more, usable = raster.read(part.inside(place))
+            np.copyto(pixels[:, rows, columns], more, where=usable & ~known)
+            known |= usable
+        return pixels, valid
+
+    high, wide = (max(raster.block[axis] for raster in rasters) for axis in (0, 1))
+    return Raster(name=name, grid=grid, read=read, block=(high, wide), parts=tuple(places))
+
+
+def _corners(grids: Sequence[Grid]) -> list[tuple[int, int]] | None:
     """Return row and column of each grid on the first one, or None where they do not fit."""
     first = grids[0].transform
-    places = []
+    corners = []
     for grid in grids:
         t = grid.transform
         if not np.allclose(
@@ -62,24 +148,15 @@ def _places(grids: Sequence[Grid]) -> list[tuple[int, int]] | None:
         column, row = ~first @ (t.c, t.f)
         if max(abs(column - round(column)), abs(row - round(row))) > _TOLERANCE:
             return None
-        places.append((round(row), round(column)))
-    boxes = [
-        shapely.box(column, row, column + grid.width, row + grid.height)
-        for (row, column), grid in zip(places, grids, strict=True)
-    ]
-    overlap = sum(box.area for box in boxes) - shapely.union_all(boxes).area
-    return None if overlap > 0.5 else places
+        corners.append((round(row), round(column)))
+    return corners
 
 
-def _union(
-    grids: Sequence[Grid], numbers: Sequence[int], places: Sequence[tuple[int, int]]
-) -> Mosaic:
-    top, left = (min(place[axis] for place in places) for axis in (0, 1))
-    bottom = max(row + grid.height for (row, _), grid in zip(places, grids, strict=True))
-    right = max(column + grid.width for (_, column), grid in zip(places, grids, strict=True))
-    transform = grids[0].transform @ Affine.translation(left, top)
-    return Mosaic(
-        grid=Grid(grids[0].crs, transform, width=right - left, height=bottom - top),
-        rasters=tuple(numbers),
-        places=tuple((row - top, column - left) for row, column in places),
+def _transform(
+    grids: Sequence[Grid], places: Sequence[Window], *, shift: tuple[int, int]
+) -> Affine:
+    """Return the transform of the whole: to the last bit that of a raster at its first corner."""
+    at_corner = (
+        grid.transform for grid, p in zip(grids, places, strict=True) if not (p.top or p.left)
     )
+    return next(at_corner, grids[0].transform @ Affine.translation(*shift))

@@ -76,7 +76,7 @@ def adaptation(parent: Sequence[Band], bands: Sequence[Band], *, rule: BandRule)
     count = len(parent)
     names = ", ".join(band.name for band in bands)
     same: tuple[int | None, ...] = tuple(range(count))
-    if len(bands) == count and all(map(_is_same, parent, bands)):
+    if len(bands) == count and all(map(Band.is_like, parent, bands)):
         return Adaptation(sources=same, parents=count, words="the same bands: unchanged")
     if rule == "order":
         if len(bands) != count:
@@ -109,11 +109,5 @@ def adaptation(parent: Sequence[Band], bands: Sequence[Band], *, rule: BandRule)
 
 
 def _place(parent: Sequence[Band], band: Band) -> int | None:
-    places = [i for i, other in enumerate(parent) if _is_same(other, band)]
+    places = [i for i, other in enumerate(parent) if other.is_like(band)]
     return places[0] if len(places) == 1 else None
-
-
-def _is_same(one: Band, other: Band) -> bool:
-    if one.common_name is not None and other.common_name is not None:
-        return one.common_name == other.common_name
-    return one.name.lower() == other.name.lower()

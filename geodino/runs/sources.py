@@ -17,6 +17,7 @@ from geodino.data.loader import default_threads
 from geodino.errors import ContractError, RecipeError
 from geodino.geo.bands import Band
 from geodino.geo.contract import Accept, InputContract, Offer
+from geodino.geo.regrid import Resampling
 from geodino.geo.windows import Window
 from geodino.infer.chips import Chipping, Raster, Read
 from geodino.io.metadata import Point, area_or_point
@@ -90,10 +91,23 @@ class Source:
     files: tuple[str, ...]
     """Everything that is opened to read it."""
 
+    bands: tuple[Band, ...]
+    """What is read of it."""
+
+    dtype: str
+    """Type of the pixels that are read."""
+
     time: str | None = None
     """Acquisition, RFC 3339; None where unknown."""
 
     area_or_point: Point = "Area"
+    members: tuple["Source", ...] = ()
+    """What it is made of, the one that counts most first; without any it is one raster."""
+
+    @property
+    def origins(self) -> tuple["Source", ...]:
+        """The rasters that its pixels come from: those of its members, or itself."""
+        return tuple(origin for one in self.members for origin in one.origins) or (self,)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +115,9 @@ class Sources:
     """All rasters of a job, in the order they were named."""
 
     sources: tuple[Source, ...]
+    resampling: Resampling | None
+    """How a raster comes to the grid of another (``data.resampling``); None: not at all."""
+
     notes: tuple[str, ...]
     """Decisions on how files are read, as sentences."""
 
@@ -171,9 +188,10 @@ def open_sources(
     names = unique_names(list(found))
     return Sources(
         sources=tuple(
-            _source(tile, name, raster, time)
-            for (tile, raster, _), name in zip(found.values(), names, strict=True)
+            _source(tile, name, raster, offer, time)
+            for (tile, raster, offer), name in zip(found.values(), names, strict=True)
         ),
+        resampling=config.resampling,
         notes=tuple(dict.fromkeys(notes)),
         bad=tuple(bad),
     )
@@ -287,7 +305,7 @@ def _refuse(offers: Sequence[Offer], contract: InputContract, how: Meeting) -> N
         raise ContractError(f"{error}\n{others} other file(s) do not fit either.") from error
 
 
-def _source(tile: Tile, name: str, raster: Raster, time: str | None) -> Source:
+def _source(tile: Tile, name: str, raster: Raster, offer: Offer, time: str | None) -> Source:
     # A TIFF tag is often the time of writing: no acquisition is better than a wrong one.
     own = None if tile.datetime_from == "tiff tag" else tile.datetime
     when = time or own
@@ -296,6 +314,8 @@ def _source(tile: Tile, name: str, raster: Raster, time: str | None) -> Source:
         name=name,
         raster=raster,
         files=tile.files,
+        bands=offer.bands,
+        dtype=offer.dtype,
         time=None if when is None else rfc3339(when),
         area_or_point="Area" if tile.base.driver == "Zarr" else area_or_point(tile.base.path),
     )

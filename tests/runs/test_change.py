@@ -261,7 +261,9 @@ def test_other_sizes_folders_and_types_are_refused(debug_run, dates, tiles, pixe
     small = write_tile(tmp_path / "small.tif", pixels[:, :-5])
     with pytest.raises(SourceError, match="it is 157 x 200 pixels, not 157 x 205"):
         run(debug_run, tmp_path / "c.tif", dates[0], small)
-    with pytest.raises(SourceError, match="holds 6 rasters, but change is between two"):
+    with pytest.raises(
+        RecipeError, match=r"of which t0\.tif and t1\.tif overlap.* one raster for each"
+    ):
         run(debug_run, tmp_path / "c.tif", dates[0], tiles)
     with pytest.raises(RecipeError, match=r"change is written as FILE\.tif"):
         run(debug_run, tmp_path / "maps", *dates)

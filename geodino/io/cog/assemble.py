@@ -14,7 +14,7 @@ from jaxtyping import Shaped
 from geodino import files
 from geodino.errors import RunError
 from geodino.io.cog.index import TileIndex
-from geodino.io.cog.journal import frame, read_parts
+from geodino.io.cog.journal import framed, read_parts
 from geodino.io.cog.layout import Layer, Layout
 from geodino.io.cog.parts import job_head, tiles_of
 from geodino.io.cog.reduce import Pyramid
@@ -152,7 +152,7 @@ def _make_upper(
                     tiles = list(pool.map(codec.encode, tiles_of(small, codec)))
                     sizes = np.array([[len(tile) for tile in tiles]])
                     index.put(base + level, (plane, small_row, 0), sizes, end, spool)
-                    end += upper.write(b"".join(map(frame, tiles)))
+                    end += upper.write(framed(tiles))
     upper.flush()
 
 

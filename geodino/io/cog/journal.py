@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -220,9 +220,10 @@ def _part(told: Mapping[str, Any]) -> LayerPart:
     )
 
 
-def frame(data: bytes) -> bytes:
-    """Return a tile as it lies in spool and file: GDAL's leader and trailer around it."""
-    return len(data).to_bytes(4, "little") + data + data[-4:] if data else b""
+def framed(tiles: Iterable[bytes]) -> bytes:
+    """Return tiles as they lie in spool and file: GDAL's leader and trailer around each."""
+    parts = ((len(tile).to_bytes(4, "little"), tile, tile[-4:]) for tile in tiles if tile)
+    return b"".join(part for parts_of_tile in parts for part in parts_of_tile)
 
 
 def _moments_out(moments: Moments | None) -> dict[str, list[Any]] | None:

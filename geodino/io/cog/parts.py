@@ -21,7 +21,7 @@ from geodino.io.cog.journal import (
     Run,
     append,
     commit_line,
-    frame,
+    framed,
     read_parts,
     start_journal,
 )
@@ -244,7 +244,7 @@ class _LayerWriter:
         for level, small_row, futures in waiting:
             tiles_done = [future.result() for future in futures]
             sizes = tuple(map(len, tiles_done))
-            start = spool.add(b"".join(map(frame, tiles_done)))
+            start = spool.add(framed(tiles_done))
             self._runs.append(Run(level=level, row=small_row, start=start, sizes=sizes))
 
     def part(self) -> LayerPart:

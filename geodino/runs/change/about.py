@@ -48,7 +48,6 @@ def tags(one: Map, of: Making, committed: Parts) -> dict[str, str]:
     found = map_tags(
         [(one, committed)], command=of.job.command(), model=model.name, sha256=model.sha256
     )
-    found["GEODINO_SOURCE"] = "; ".join(Path(date.path).name for date in dates)
     times = [date.time for date in dates if date.time is not None]
     if times:
         found["GEODINO_ACQUIRED"] = "/".join(times)
@@ -67,7 +66,7 @@ def finish(one: Map, of: Making) -> None:
     about = tags(one, of, committed_of(one))
     score = about.get("GEODINO_SEAM_SCORE")
     highest = highest_shown_m(one.path, least_m=_LEAST)
-    dates = (of.pair.before, of.pair.after)
+    dates = one.source.origins
     write_map_item(
         MapProduct(
             path=one.path,

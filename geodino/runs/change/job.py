@@ -21,6 +21,11 @@ class ChangeJob(MapJob):
         """What is stored."""
         return _PRODUCTS[self.dtype]
 
+    @property
+    def otherwise(self) -> str:
+        """What to do with rasters of a date that do not become one."""
+        return "name one raster for each date"
+
     def check(self) -> None:
         """Refuse options that do not go together.
 

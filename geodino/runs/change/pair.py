@@ -1,28 +1,23 @@
 """Two rasters of one ground as one source; rasters on different grids are refused."""
 
 import math
-import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-from pyproj import CRS
+from dataclasses import dataclass, replace
 
 from geodino.errors import SourceError
 from geodino.geo.contract import InputContract
 from geodino.geo.grid import Grid
 from geodino.infer.change import stacked
 from geodino.io.raster import HandlePool
-from geodino.runs.sources import Meeting, Source, open_sources
+from geodino.runs.change.job import ChangeJob
+from geodino.runs.mapping.grids import called, cure, same_crs
+from geodino.runs.mapping.mosaic import as_mapped
+from geodino.runs.sources import Source, open_sources
 
 _MOST_APART = 0.5
 """Pixels that the grids of two dates may be apart at a corner."""
 
 _TOLD = 0.01
 """Pixels apart from which on it is said."""
-
-_CODE = 32
-"""Characters of a CRS that fit in a command; a longer one is WKT."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,44 +27,32 @@ class Pair:
     before: Source
     after: Source
     source: Source
-    """The two stacked."""
+    """The two stacked, made of ``before`` and ``after``."""
 
     notes: tuple[str, ...]
     """Decisions on how files are read, as sentences."""
 
 
-def open_pair(
-    rasters: Sequence[str],
-    contract: InputContract,
-    how: Meeting,
-    *,
-    pool: HandlePool,
-    overrides: Sequence[str] = (),
-) -> Pair:
+def open_pair(job: ChangeJob, contract: InputContract, *, pool: HandlePool) -> Pair:
     """Open both dates, and check each against the model and the later against the earlier.
 
     Args:
-        rasters: the earlier and the later date, one raster each.
+        job: names the earlier and the later date; several rasters of one become one.
         contract: of the model.
-        how: what the user says about it.
         pool: where open files are kept.
-        overrides: ``data.KEY=VALUE``, how files are read.
 
     Raises:
-        SourceError: a raster cannot be read, a path names several, or the grids differ.
+        RecipeError: rasters of a date overlap, and nothing says which of them counts.
+        SourceError: a raster cannot be read, or the grids differ.
         BandError: a band that was asked for is not there.
         ContractError: a raster is not what the model was trained on.
     """
     dates: list[Source] = []
     notes: list[str] = []
-    for path in rasters:
-        found = open_sources([path], contract, how, pool=pool, overrides=overrides, strict=True)
-        if len(found.sources) > 1:
-            raise SourceError(
-                f"{path} holds {len(found.sources)} rasters, but change is between two: name one "
-                "raster for each date, or mosaic them first (gdalbuildvrt)."
-            )
-        dates.append(found.sources[0])
+    how = replace(job.how, gsd_m=job.gsd_m)
+    for path in job.rasters:
+        found = open_sources([path], contract, how, pool=pool, overrides=job.overrides, strict=True)
+        dates += as_mapped(job, found)
         notes += found.notes
     before, after = dates
     apart = pixels_apart(before, after)
@@ -80,7 +63,10 @@ def open_pair(
         name=f"{before.name}_{after.name}",
         raster=stacked(before.raster, after.raster),
         files=(*before.files, *after.files),
+        bands=(*before.bands, *after.bands),
+        dtype=before.dtype,
         area_or_point=before.area_or_point,
+        members=(before, after),
     )
     return Pair(before=before, after=after, source=source, notes=tuple(dict.fromkeys(notes)))
 
@@ -93,8 +79,8 @@ def pixels_apart(before: Source, after: Source) -> float:
             later date to the grid of the earlier. Nothing is reprojected here.
     """
     one, other = before.raster.grid, after.raster.grid
-    if not _same_crs(one.crs, other.crs):
-        found = f"in {_called(other.crs)}, not in {_called(one.crs)}"
+    if not same_crs(one.crs, other.crs):
+        found = f"in {called(other.crs)}, not in {called(one.crs)}"
     elif (one.width, one.height) != (other.width, other.height):
         found = f"{other.width} x {other.height} pixels, not {one.width} x {one.height}"
     else:
@@ -104,7 +90,7 @@ def pixels_apart(before: Source, after: Source) -> float:
         found = f"{apart:,.1f} pixels away at a corner"
     raise SourceError(
         f"{after.path} does not lie on the grid of {before.path}: it is {found}; "
-        f"{_cure(before, after)}."
+        f"{cure(after, before, one)}."
     )
 
 
@@ -112,36 +98,3 @@ def _corners_apart(one: Grid, other: Grid) -> float:
     to_pixels = ~one.transform
     corners = [(x, y) for x in (0, one.width) for y in (0, one.height)]
     return max(math.dist(to_pixels @ (other.transform @ corner), corner) for corner in corners)
-
-
-def _same_crs(one: str | None, other: str | None) -> bool:
-    if one is None or other is None or one == other:
-        return one == other
-    return CRS.from_user_input(one).equals(CRS.from_user_input(other), ignore_axis_order=True)
-
-
-def _called(crs: str | None) -> str:
-    if crs is None:
-        return "no CRS"
-    return crs if len(crs) < _CODE else str(CRS.from_user_input(crs).name)
-
-
-def _cure(before: Source, after: Source) -> str:
-    """Say how the later date comes to the grid of the earlier one."""
-    grid, other = before.raster.grid, after.raster.grid
-    if grid.crs is None or other.crs is None:
-        return "give both their CRS and transform (gdal_edit -a_srs -a_ullr), or cut them alike"
-    if grid.transform.b or grid.transform.d:
-        return "warp both dates to one upright grid with gdalwarp"
-    west, north = grid.transform @ (0, 0)
-    east, south = grid.transform @ (grid.width, grid.height)
-    edges = min(west, east), min(south, north), max(west, east), max(south, north)
-    path = Path(after.path)
-    srs = (
-        grid.crs
-        if len(grid.crs) < _CODE
-        else f'"$(gdalsrsinfo -o wkt2 --single-line {shlex.quote(before.path)})"'
-    )
-    words = ["-te", *(f"{edge:.12g}" for edge in edges), "-ts", str(grid.width), str(grid.height)]
-    files = shlex.join([after.path, str(path.with_name(f"{path.stem}.aligned.tif"))])
-    return f"run `gdalwarp -t_srs {srs} {' '.join(words)} -r bilinear -dstalpha {files}` first"

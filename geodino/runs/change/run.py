@@ -2,7 +2,6 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 from geodino.data.loader import default_threads
@@ -41,8 +40,7 @@ def change(job: ChangeJob) -> dict[str, Any]:
     begin = time.monotonic()
     workers = default_threads()
     with HandlePool() as pool, ThreadPoolExecutor(workers, "geodino-read") as threads:
-        how = replace(job.how, gsd_m=job.gsd_m)
-        pair = open_pair(job.rasters, model.contract, how, pool=pool, overrides=job.overrides)
+        pair = open_pair(job, model.contract, pool=pool)
         refuse_elsewhere(job, [pair.source])
         of = Making(job=job, pair=pair, model=model)
         one = _plan(of)
@@ -80,7 +78,6 @@ def _plan(of: Making) -> Map:
         gsd_m=job.gsd_m,
         device=device,
     )
-    dates = [of.pair.before.name, of.pair.after.name]
     return plan_map(
         job,
         of.pair.source,
@@ -88,7 +85,7 @@ def _plan(of: Making) -> Map:
         job.product,
         files={CHANGE: job.out},
         beside=beside(job.out),
-        key={**key, "dates": dates, "dtype": job.dtype},
+        key={**key, "dtype": job.dtype},
     )
 
 

@@ -63,7 +63,9 @@ def store_attributes(work: Work, maps: Sequence[Map]) -> dict[str, Any]:
         "geoemb:type": "pixel",
         "geoemb:dimensions": work.dim,
         "geoemb:model": relative_href(work.model.item, work.job.out),
-        "geoemb:source_data": [Path(one.source.path).name for one in maps],
+        "geoemb:source_data": [
+            Path(origin.path).name for one in maps for origin in one.source.origins
+        ],
         "geoemb:data_type": work.job.dtype,
         "geoemb:build_version": f"geodino {__version__}",
     }

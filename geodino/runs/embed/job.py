@@ -30,6 +30,17 @@ class EmbedJob(MapJob):
         suffix = self.out.suffix.lower()
         return ".tif" if suffix in ("", ".tiff") else suffix
 
+    @property
+    def keeps_apart(self) -> bool:
+        """Whether what is written holds several rasters, each by itself."""
+        return self.is_folder or (self.format != ".tif" and self.mosaic is None)
+
+    @property
+    def otherwise(self) -> str:
+        """What to do with rasters that do not become one map."""
+        folder = self.out.with_suffix("")
+        return f"write a map for each to a folder (--out {folder}), or all to a .zarr or .parquet"
+
     def check(self) -> None:
         """Refuse options that do not go together.
 
@@ -68,6 +79,11 @@ class EmbedJob(MapJob):
                 "--overlap and --max-memory are of maps: the rows of a table are chips side by "
                 "side, of which one row is in memory at a time. Leave them out, or write .tif or "
                 ".zarr."
+            )
+        if self.format == ".parquet" and self.mosaic is not None:
+            raise RecipeError(
+                "--mosaic is of maps: a table has a row for each chip of each raster. Leave it out, "
+                "or write .tif or .zarr."
             )
         self.check_shared()
 

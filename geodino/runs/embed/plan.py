@@ -14,7 +14,7 @@ from geodino.infer.tokens import FEATURES, PICTURE, TokenProduct
 from geodino.io.cog.parts import parts_folder
 from geodino.io.item import item_path
 from geodino.runs.embed.job import EmbedJob, Work
-from geodino.runs.mapping.maps import Map, plan_map, refuse_several, refuse_turned, shared_key
+from geodino.runs.mapping.maps import Map, plan_map, refuse_turned, shared_key
 from geodino.runs.sources import Source
 
 
@@ -35,13 +35,10 @@ def plan(work: Work, sources: Sequence[Source]) -> list[Map]:
     """Plan the map of each raster.
 
     Raises:
-        RecipeError: several rasters for one GeoTIFF.
         ContractError: a resolution is asked of a raster that has none.
         SourceError: the area cannot be read.
     """
     job = work.job
-    if job.format == ".tif":
-        refuse_several(job, sources, also=", or all to a .zarr or .parquet")
     key = shared_key(
         job,
         model=work.model.sha256,

@@ -24,6 +24,7 @@ from geodino.runs.embed.store import write_store
 from geodino.runs.embed.table import cuts_of, rasters_of, write_table
 from geodino.runs.mapping.join import join
 from geodino.runs.mapping.maps import Map, refuse_elsewhere, with_product
+from geodino.runs.mapping.mosaic import as_mapped, counted
 from geodino.runs.mapping.parts import Room, check_parts, is_done, render
 from geodino.runs.mapping.show import rate, show_card
 from geodino.runs.record import RunLog
@@ -62,7 +63,7 @@ def embed(job: EmbedJob) -> dict[str, Any]:
             time=job.datetime,
             strict=job.strict,
         )
-        sources = found.sources
+        sources = as_mapped(job, found)
         refuse_elsewhere(job, sources)
         maps = [] if job.format == ".parquet" else plan(work, sources)
         notes = [*found.notes, *(f"unusable: {reason}" for _, reason in found.bad)]
@@ -77,7 +78,12 @@ def embed(job: EmbedJob) -> dict[str, Any]:
             written = _write_store(work, maps, threads)
         else:
             written = _write_maps(work, maps, threads)
-    facts = {"out": str(job.out), **written, "rasters": len(sources), "unusable": len(found.bad)}
+    facts = {
+        "out": str(job.out),
+        **written,
+        "rasters": len(found.sources),
+        "unusable": len(found.bad),
+    }
     return rate(facts, seconds=time.monotonic() - begin)
 
 
@@ -100,7 +106,7 @@ def _write_maps(work: Work, maps: Sequence[Map], threads: Executor) -> dict[str,
             work,
             one.path,
             preview=one.files.get(PICTURE),
-            sources=[one.source],
+            sources=one.source.origins,
             grids=[one.layout.grid],
             quantiser=fits[one.path].quantiser,
         )
@@ -146,7 +152,7 @@ def _write_store(work: Work, maps: Sequence[Map], threads: Executor) -> dict[str
         work,
         job.out,
         preview=pictures[0] if pictures else None,
-        sources=[one.source for one in maps],
+        sources=[origin for one in maps for origin in one.source.origins],
         grids=[array.mosaic.grid for array in arrays],
         quantiser=fit.quantiser,
     )
@@ -184,7 +190,7 @@ def _card(work: Work, sources: Sequence[Source], maps: Sequence[Map]) -> dict[st
     shared = f" with {work.overlap} px in common" if work.overlap else ""
     seen = "" if job.gsd_m is None else f", seen at {job.gsd_m:g} m"
     return {
-        "rasters": f"{len(sources)}, in {chips:,} chips of {work.chip} px{shared}{seen}",
+        "rasters": f"{counted(sources)}, in {chips:,} chips of {work.chip} px{shared}{seen}",
         "model": f"{work.model.name}: {dim} dimensions, a vector per {work.patch} px",
         "output": f"{what}, at most {size:,.1f} MiB of {job.dtype} before compression",
     }

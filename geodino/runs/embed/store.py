@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 
 from geodino import files
 from geodino.data.loader import default_threads
+from geodino.geo.windows import Window
 from geodino.infer.preview import Preview
 from geodino.infer.quantise import NODATA
 from geodino.infer.tokens import FEATURES, PICTURE, picture_layer
@@ -58,9 +59,7 @@ def write_store(work: Work, maps: Sequence[Map], arrays: Sequence[Array], fit: F
         store.finish()
 
 
-def _fill(
-    array: ZarrMap, one: Map, place: tuple[int, int], dtype: str, colours: Colours | None
-) -> None:
+def _fill(array: ZarrMap, one: Map, place: Window, dtype: str, colours: Colours | None) -> None:
     """Lay a map into an array, and its colours into a picture, from its row and column on."""
     for layer in one.layers:
         rows = stored_rows(
@@ -72,7 +71,7 @@ def _fill(
             threads=default_threads(),
         )
         for window, values in rows:
-            top, left = window.top + place[0], window.left + place[1]
+            top, left = window.top + place.top, window.left + place.left
             if layer.name == FEATURES:
                 array.write(top, left, values.astype(dtype, copy=False))
             elif colours is not None:

@@ -69,9 +69,10 @@ def map_tags(
     found = job_tags(
         command=command, model=model, sha256=sha256, chip=chip, overlap=overlap, gsd_m=gsd_m
     )
-    found["GEODINO_SOURCE"] = "; ".join(Path(one.source.path).name for one, _ in made)
+    origins = [origin for one, _ in made for origin in one.source.origins]
+    found["GEODINO_SOURCE"] = "; ".join(Path(origin.path).name for origin in origins)
     found["GEODINO_SOURCE_SHA256"] = "; ".join(_hash(one, parts) for one, parts in made)
-    times = sorted({one.source.time or "" for one, _ in made})
+    times = sorted({origin.time or "" for origin in origins})
     if times[0]:
         found["GEODINO_ACQUIRED"] = times[0] if len(times) == 1 else f"{times[0]}/{times[-1]}"
     seams = sum((seams_of(parts) for _, parts in made), SeamSums())

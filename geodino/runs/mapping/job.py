@@ -13,6 +13,9 @@ from geodino.runs.sources import Meeting, rfc3339
 _NAMED = 20
 """Rasters that a recorded command names."""
 
+ORDERS = ("first", "last", "newest", "oldest")
+"""Which raster counts where several overlap: by the order they are named in, or by date."""
+
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _SIZE = re.compile(r"\s*([0-9.]+)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
 
@@ -30,6 +33,9 @@ class MapJob:
 
     gsd_m: float | None = None
     """Ground sampling distance the model sees; None is the raster's own."""
+
+    mosaic: str | None = None
+    """Which raster counts where several overlap in one map; None refuses such rasters."""
 
     aoi: Path | None = None
     dtype: str = "float32"
@@ -61,6 +67,16 @@ class MapJob:
         return not self.out.suffix
 
     @property
+    def keeps_apart(self) -> bool:
+        """Whether what is written holds several rasters, each by itself."""
+        return self.is_folder
+
+    @property
+    def otherwise(self) -> str:
+        """What to do with rasters that do not become one map."""
+        return f"write a map for each to a folder (--out {self.out.with_suffix('')})"
+
+    @property
     def is_store(self) -> bool:
         """Whether ``out`` is a zarr store."""
         return self.out.suffix.lower() == ".zarr"
@@ -79,6 +95,7 @@ class MapJob:
         """
         if self.gsd_m is not None and not self.gsd_m > 0:
             raise RecipeError(f"--gsd {self.gsd_m}: a ground sampling distance is above 0 m.")
+        self._check_mosaic()
         if self.assemble and (self.shard is not None or self.resume):
             raise RecipeError(
                 "--assemble joins what shards wrote: give it without --shard and --resume."
@@ -91,6 +108,22 @@ class MapJob:
             rfc3339(self.datetime)
         if self.aoi is not None:
             read_area(self.aoi, option="--aoi")
+
+    def _check_mosaic(self) -> None:
+        if self.mosaic is None:
+            return
+        if self.mosaic not in ORDERS:
+            raise RecipeError(f"--mosaic {self.mosaic}: choose {', '.join(ORDERS)}.")
+        if self.is_folder:
+            raise RecipeError(
+                f"--mosaic makes one map of all rasters: name its file (--out {self.out}.tif), or "
+                "leave it out for a map of each."
+            )
+        if self.datetime is not None and self.mosaic in ("newest", "oldest"):
+            raise RecipeError(
+                f"--datetime gives all rasters one time, so none is the {self.mosaic}: name them in "
+                "the order in which they count, with --mosaic first."
+            )
 
     def told(self, name: str, own: Mapping[str, object], flags: Sequence[str] = ()) -> str:
         """Return the command that repeats this job, whatever it was interrupted or shared by.
@@ -105,6 +138,7 @@ class MapJob:
             "--model": self.model,
             "--out": self.out,
             **own,
+            "--mosaic": self.mosaic,
             "--aoi": self.aoi,
             "--bands": None if how.bands is None else ",".join(map(str, how.bands)),
             "--scale": how.scale,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from geodino import __version__
-from geodino.errors import ContractError, RecipeError, SourceError
+from geodino.errors import ContractError, SourceError
 from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
 from geodino.infer.chips import Raster, patch_grid
@@ -192,11 +192,13 @@ def plan_map(
         regrid=regrid,
         wanted=None if area is None else area.inside,
     )
+    under = [pixels_under(layout.window(n), predictor.stride) for n in range(len(layout))]
     numbers = [
         number
-        for number in range(len(layout))
-        if area is None or area.touches(pixels_under(layout.window(number), predictor.stride))
+        for number, window in enumerate(under)
+        if raster.may_hold(window) and (area is None or area.touches(window))
     ]
+    made_of = {"rasters": [one.name for one in source.origins]} if source.members else {}
     return Map(
         source=source,
         files=files,
@@ -204,7 +206,7 @@ def plan_map(
         parts_at=parts_at,
         rendering=rendering,
         numbers=tuple(numbers),
-        key={**key, "seen": [seen.height, seen.width]},
+        key={**key, "seen": [seen.height, seen.width], **made_of},
     )
 
 
@@ -239,19 +241,6 @@ def pixels_under(window: Window, stride: int) -> Window:
     return Window(
         *(edge * stride for edge in (window.top, window.left, window.height, window.width))
     )
-
-
-def refuse_several(job: MapJob, sources: Sequence[Source], *, also: str = "") -> None:
-    """Refuse to write several rasters to one file.
-
-    Raises:
-        RecipeError: naming the way out.
-    """
-    if len(sources) > 1 and not job.is_folder:
-        raise RecipeError(
-            f"{job.out} holds one map, but {len(sources)} rasters were named. Write a map for each "
-            f"to a folder (--out {job.out.with_suffix('')}){also}."
-        )
 
 
 def refuse_turned(job: MapJob, sources: Sequence[Source]) -> None:

@@ -72,6 +72,8 @@ def need(rendering: Rendering, *, bands: int, itemsize: int) -> Need:
     if rendering.regrid is not None:
         per_column += (6 * side + 5 * strip) * channels  # values on their way to the map's grid
         per_column += (_held(2 * strip, read_at_once(rendering.raster.block)[0]) + 3 * strip) * 2
+    if rendering.raster.parts:
+        parts *= 2  # the rasters of a mosaic are read one at a time, and put into one window
     halo = cover.group * cover.columns.side * chips
     return Need(fixed=halo + default_threads() * parts + _SLACK, per_column=per_column)
 

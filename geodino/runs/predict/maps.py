@@ -11,7 +11,7 @@ from geodino.infer.cover import chip_group
 from geodino.infer.engine import Predictor
 from geodino.infer.render import Product
 from geodino.io.item import item_path
-from geodino.runs.mapping.maps import Map, plan_map, refuse_several, refuse_turned, shared_key
+from geodino.runs.mapping.maps import Map, plan_map, refuse_turned, shared_key
 from geodino.runs.predict.base import Task
 from geodino.runs.predict.job import PredictJob
 from geodino.runs.sources import Source
@@ -28,11 +28,10 @@ def plan(
     """Plan the map of each raster.
 
     Raises:
-        RecipeError: several rasters for one file, or chips that do not fit the model.
+        RecipeError: chips that do not fit the model, or a store of what none can hold.
         ContractError: a resolution is asked of a raster that has none.
         SourceError: the area cannot be read.
     """
-    refuse_several(job, sources)
     refuse_turned(job, sources)
     if job.is_store and not task.has_store:
         raise RecipeError(

@@ -13,6 +13,7 @@ from geodino.runs.device import choose_device
 from geodino.runs.mapping.about import Parts
 from geodino.runs.mapping.join import join
 from geodino.runs.mapping.maps import Map, refuse_elsewhere
+from geodino.runs.mapping.mosaic import as_mapped, counted
 from geodino.runs.mapping.parts import Room, check_parts, is_done, render
 from geodino.runs.mapping.show import rate, show_card
 from geodino.runs.predict.about import dissimilar_share, finish, tags
@@ -61,8 +62,9 @@ def predict(job: PredictJob) -> dict[str, Any]:
             time=job.datetime,
             strict=job.strict,
         )
-        refuse_elsewhere(job, found.sources)
-        maps = plan(job, task, found.sources, predictor, device=device)
+        sources = as_mapped(job, found)
+        refuse_elsewhere(job, sources)
+        maps = plan(job, task, sources, predictor, device=device)
         notes = [*found.notes, *(f"unusable: {reason}" for _, reason in found.bad)]
         card = _card(job, task, maps)
         show_card(card, notes, log)
@@ -72,7 +74,12 @@ def predict(job: PredictJob) -> dict[str, Any]:
         check_parts(left, job)
         done = 0 if job.assemble else render(left, job, threads, room=Room(job))
         written = _joined(left, job, task, whole=len(maps) - len(left))
-    facts = {"out": str(job.out), **written, "rasters": len(maps), "unusable": len(found.bad)}
+    facts = {
+        "out": str(job.out),
+        **written,
+        "rasters": len(found.sources),
+        "unusable": len(found.bad),
+    }
     return rate({**facts, "pixels": done}, seconds=time.monotonic() - begin)
 
 
@@ -102,7 +109,7 @@ def _card(job: PredictJob, task: Task, maps: Sequence[Map]) -> dict[str, str]:
     part = min(layout.side, max(layout.grid.height, layout.grid.width))
     seen = "" if first.rendering.regrid is None else f", seen at {first.key['gsd_m']:g} m"
     return {
-        "rasters": f"{len(maps)}, {pixels / 1e6:,.1f} Mpx{seen}",
+        "rasters": f"{counted([one.source for one in maps])}, {pixels / 1e6:,.1f} Mpx{seen}",
         "model": f"{task.name}: {task.what}; licence {task.license}",
         "chips": f"{first.key['chip']} px with {first.key['overlap']} px in common, "
         f"{cover.group} at a time",
