@@ -127,6 +127,50 @@ def start_journal(path: Path, head: Mapping[str, Any]) -> None:
     append(path, encoded({"job": head}))
 
 
+class JournalWriter:
+    """The journal of a shard in a parts folder; what all shards finished is known when it opens.
+
+    Args:
+        folder: made where it is missing.
+        head: what the parts depend on, as JSON.
+        shard: number from 1, and how many there are.
+
+    Attributes:
+        committed: finished parts by number: those of all shards, and this one's since.
+
+    Raises:
+        RunError: the folder holds parts of another job, or cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, head: Mapping[str, Any], shard: tuple[int, int]) -> None:
+        self._path = folder / f"{shard[0]}-of-{shard[1]}{JOURNAL}"
+        self.spool = self._path.with_suffix(SPOOL)
+        with files.writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self.committed = {one.number: one for one, _ in read_parts(folder, head)}
+            start_journal(self._path, head)
+
+    def note(
+        self,
+        number: int,
+        digest: str,
+        facts: Mapping[str, Any],
+        layers: Mapping[str, LayerPart] | None = None,
+    ) -> None:
+        """Note a part as finished, and wait until the disk has it.
+
+        Args:
+            number: of the part.
+            digest: of what it was made from; one that is noted twice must have the same.
+            facts: to be remembered with it; JSON.
+            layers: what it added to the spool.
+        """
+        append(self._path, commit_line(number, digest, facts, layers or {}))
+        self.committed[number] = Committed(
+            number=number, digest=digest, facts=facts, spool=self.spool
+        )
+
+
 def encoded(line: Mapping[str, Any]) -> bytes:
     """Return a line of a journal."""
     return (json.dumps(line, separators=(",", ":")) + "\n").encode()
