@@ -219,6 +219,14 @@ class Cover:
             chips[place], masks[place] = pixels[:, :, columns], valid[:, columns]
         return torch.from_numpy(chips), torch.from_numpy(masks)
 
+    def blank(
+        self, bands: int, *, device: torch.device
+    ) -> tuple[Float[torch.Tensor, "b c h w"], Bool[torch.Tensor, "b h w"]]:
+        """Return a batch of nothing but valid zeros: what it takes to compute one can be tried."""
+        size = self.rows.side, self.columns.side
+        pixels = torch.zeros((self.group, bands, *size), device=device)
+        return pixels, torch.ones((self.group, *size), dtype=torch.bool, device=device)
+
     def needed(self, window: Window) -> Window:
         """Return the pixels, some beyond the raster's edge, that a window of the output needs."""
         down = self.rows.touching(window.top, window.bottom)

@@ -287,7 +287,7 @@ def test_features_interrupted_and_resumed_are_those_of_one_go(
     run_embed(debug_run, tmp_path / "b.zarr", tile, dtype="float16", shard=(1, 2))
     with pytest.raises(RunError, match="holds parts of this map from before"):
         run_embed(debug_run, tmp_path / "b.zarr", tile, dtype="float16")
-    with pytest.raises(RunError, match="supertiles are missing"):
+    with pytest.raises(RunError, match="parts are missing"):
         run_embed(debug_run, tmp_path / "b.zarr", tile, dtype="float16", assemble=True)
     run_embed(debug_run, tmp_path / "b.zarr", tile, dtype="float16", resume=True)
     assert content(tmp_path / "a.zarr") == content(tmp_path / "b.zarr")

@@ -395,7 +395,7 @@ def test_rasters_that_do_not_fit_are_refused_before_anything_is_computed(model, 
 
 def test_shards_that_lack_are_named(model, tile, tmp_path):
     run(model, tmp_path / "map.tif", tile, shard=(1, 2))
-    with pytest.raises(RunError, match="supertiles are missing"):
+    with pytest.raises(RunError, match="parts are missing"):
         run(model, tmp_path / "map.tif", tile, assemble=True)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ JOURNAL, SPOOL = ".jsonl", ".tiles"
 FRAME = 8
 """Bytes around a tile: its size before it, its last four bytes again after it."""
 
-_SHOWN = 3
+_SHOWN, _NAMED = 3, 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,6 +221,26 @@ def refuse_other(folder: Path, found: Mapping[str, Any], asked: Mapping[str, Any
         raise RunError(
             f"{folder} holds parts of another job: {said}{more}. Repeat that job as it was, "
             "remove the folder, or choose another --out."
+        )
+
+
+def refuse_missing(folder: Path, found: Collection[int], wanted: Collection[int]) -> None:
+    """Refuse to join parts with holes.
+
+    Args:
+        folder: the parts.
+        found: numbers of those that are finished.
+        wanted: numbers of all there must be.
+
+    Raises:
+        RunError: some are missing.
+    """
+    lack = sorted(set(wanted) - set(found))
+    if lack:
+        named = ", ".join(map(str, lack[:_NAMED])) + (", ..." if len(lack) > _NAMED else "")
+        raise RunError(
+            f"{folder} is not complete: {len(lack):,} of {len(wanted):,} parts are missing "
+            f"({named}). Run the shards that lack, or repeat the command with --resume."
         )
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Shaped
 from numpy.typing import NDArray
 
 from geodino import files
+from geodino.geo.grid import Grid
 from geodino.io.cog.journal import Committed, JournalWriter, LayerPart, Run, frame
 from geodino.io.cog.layout import Layer, Layout
 from geodino.io.cog.measure import moments_of
@@ -28,16 +29,20 @@ def parts_folder(path: Path) -> Path:
 
 def job_head(layout: Layout, layers: Sequence[Layer]) -> dict[str, Any]:
     """Return what the parts of a map must agree on for the sake of the file."""
-    grid = layout.grid
     return {
-        "grid": {
-            "crs": grid.crs,
-            "transform": list(grid.transform[:6]),
-            "height": grid.height,
-            "width": grid.width,
-        },
+        "grid": grid_head(layout.grid),
         "layout": {"block": layout.block, "side": layout.side, "levels": layout.levels},
         "layers": {layer.name: _stored_as(layer) for layer in layers},
+    }
+
+
+def grid_head(grid: Grid) -> dict[str, Any]:
+    """Return a grid as JSON."""
+    return {
+        "crs": grid.crs,
+        "transform": list(grid.transform[:6]),
+        "height": grid.height,
+        "width": grid.width,
     }
 
 
