@@ -143,7 +143,11 @@ def write_table_item(
         RunError: ``more`` names a property twice, or the item cannot be written.
     """
     told = [{"name": name, "description": what} for name, what in columns.items()]
-    table = {"table:columns": told, "table:row_count": rows}
+    table = {
+        "table:columns": told,
+        "table:primary_geometry": "geometry",
+        "table:row_count": rows,
+    }
     return _write(product, grids, (PROJECTION, PROCESSING, TABLE), table, now=now)
 
 

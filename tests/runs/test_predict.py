@@ -336,7 +336,7 @@ def test_what_is_there_is_not_replaced_unasked(model, tmp_path):
         run(model, out, tile)
     out.unlink()
     run(model, out, tile, shard=(1, 1))
-    with pytest.raises(RunError, match="holds parts of this map from before"):
+    with pytest.raises(RunError, match="holds parts of this job from before"):
         run(model, out, tile)
     with pytest.raises(RunError, match=r"dtype|another"):
         run(model, out, tile, resume=True, dtype="uint16")

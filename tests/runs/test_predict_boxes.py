@@ -11,7 +11,7 @@ import pytest
 import rasterio
 import shapely
 import torch
-from detection_support import Painted, save_small_detection
+from finder_support import Painted, save_small_detection
 from heights_support import save_small_canopy
 from process_support import run_geodino, start_python
 from tests_support import textured, write_tile
@@ -192,7 +192,7 @@ def test_an_area_has_the_rows_whose_centre_lies_in_it(model, tile, whole, tmp_pa
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from detection_support import Painted
+from finder_support import Painted
 from geodino.runs.predict import PredictJob, predict
 from geodino.runs.predict.boxes import BoxTask
 from geodino.runs.sources import Meeting
@@ -232,6 +232,33 @@ def test_a_killed_job_goes_on_to_the_same_bytes(model, painted_tile, painted, tm
     assert out.read_bytes() == expected
     # One batch to warm up, and 10 of 16: it was killed when 6 were noted.
     assert painted.calls - before == 1 + 10
+
+
+@pytest.mark.parametrize("step", ["write_objects", "write_box_style", "shutil.rmtree"])
+def test_a_job_stopped_while_it_joins_goes_on(model, painted_tile, painted, tmp_path, step):
+    out = tmp_path / "objects.parquet"
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"geodino.runs.predict.table.{step}", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(model, out, painted_tile)
+    assert run(model, out, painted_tile, resume=True)["objects"] == 4
+    assert len(read(out)) == 4
+    assert not out.with_name("objects.parquet.parts").exists()
+
+
+def test_too_little_memory_is_refused_with_what_is_needed(model, tile, tmp_path):
+    with pytest.raises(RunError, match=r"--max-memory 10 MiB is too little.* MiB are needed"):
+        run(model, tmp_path / "objects.parquet", tile, max_memory=10 << 20)
+
+
+def test_parts_that_no_shard_did_are_missed(model, painted_tile, painted, tmp_path):
+    run(model, tmp_path / "objects.parquet", painted_tile, shard=(1, 2), how=Meeting(batch=1))
+    with pytest.raises(RunError, match=r"8 of 16 parts are missing .*Run the shards that lack"):
+        run(model, tmp_path / "objects.parquet", painted_tile, assemble=True, how=Meeting(batch=1))
 
 
 def test_a_raster_that_changed_meanwhile_is_refused(model, painted, tmp_path):

@@ -72,7 +72,9 @@ class Table:
         )
         key |= {"score": score, "rasters": [source.name for source in sources]}
         finder = task.finder(device, scale=job.how.scale, least_score=score)
-        beside = [item_path(job.out), style_path(job.out), quicklook_path(job.out)]
+        beside = [item_path(job.out), style_path(job.out)]
+        # Of several rasters there is no one picture.
+        beside += [quicklook_path(job.out)] if len(sources) == 1 else []
         rasters = [plan_search(job, one, finder, key=key, beside=beside) for one in sources]
         return cls(job=job, task=task, rasters=tuple(rasters), crs=crs, notes=notes)
 
@@ -108,11 +110,12 @@ class Table:
         found = [one.boxes(committed, iou=self.task.iou) for one, committed in made]
         pairs = zip(self.rasters, found, strict=True)
         about, table = self._about(made), [self._objects(one, boxes) for one, boxes in pairs]
-        write_objects(self.job.out, table, crs=self.crs, record=about)
         counts = Counter(name for one in table for name in one.names)
-        # Of several rasters there is no one picture.
         picture = self._drawn(self.rasters[0], found[0], threads) if len(found) == 1 else None
         self._describe(about, rows=counts.total(), picture=picture)
+        # The table goes last, and the parts after it, so that a job interrupted meanwhile is known
+        # to be unfinished.
+        write_objects(self.job.out, table, crs=self.crs, record=about)
         shutil.rmtree(parts_folder(self.job.out))
         classes = {name: counts[name] for name in self.task.classes if counts[name]}
         return {"objects": counts.total(), "classes": classes}
