@@ -338,6 +338,13 @@ def test_the_score_is_what_the_model_was_made_with(tmp_path):
         task.least_score(0.05)
 
 
+def test_a_model_of_resized_images_is_said_to_see_other_pixels(painted_tile, tmp_path):
+    resized = save_small_detection(tmp_path / "a", size=800)
+    for options, count in (({}, 1), ({"gsd_m": 1.2, "how": Meeting(accept=("gsd",))}, 0)):
+        facts = run(resized, tmp_path / "a.parquet", painted_tile, dry_run=True, **options)
+        assert sum("images resized to 800 px" in note for note in facts["notes"]) == count
+
+
 @pytest.mark.parametrize(
     ("name", "options", "why"),
     [

@@ -60,6 +60,12 @@ class Table:
             SourceError: the area cannot be read, or a raster has no place on the Earth for GeoJSON.
         """
         crs, notes = _placed(job, sources)
+        size = task.detection.extra.get("size")
+        if size is not None and task.gsd(job.gsd_m) is None:
+            own = (
+                f"{task.name} learnt from images resized to {size} px, but rasters are looked at in"
+            )
+            notes = (*notes, f"{own} their own pixels: --gsd shows it others")
         chip, score = task.chip(job.how.chip), task.least_score(job.score)
         key = shared_key(
             job,
