@@ -113,7 +113,7 @@ class _ChipRow:
             for chip in cover.columns.touching(window.left, window.right)
         }
         self._offset = cover.needed(window).left
-        self._batch: Pixels | None = None
+        self._batch: tuple[Tensor, Tensor] | None = None
 
     def predict(self, number: int) -> Tensor | None:
         """Return the values ``[k h w]`` of a row of chips; None where it holds nothing to predict."""
@@ -130,32 +130,22 @@ class _ChipRow:
         strip = made(size, device=predictor.device)
         for group in sorted({chip // self._cover.group for chip in needed}):
             members = self._cover.members(group)
-            values = self._predict_group(pixels, valid, members)
+            values = self._predict_group(pixels, valid, group)
             for chip, part in zip(members, values[: len(members)], strict=True):
                 if chip in needed:
                     self._chips[chip].join(strip, part)
         return strip
 
     def _predict_group(
-        self, pixels: Shaped[np.ndarray, "c h w"], valid: Bool[np.ndarray, "h w"], members: range
+        self, pixels: Shaped[np.ndarray, "c h w"], valid: Bool[np.ndarray, "h w"], group: int
     ) -> Float[Tensor, "b k hh ww"]:
         """Predict a batch of constant size."""
-        count, side = self._cover.group, self._cover.columns.side
         if self._batch is None:
             # One for all batches: fresh memory for each would cost as much as filling it.
-            self._batch = (
-                np.empty((count, len(pixels), len(valid), side), dtype=pixels.dtype),
-                np.empty((count, len(valid), side), dtype=bool),
-            )
-        chips, masks = self._batch
-        chips[len(members) :], masks[len(members) :] = 0, False
-        for place, chip in enumerate(members):
-            columns = self._columns(chip)
-            chips[place], masks[place] = pixels[:, :, columns], valid[:, columns]
+            self._batch = self._cover.room(pixels, valid)
+        chips, masks = self._cover.batch(group, pixels, valid, left=self._offset, into=self._batch)
         device = self._predictor.device
-        values = self._predictor(
-            torch.from_numpy(chips).to(device), torch.from_numpy(masks).to(device)
-        )
+        values = self._predictor(chips.to(device), masks.to(device))
         # A sum is four times cheaper than a look at each value, and rarely overflows.
         if not torch.isfinite(values.sum()) and not torch.isfinite(values).all():
             raise RunError(
