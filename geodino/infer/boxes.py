@@ -2,9 +2,9 @@
 
 Chips lie as those of a map do. A box is taken from the chips that count for the place of its centre:
 two where one would fade into the next, for they may see an object there a pixel apart, and each leave
-it to the other. What two chips say of one object is then said once. Both rules look at chips that
-overlap alone, so that the boxes of a place do not depend on how much of the image is looked at, or in
-which order.
+it to the other. One that a border of its chip may have cut is left to the neighbour that sees all of
+it. What two chips say of one object is then said once. All rules look at chips that overlap alone, so
+that the boxes of a place do not depend on how much of the image is looked at, or in which order.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -72,9 +72,12 @@ def taken(cover: Cover, chip: Chip, found: Found) -> Boxes:
         classes=found.classes.cpu().numpy(),
         scores=found.scores.double().cpu().numpy(),
     )
-    (left, right), (top, bottom) = cover.columns.span(column), cover.rows.span(row)
-    x, y = boxes.centres.T
-    return boxes.at((x >= left) & (x < right) & (y >= top) & (y < bottom))
+    keep = np.ones(len(boxes), dtype=bool)
+    for axis, number, side in ((cover.columns, column, 0), (cover.rows, row, 1)):
+        first, stop = axis.span(number)
+        keep &= (boxes.centres[:, side] >= first) & (boxes.centres[:, side] < stop)
+        keep &= ~axis.is_cut(number, boxes.xyxy[:, side], boxes.xyxy[:, side + 2])
+    return boxes.at(keep)
 
 
 def chips_for(cover: Cover, is_wanted: Callable[[Window], bool]) -> list[Chip]:

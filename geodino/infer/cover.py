@@ -103,6 +103,29 @@ class ChipAxis:
         last = number + 1 == self.count
         return self.first(number), self.out_length if last else self.full(number + 1)
 
+    def is_cut(
+        self, number: int, low: Float[np.ndarray, " n"], high: Float[np.ndarray, " n"]
+    ) -> Bool[np.ndarray, " n"]:
+        """Return which stretches end at a border of a chip, and well within what a neighbour sees.
+
+        It sees all that the chip does and may see more: what is cut here is whole there. And it
+        counts for the middle of the whole. What ends at a border of both is cut by neither.
+
+        Args:
+            number: of the chip.
+            low: first ends, pixels of the raster.
+            high: last ends.
+        """
+        start, end = self.start(number), self.start(number) + self.side
+        # Were it longer, the middle of a stretch could lie where the neighbour counts no more.
+        near = min(self.overlap / 8, 2 * self._reach * self.stride)
+        cut = np.zeros(len(low), dtype=bool)
+        if number > 0:
+            cut |= (low <= start + near) & (high < self.start(number - 1) + self.side - near)
+        if number + 1 < self.count:
+            cut |= (high >= end - near) & (low > self.start(number + 1) + near)
+        return cut
+
     def overlapping(self, number: int) -> range:
         """Return the chips that share a pixel with a chip, itself among them."""
         start = self.start(number)

@@ -51,6 +51,41 @@ def test_an_object_is_found_once_wherever_seams_lie(top, left, shift):
     assert np.abs(boxes.xyxy - one).max() <= 2.0
 
 
+def test_a_box_that_a_border_cuts_is_left_to_the_chip_that_sees_it_whole():
+    # Chips begin at 0 and 24 and are 40 long. Of 27 to 46 the first sees 27 to 40, whose middle, 33.5,
+    # it would count for.
+    one = np.array([[27.0, 4, 46, 14]])
+    assert len(seen((0, 0), one)) == 0
+    assert seen((0, 1), one).xyxy.tolist() == one.tolist()
+    # What begins before the next chip is whole in neither: both say what they see.
+    longer = np.array([[20.0, 4, 46, 14]])
+    assert seen((0, 0), longer).xyxy.tolist() == [[20, 4, 40, 14]]
+    assert seen((0, 1), longer).xyxy.tolist() == [[24, 4, 46, 14]]
+    # The image's own borders cut nothing that another chip could see.
+    assert len(seen((0, 0), np.array([[-5.0, -5, 5, 5]]))) == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(30, 200), st.sampled_from([0, 4, 8, 12, 16]), st.data(), st.floats(0, 1),
+)  # fmt: skip
+def test_what_a_chip_leaves_to_a_neighbour_the_neighbour_takes(length, overlap, data, part):
+    axis = Cover.of(length, length, chip=32, overlap=overlap, align=1).columns
+    low = data.draw(st.floats(0, length - 1))
+    high = low + data.draw(st.floats(0.5, max(0.6, overlap or 1)))
+    whole = []
+    for number in range(axis.count):
+        start = axis.start(number)
+        a, b = (np.array([np.clip(end, start, start + axis.side)]) for end in (low, high))
+        first, stop = axis.span(number)
+        counts = first <= (a[0] + b[0]) / 2 < stop and b[0] > a[0]
+        if counts and not axis.is_cut(number, a, b)[0]:
+            whole.append((a[0], b[0]) == (low, high))
+    if overlap and high <= length:
+        assert whole
+        assert any(whole)
+
+
 def test_two_objects_side_by_side_that_one_chip_says_both_stay():
     objects = np.array([[4.0, 4, 14, 14], [8, 4, 18, 14]])
     assert len(joined({(0, 0): seen((0, 0), objects)}, iou=0.3)) == 2
