@@ -122,6 +122,7 @@ def predict(
     symmetries: str = "none",
     interval: bool = True,
     applicability: bool = False,
+    score: float | None = None,
     bands: Sequence[str | int] | None = None,
     scale: float | None = None,
     accept: Sequence[str] = (),
@@ -142,17 +143,19 @@ def predict(
     dry_run: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Map rasters with a model that has a head; ``geodino predict`` as a function.
+    """Map rasters, or find objects in them, with a model that has a head: ``geodino predict``.
 
     Args:
         rasters: folder, glob, raster or tile index, or several of them.
-        model: run or model folder with a canopy head, ``hub:OWNER/NAME``, or ``BACKBONE+HEAD``.
-        out: ``FILE.tif``, ``FILE.zarr``, or a folder for a GeoTIFF each.
+        model: run or model folder with a head, ``hub:OWNER/NAME``, or ``BACKBONE+HEAD``.
+        out: ``FILE.tif``, ``FILE.zarr``, or a folder for a GeoTIFF each; of a model that finds objects
+            one table, ``FILE.parquet`` or ``FILE.geojson``.
         dtype: ``float32`` (metres) or ``uint16`` (centimetres).
         symmetries: mean over orientations: ``none``, ``flips`` (4) or ``turns`` (8).
         interval: write bands ``lower`` and ``upper``, where the model is calibrated.
         applicability: write the band ``dissimilarity``: how far the ground is from the training
             ground; above 1 it is unlike nearly all of it.
+        score: least score of objects; None is what the model was made with.
         bands: see `embed`, as all of the following that are not explained.
         scale: see `embed`.
         accept: see `embed`.
@@ -175,7 +178,7 @@ def predict(
         quiet: say nothing.
 
     Returns:
-        What was written, how fast, and how much the borders of chips show.
+        What was written, how fast, and of maps how much the borders of chips show.
 
     Raises:
         geodino.errors.GeodinoError: a mistake the caller can mend.
@@ -189,6 +192,7 @@ def predict(
             symmetries=symmetries,
             interval=interval,
             applicability=applicability,
+            score=score,
             how=Meeting.asked(bands=bands, scale=scale, accept=accept, chip=chip, batch=batch),
             gsd_m=gsd_m,
             overlap=overlap,

@@ -10,7 +10,7 @@ from geodino.models.folder import LoadedModel
 from geodino.runs.embed import embed_image
 from geodino.runs.embed.model import EmbeddingModel
 from geodino.runs.models import OpenedModel, open_model
-from geodino.runs.predict import Task, predict_image, task_within
+from geodino.runs.predict import MapTask, Task, predict_image, task_within
 from geodino.runs.sources import Meeting
 
 if TYPE_CHECKING:
@@ -110,12 +110,17 @@ class Model(LoadedModel):
 
         Raises:
             geodino.errors.GeodinoError: a mistake the caller can mend; CheckpointError where the
-                model has no head.
+                model has no head, or one that finds objects.
         """
         if self.task is None:
             raise CheckpointError(
-                f"{self.source.name} is a backbone and has no head: it has features, not heights or "
-                "classes. Train a head with `geodino finetune`, or use embed(...)."
+                f"{self.source.name} is a backbone and has no head: it has features, not heights, "
+                "classes or objects. Train a head with `geodino finetune`, or use embed(...)."
+            )
+        if not isinstance(self.task, MapTask):
+            raise CheckpointError(
+                f"{self.source.name} finds objects, which are rows of a table and no pixels: write it "
+                "with geodino.predict(image, model, 'objects.parquet')."
             )
         how = Meeting.asked(
             bands=bands, scale=scale, accept=accept, gsd_m=gsd_m, chip=chip, batch=batch

@@ -34,7 +34,12 @@ from geodino.cli.options import (
 def predict(
     rasters: Rasters,
     model: Model,
-    out: Annotated[Path, typer.Option(help="FILE.tif, FILE.zarr, or a folder of GeoTIFFs.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="FILE.tif, FILE.zarr, or a folder of GeoTIFFs; of objects FILE.parquet or .geojson."
+        ),
+    ],
     aoi: MapAoi = None,
     bands: Bands = None,
     scale: Scale = None,
@@ -57,6 +62,10 @@ def predict(
     symmetries: Annotated[
         str, typer.Option(help="Mean over orientations: none, flips (4) or turns (8).")
     ] = "none",
+    score: Annotated[
+        float | None,
+        typer.Option(help="Least score of objects; left out, what the model was made with."),
+    ] = None,
     max_memory: MaxMemory = None,
     shard: Shard = None,
     datetime: Acquired = None,
@@ -86,7 +95,7 @@ def predict(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Map rasters with a model: seamless, in bounded memory, to cloud-optimised GeoTIFFs or zarr."""
+    """Map rasters with a model, or find objects: seamless, in bounded memory, to COG, zarr or a table."""
     from geodino.runs.mapping.job import parse_memory, parse_shard
     from geodino.runs.predict import PredictJob, predict
 
@@ -103,6 +112,7 @@ def predict(
         interval=interval,
         applicability=applicability,
         probabilities=probabilities,
+        score=score,
         max_memory=parse_memory(max_memory),
         shard=parse_shard(shard),
         assemble=assemble,

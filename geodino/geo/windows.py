@@ -1,6 +1,6 @@
 """Pixel windows, and tilings of a raster that respect the blocks it is stored in."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -51,6 +51,13 @@ class Window:
     def inside(self, outer: "Window") -> "Window":
         """Return the same pixels counted from the corner of ``outer``."""
         return Window(self.top - outer.top, self.left - outer.left, self.height, self.width)
+
+
+def bounding(windows: Sequence[Window]) -> Window:
+    """Return the smallest window that contains all of some windows, at least one."""
+    top, left = min(one.top for one in windows), min(one.left for one in windows)
+    bottom, right = max(one.bottom for one in windows), max(one.right for one in windows)
+    return Window(top, left, bottom - top, right - left)
 
 
 @dataclass(frozen=True, slots=True)

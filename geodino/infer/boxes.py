@@ -1,124 +1,103 @@
 """Boxes of a large image from chips that overlap: each object once, wherever seams lie.
 
-Chips lie on a lattice counted from the image's first pixel. The core of a chip is what is nearer to
-its centre than to any neighbour's; a box is taken from a chip where its centre lies in the core, or
-little outside: two chips may see an object on a seam a pixel apart, and each leave it to the other.
-What two chips say of one object is then said once. Both rules look at neighbouring chips alone, so
-that the boxes of a place do not depend on how much of the image is looked at, or in which order.
+Chips lie as those of a map do. A box is taken from the chips that count for the place of its centre:
+two where one would fade into the next, for they may see an object there a pixel apart, and each leave
+it to the other. What two chips say of one object is then said once. Both rules look at chips that
+overlap alone, so that the boxes of a place do not depend on how much of the image is looked at, or in
+which order.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
+import shapely
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor
 
 from geodino.geo.windows import Window
-from geodino.models.detection.ops import box_iou
+from geodino.infer.cover import Cover
+from geodino.models.detection.faster_rcnn import Found
 
-_ROWS_AT_ONCE = 1024
+Chip = tuple[int, int]
+"""Row and column of a chip."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ChipLattice:
-    """Square chips that cover an image.
+class Boxes:
+    """Objects, in pixels of an image."""
+
+    xyxy: Float[np.ndarray, "n 4"]
+    """Left, top, right, bottom."""
+
+    classes: Int64[np.ndarray, " n"]
+    scores: Float[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.xyxy)
+
+    @property
+    def centres(self) -> Float[np.ndarray, "n 2"]:
+        """Column and row of each."""
+        centres: Float[np.ndarray, "n 2"] = (self.xyxy[:, :2] + self.xyxy[:, 2:]) / 2
+        return centres
+
+    def at(self, rows: Bool[np.ndarray, " n"] | Int64[np.ndarray, " k"]) -> "Boxes":
+        """Return some of them, by a mask or by number."""
+        return Boxes(xyxy=self.xyxy[rows], classes=self.classes[rows], scores=self.scores[rows])
+
+    def as_rows(self) -> list[list[float]]:
+        """Return numbers for a journal: left, top, right, bottom, class and score of each."""
+        rows: list[list[float]] = np.column_stack([self.xyxy, self.classes, self.scores]).tolist()
+        return rows
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Sequence[float]]) -> "Boxes":
+        """Return what ``as_rows`` was of, bit for bit."""
+        values = np.array(rows, dtype=np.float64).reshape(-1, 6)
+        return cls(xyxy=values[:, :4], classes=values[:, 4].astype(np.int64), scores=values[:, 5])
+
+
+def taken(cover: Cover, chip: Chip, found: Found) -> Boxes:
+    """Return what is taken of the boxes of a chip, in pixels of the image.
 
     Args:
-        height: of the image, pixels.
-        width: of the image.
-        chip: side, pixels.
-        overlap: pixels that neighbours share; at least the longest side of an object, for each
-            object to be seen whole by a chip.
+        cover: how chips cover the image.
+        chip: which one.
+        found: in pixels of the chip.
     """
-
-    height: int
-    width: int
-    chip: int
-    overlap: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.overlap <= self.chip // 2:
-            raise ValueError(f"an overlap of {self.overlap} does not fit chips of {self.chip} px")
-
-    @property
-    def step(self) -> int:
-        """Pixels from a chip to the next one."""
-        return self.chip - self.overlap
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Chips down and across."""
-        down, across = (
-            1 + max(0, -(-(side - self.chip) // self.step)) for side in (self.height, self.width)
-        )
-        return down, across
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        down, across = self.shape
-        return ((row, column) for row in range(down) for column in range(across))
-
-    def window(self, row: int, column: int) -> Window:
-        """Return the pixels of a chip; those of the last ones end with the image."""
-        top, left = row * self.step, column * self.step
-        return Window(
-            top, left, min(self.chip, self.height - top), min(self.chip, self.width - left)
-        )
-
-    def touching(self, area: Window) -> list[tuple[int, int]]:
-        """Return the chips that must be looked at for the boxes whose centre lies in an area.
-
-        They are those that can say such a box, and those that can say one over it: neighbours.
-        """
-        near = [(row, column) for row, column in self if _meets(self.window(row, column), area)]
-        down, across = self.shape
-        return sorted(
-            {
-                (r, c)
-                for row, column in near
-                for r in range(max(0, row - 1), min(down, row + 2))
-                for c in range(max(0, column - 1), min(across, column + 2))
-            }
-        )
-
-    def takes(self, row: int, column: int, boxes: Float[Tensor, "n 4"]) -> Bool[Tensor, " n"]:
-        """Return which boxes, in pixels of the image, are taken from a chip by their centre."""
-        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-        down, across = self.shape
-        inside = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
-        for at, number, count in ((centre[:, 1], row, down), (centre[:, 0], column, across)):
-            start = number * self.step
-            if number > 0:
-                inside &= at >= start + self.overlap / 4
-            if number < count - 1:
-                inside &= at < start + self.chip - self.overlap / 4
-        return inside
-
-
-def _meets(one: Window, other: Window) -> bool:
-    return (
-        one.top < other.bottom
-        and other.top < one.bottom
-        and one.left < other.right
-        and other.left < one.right
+    row, column = chip
+    corner = np.array([cover.columns.start(column), cover.rows.start(row)], dtype=np.float64)
+    boxes = Boxes(
+        xyxy=found.boxes.double().cpu().numpy() + np.tile(corner, 2),
+        classes=found.classes.cpu().numpy(),
+        scores=found.scores.double().cpu().numpy(),
     )
+    (left, right), (top, bottom) = cover.columns.span(column), cover.rows.span(row)
+    x, y = boxes.centres.T
+    return boxes.at((x >= left) & (x < right) & (y >= top) & (y < bottom))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ChipBoxes:
-    """What was found in a chip, in pixels of the image."""
+def chips_for(cover: Cover, is_wanted: Callable[[Window], bool]) -> list[Chip]:
+    """Return the chips that must be looked at for the boxes whose centre lies in an area.
 
-    chip: tuple[int, int]
-    """Row and column in the lattice."""
+    They are those that such a box may be taken from, and those that may say one over it.
 
-    boxes: Float[Tensor, "n 4"]
-    classes: Int64[Tensor, " n"]
-    scores: Float[Tensor, " n"]
+    Args:
+        cover: how chips cover the image.
+        is_wanted: whether the area meets a rectangle of the image.
+    """
+    found: set[Chip] = set()
+    for row in range(cover.rows.count):
+        top, bottom = cover.rows.span(row)
+        for column in range(cover.columns.count):
+            left, right = cover.columns.span(column)
+            if is_wanted(Window(top, left, bottom - top, right - left)):
+                near = cover.columns.overlapping(column)
+                found |= {(r, c) for r in cover.rows.overlapping(row) for c in near}
+    return sorted(found)
 
 
-def joined(
-    lattice: ChipLattice, found: Sequence[ChipBoxes], *, iou: float
-) -> tuple[Float[Tensor, "k 4"], Int64[Tensor, " k"], Float[Tensor, " k"]]:
+def joined(found: Mapping[Chip, Boxes], *, iou: float) -> Boxes:
     """Return the boxes of an image, the surest first, each object once.
 
     A box goes where a surer one of its class from another chip overlaps it by more than ``iou``,
@@ -126,32 +105,31 @@ def joined(
     whole image. Of equal scores the box of the earlier chip is the surer one.
 
     Args:
-        lattice: of the chips.
-        found: of each chip, in any order.
+        found: what is taken of each chip, in any order.
         iou: see above.
-
-    Returns:
-        Boxes, classes and scores.
     """
-    ordered = sorted(found, key=lambda one: one.chip)
-    parts = []
-    for number, one in enumerate(ordered):
-        keep = lattice.takes(*one.chip, one.boxes)
-        chip = torch.full((int(keep.sum()),), number, device=one.boxes.device)
-        parts.append((one.boxes[keep], one.classes[keep], one.scores[keep], chip))
-    if not parts:
-        return torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0)
-    boxes, classes, scores, chips = (torch.cat(column) for column in zip(*parts, strict=True))
-    order = torch.sort(scores, descending=True, stable=True).indices
-    boxes, classes, scores, chips = boxes[order], classes[order], scores[order], chips[order]
-    gone = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
-    for start in range(0, len(boxes), _ROWS_AT_ONCE):
-        stop = min(start + _ROWS_AT_ONCE, len(boxes))
-        over = box_iou(boxes[:stop], boxes[start:stop]) > iou
-        over &= classes[:stop, None] == classes[None, start:stop]
-        over &= chips[:stop, None] != chips[None, start:stop]
-        surer = torch.arange(stop, device=boxes.device)[:, None] < torch.arange(
-            start, stop, device=boxes.device
-        )
-        gone[start:stop] = (over & surer).any(dim=0)
-    return boxes[~gone], classes[~gone], scores[~gone]
+    chips = sorted(found)
+    several = [found[chip] for chip in chips]
+    boxes = Boxes(
+        xyxy=np.concatenate([np.zeros((0, 4)), *(one.xyxy for one in several)]),
+        classes=np.concatenate([np.zeros(0, dtype=np.int64), *(one.classes for one in several)]),
+        scores=np.concatenate([np.zeros(0), *(one.scores for one in several)]),
+    )
+    order = np.argsort(-boxes.scores, kind="stable")
+    boxes, chip = boxes.at(order), np.repeat(np.arange(len(chips)), list(map(len, several)))[order]
+    shapes = shapely.box(*boxes.xyxy.T)
+    less, surer = shapely.STRtree(shapes).query(shapes)
+    one, other = boxes.at(surer), boxes.at(less)
+    same = (surer < less) & (chip[surer] != chip[less]) & (one.classes == other.classes)
+    gone = np.zeros(len(boxes), dtype=bool)
+    gone[less[same & (_iou(one.xyxy, other.xyxy) > iou)]] = True
+    return boxes.at(~gone)
+
+
+def _iou(one: Float[np.ndarray, "n 4"], other: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
+    """Return intersection over union of pairs of boxes; 0 for those without area."""
+    low, high = np.maximum(one[:, :2], other[:, :2]), np.minimum(one[:, 2:], other[:, 2:])
+    common = (high - low).clip(0).prod(axis=1)
+    first, second = ((box[:, 2:] - box[:, :2]).prod(axis=1) for box in (one, other))
+    union = first + second - common
+    return np.asarray(np.divide(common, union, out=np.zeros_like(union), where=union > 0))

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
 
 from geodino.geo.windows import Window
 
@@ -98,6 +98,21 @@ class ChipAxis:
         weights: Float[np.ndarray, n] = (0.5 - 0.5 * np.cos(np.pi * part)).astype(np.float32)
         return weights
 
+    def span(self, number: int) -> tuple[int, int]:
+        """Return the first value of the output that a chip counts for, and the one after its last."""
+        last = number + 1 == self.count
+        return self.first(number), self.out_length if last else self.full(number + 1)
+
+    def overlapping(self, number: int) -> range:
+        """Return the chips that share a pixel with a chip, itself among them."""
+        start = self.start(number)
+        low, high = number, number + 1
+        while low > 0 and self.start(low - 1) + self.side > start:
+            low -= 1
+        while high < self.count and self.start(high) < start + self.side:
+            high += 1
+        return range(low, high)
+
     def touching(self, first: int, stop: int) -> range:
         """Return the chips that count for any value from ``first`` to ``stop - 1``."""
         step = self.chip - self.overlap
@@ -177,6 +192,40 @@ class Cover:
         """Return the chips of a group; the last group may have fewer than the others."""
         first = group * self.group
         return range(first, min(first + self.group, self.columns.count))
+
+    def batch(
+        self,
+        group: int,
+        pixels: Shaped[np.ndarray, "c h w"],
+        valid: Bool[np.ndarray, "h w"],
+        *,
+        left: int,
+    ) -> tuple[Shaped[torch.Tensor, "b c h side"], Bool[torch.Tensor, "b h side"]]:
+        """Return the chips of a group as a batch of constant size; places without a chip hold 0.
+
+        Args:
+            group: its number.
+            pixels: a row of chips.
+            valid: which of them may be used.
+            left: first column of ``pixels`` in the raster.
+        """
+        members, side = self.members(group), self.columns.side
+        made = np.empty if len(members) == self.group else np.zeros
+        chips = made((self.group, len(pixels), len(valid), side), dtype=pixels.dtype)
+        masks = made((self.group, len(valid), side), dtype=bool)
+        for place, chip in enumerate(members):
+            start = self.columns.start(chip) - left
+            columns = slice(start, start + side)
+            chips[place], masks[place] = pixels[:, :, columns], valid[:, columns]
+        return torch.from_numpy(chips), torch.from_numpy(masks)
+
+    def blank(
+        self, bands: int, *, device: torch.device
+    ) -> tuple[Float[torch.Tensor, "b c h w"], Bool[torch.Tensor, "b h w"]]:
+        """Return a batch of nothing but valid zeros: what it takes to compute one can be tried."""
+        size = self.rows.side, self.columns.side
+        pixels = torch.zeros((self.group, bands, *size), device=device)
+        return pixels, torch.ones((self.group, *size), dtype=torch.bool, device=device)
 
     def needed(self, window: Window) -> Window:
         """Return the pixels, some beyond the raster's edge, that a window of the output needs."""

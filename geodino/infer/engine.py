@@ -129,27 +129,19 @@ class _ChipRow:
         strip = made(size, device=predictor.device)
         for group in sorted({chip // self._cover.group for chip in needed}):
             members = self._cover.members(group)
-            values = self._predict_group(pixels, valid, members)
+            values = self._predict_group(pixels, valid, group)
             for chip, part in zip(members, values[: len(members)], strict=True):
                 if chip in needed:
                     self._chips[chip].join(strip, part)
         return strip
 
     def _predict_group(
-        self, pixels: Shaped[np.ndarray, "c h w"], valid: Bool[np.ndarray, "h w"], members: range
+        self, pixels: Shaped[np.ndarray, "c h w"], valid: Bool[np.ndarray, "h w"], group: int
     ) -> Float[Tensor, "b k hh ww"]:
         """Predict a batch of constant size."""
-        count, side = self._cover.group, self._cover.columns.side
-        made = np.empty if len(members) == count else np.zeros
-        chips = made((count, len(pixels), len(valid), side), dtype=pixels.dtype)
-        masks = made((count, len(valid), side), dtype=bool)
-        for place, chip in enumerate(members):
-            columns = self._columns(chip)
-            chips[place], masks[place] = pixels[:, :, columns], valid[:, columns]
+        chips, masks = self._cover.batch(group, pixels, valid, left=self._offset)
         device = self._predictor.device
-        values = self._predictor(
-            torch.from_numpy(chips).to(device), torch.from_numpy(masks).to(device)
-        )
+        values = self._predictor(chips.to(device), masks.to(device))
         # A sum is four times cheaper than a look at each value, and rarely overflows.
         if not torch.isfinite(values.sum()) and not torch.isfinite(values).all():
             raise RunError(

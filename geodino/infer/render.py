@@ -140,42 +140,48 @@ class Rendering:
 
 
 def regions(layout: Layout, numbers: Sequence[int], columns: int) -> Iterator[Window]:
-    """Yield rectangles of whole supertiles, each at most ``columns`` of them wide.
+    """Yield rectangles of whole supertiles, each at most ``columns`` of them wide."""
+    for rows, across in rectangles(numbers, layout.columns, columns):
+        first = layout.window(rows[0] * layout.columns + across[0])
+        last = layout.window(rows[-1] * layout.columns + across[-1])
+        yield Window(first.top, first.left, last.bottom - first.top, last.right - first.left)
 
-    Rows of supertiles that reach from and to the same columns are one rectangle, which is streamed
+
+def rectangles(numbers: Sequence[int], across: int, most: int) -> Iterator[tuple[range, range]]:
+    """Yield the rows and columns of rectangles that hold some places of a table, each place once.
+
+    Rows of places that reach from and to the same columns are one rectangle, which is streamed
     without a break.
+
+    Args:
+        numbers: of the places, counted row by row.
+        across: columns of the table.
+        most: columns of a rectangle.
     """
     rows: dict[int, list[int]] = {}
     for number in numbers:
-        row, column = divmod(number, layout.columns)
+        row, column = divmod(number, across)
         rows.setdefault(row, []).append(column)
-    open_: dict[tuple[int, int], tuple[int, int]] = {}
+    open_: dict[range, range] = {}
     for row in sorted(rows):
-        spans = _spans(sorted(rows[row]), columns)
-        for span in [s for s, (_, last) in open_.items() if s not in spans or last + 1 != row]:
-            yield _rectangle(layout, span, open_.pop(span))
+        spans = _spans(sorted(rows[row]), most)
+        for span in [s for s, before in open_.items() if s not in spans or before.stop != row]:
+            yield open_.pop(span), span
         for span in spans:
-            first, _ = open_.get(span, (row, row))
-            open_[span] = first, row
+            open_[span] = range(open_.get(span, range(row, row)).start, row + 1)
     for span, reach in open_.items():
-        yield _rectangle(layout, span, reach)
+        yield reach, span
 
 
-def _spans(columns: Sequence[int], most: int) -> list[tuple[int, int]]:
-    """Return runs of neighbours (first, last), cut in equal pieces of at most ``most``."""
+def _spans(columns: Sequence[int], most: int) -> list[range]:
+    """Return runs of neighbours, cut in equal pieces of at most ``most``."""
     cuts = [0, *(i for i, (a, b) in enumerate(pairwise(columns), 1) if b != a + 1), len(columns)]
     spans = []
     for begin, end in pairwise(cuts):
         pieces = -(-(end - begin) // most)
         edges = [begin + (end - begin) * i // pieces for i in range(pieces + 1)]
-        spans += [(columns[a], columns[b - 1]) for a, b in pairwise(edges)]
+        spans += [range(columns[a], columns[b - 1] + 1) for a, b in pairwise(edges)]
     return spans
-
-
-def _rectangle(layout: Layout, columns: tuple[int, int], rows: tuple[int, int]) -> Window:
-    first = layout.window(rows[0] * layout.columns + columns[0])
-    last = layout.window(rows[1] * layout.columns + columns[1])
-    return Window(first.top, first.left, last.bottom - first.top, last.right - first.left)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import shapely
 from affine import Affine
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 from rasterio.features import geometry_mask
@@ -95,6 +95,11 @@ class Area:
         """Return whether any of a window lies in the area."""
         box = shapely.box(window.left, window.top, window.right, window.bottom)
         return bool(self.outline.intersects(box))
+
+    def holds(self, places: Float[np.ndarray, "n 2"]) -> Bool[np.ndarray, " n"]:
+        """Return which places, columns and rows of pixels, lie in the area or on its edge."""
+        held: Bool[np.ndarray, n] = shapely.intersects_xy(self.outline, places)
+        return held
 
     def inside(self, window: Window) -> Bool[np.ndarray, "h w"]:
         """Return the pixels of a window whose centre lies in the area."""

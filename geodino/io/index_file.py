@@ -9,11 +9,10 @@ from typing import Any
 from affine import Affine
 
 from geodino.errors import SourceError
-from geodino.files import replacing
 from geodino.geo.grid import Grid
+from geodino.io.geoparquet import RECORD, write_geoparquet
 from geodino.io.metadata import RasterInfo
 
-_KEY = b"geodino"
 _VERSION = 2
 
 
@@ -36,7 +35,6 @@ def write_index(
     """
     import geopandas
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     rows = [_place(grid) for grid in grids]
     frame = geopandas.GeoDataFrame(
@@ -48,15 +46,10 @@ def write_index(
         geometry=[grid.footprint_wgs84() for grid in grids],
         crs="EPSG:4326",
     )
-    with replacing(path) as temporary:
-        frame.to_parquet(temporary, index=False, write_covering_bbox=True, schema_version="1.1.0")
-        table = pq.read_table(temporary)
-        metadata = dict(table.schema.metadata or {})
-        details = pa.array([[_row(info) for info in infos] for infos in rasters])
-        at = table.column_names.index("geometry")
-        table = table.add_column(at, "rasters", details)
-        metadata[_KEY] = json.dumps({"version": _VERSION, **record}).encode()
-        pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
+    details = pa.array([[_row(info) for info in infos] for infos in rasters])
+    write_geoparquet(
+        path, frame, record={"version": _VERSION, **record}, columns={"rasters": details}
+    )
 
 
 def read_index(
@@ -76,7 +69,7 @@ def read_index(
         raise SourceError(
             f"{path} cannot be read as a tile index ({error}). Build the index again."
         ) from error
-    note = (table.schema.metadata or {}).get(_KEY)
+    note = (table.schema.metadata or {}).get(RECORD)
     if note is None:
         raise SourceError(
             f"{path} is a Parquet file, but not a tile index written by geodino. "

@@ -14,11 +14,13 @@ from geodino.geo.grid import Grid
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 RASTER = "https://stac-extensions.github.io/raster/v1.1.0/schema.json"
+TABLE = "https://stac-extensions.github.io/table/v1.2.0/schema.json"
 
 MEDIA_TYPES = {
     ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
     ".zarr": "application/vnd+zarr",
     ".parquet": "application/vnd.apache.parquet",
+    ".geojson": "application/geo+json",
     ".png": "image/png",
     ".qml": "application/xml",
 }

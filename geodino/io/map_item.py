@@ -1,6 +1,7 @@
-"""The STAC item of a predicted map: what it shows, of which images, by which model."""
+"""The STAC item of a prediction: what it shows, of which images, by which model."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from geodino.io.item import (
     PROCESSING,
     PROJECTION,
     RASTER,
+    TABLE,
     asset,
     feature,
     item_path,
@@ -111,19 +113,60 @@ def write_map_item(
         SourceError: the map cannot be read.
         RunError: ``more`` names a property twice, or the item cannot be written.
     """
-    path = item_path(product.path)
-    made = written_at(now)
     if stored is None:
         info = describe_file(product.path, palette=True)
         grid, bands = info.grid, _bands(info)
     else:
         grid, layer = stored
         bands = [_of_layer(grid, layer, number) for number in range(layer.count)]
-    item = feature(product.path.stem, [grid], EXTENSIONS)
+    return _write(product, [grid], EXTENSIONS, {"raster:bands": bands}, now=now)
+
+
+def write_table_item(
+    product: MapProduct,
+    grids: Sequence[Grid],
+    *,
+    columns: Mapping[str, str],
+    rows: int,
+    now: datetime | None = None,
+) -> Path:
+    """Write the item of a table of objects that were found in rasters; return where.
+
+    Args:
+        product: what is said.
+        grids: of the rasters.
+        columns: of the table, name to what it holds.
+        rows: how many objects there are.
+        now: when it is written.
+
+    Raises:
+        RunError: ``more`` names a property twice, or the item cannot be written.
+    """
+    told = [{"name": name, "description": what} for name, what in columns.items()]
+    table = {
+        "table:columns": told,
+        "table:primary_geometry": "geometry",
+        "table:row_count": rows,
+    }
+    return _write(product, grids, (PROJECTION, PROCESSING, TABLE), table, now=now)
+
+
+def _write(
+    product: MapProduct,
+    grids: Sequence[Grid],
+    extensions: Sequence[str],
+    of_data: Mapping[str, Any],
+    *,
+    now: datetime | None,
+) -> Path:
+    """Write an item; ``of_data`` is said of the product's own file."""
+    path = item_path(product.path)
+    made = written_at(now)
+    item = feature(product.path.stem, grids, extensions)
     properties: dict[str, Any] = {
         **time_fields(product.times, made),
         "created": made,
-        **place_fields([grid]),
+        **place_fields(grids),
         "processing:datetime": made,
         "processing:software": {"geodino": product.software},
         "geodino:command": product.command,
@@ -145,7 +188,7 @@ def write_map_item(
         *(link("derived_from", source, path) for source in product.sources),
     ]
     data = asset(product.path, path, title=product.title, roles=["data"])
-    item["assets"] = {"data": {**data, "raster:bands": bands}}
+    item["assets"] = {"data": {**data, **of_data}}
     if product.quicklook is not None:
         item["assets"]["thumbnail"] = asset(
             product.quicklook, path, title="Picture with a legend", roles=["thumbnail"]

@@ -1,4 +1,4 @@
-"""Styles beside maps: QGIS loads ``FILE.qml`` by itself when it opens ``FILE.tif``."""
+"""Styles beside maps and tables: QGIS loads ``FILE.qml`` by itself when it opens ``FILE.tif``."""
 
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _VERSION = "3.28.0"
 
 
 def style_path(map_path: Path) -> Path:
-    """Return where the style of a map lies: beside it, with the ending ``.qml``."""
+    """Return where the style of a map or table lies: beside it, with the ending ``.qml``."""
     return map_path.with_suffix(".qml")
 
 
@@ -85,6 +85,42 @@ def write_class_style(map_path: Path, classes: Mapping[int, tuple[str, Colour]])
     return _write(map_path, root)
 
 
+def write_box_style(table_path: Path, classes: Mapping[str, Colour]) -> Path:
+    """Write the style of a table of boxes: outlines in the colour of the column ``class``.
+
+    Args:
+        table_path: the vector file.
+        classes: colour of each name.
+
+    Returns:
+        Where the style was written.
+
+    Raises:
+        ValueError: no class, or a colour out of range.
+        RunError: the file cannot be written.
+    """
+    if not classes:
+        raise ValueError(f"a style for {table_path.name} needs at least one class")
+    root = ET.Element("qgis", version=_VERSION, styleCategories="Symbology")
+    renderer = ET.SubElement(root, "renderer-v2", type="categorizedSymbol", attr="class")
+    categories = ET.SubElement(renderer, "categories")
+    symbols = ET.SubElement(renderer, "symbols")
+    for number, (name, colour) in enumerate(classes.items()):
+        ET.SubElement(
+            categories, "category", symbol=str(number), value=name, label=name, render="true",
+            type="string",
+        )  # fmt: skip
+        symbol = ET.SubElement(symbols, "symbol", type="fill", name=str(number), alpha="1")
+        layer = ET.SubElement(symbol, "layer", attrib={"class": "SimpleFill", "enabled": "1"})
+        _options(layer, {
+            "style": "no", "outline_style": "solid", "outline_color": _opaque(colour),
+            "outline_width": "0.5", "outline_width_unit": "MM",
+        })  # fmt: skip
+    ET.SubElement(root, "blendMode").text = "0"
+    ET.SubElement(root, "layerGeometryType").text = "2"
+    return _write(table_path, root)
+
+
 def _write_ramp(map_path: Path, *, highest: float, unit: str) -> Path:
     """Write a style that gives band 1 the colours of heights, light to dark, up to ``highest``."""
     check_highest(highest)
@@ -146,22 +182,30 @@ def _ramp() -> ET.Element:
         "stops": stops,
     }  # fmt: skip
     ramp = ET.Element("colorramp", name="[source]", type="gradient")
-    options = ET.SubElement(ramp, "Option", type="Map")
-    for name, value in values.items():
-        ET.SubElement(options, "Option", type="QString", name=name, value=value)
-    for name, value in values.items():  # as versions before 3.26 read them
-        ET.SubElement(ramp, "prop", k=name, v=value)
+    _options(ramp, values)
     return ramp
 
 
+def _options(of: ET.Element, values: Mapping[str, str]) -> None:
+    options = ET.SubElement(of, "Option", type="Map")
+    for name, value in values.items():
+        ET.SubElement(options, "Option", type="QString", name=name, value=value)
+    for name, value in values.items():  # as versions before 3.26 read them
+        ET.SubElement(of, "prop", k=name, v=value)
+
+
 def _opaque(colour: Colour) -> str:
-    return ",".join(str(part) for part in (*colour, 255))
+    return ",".join(str(part) for part in (*_checked(colour), 255))
 
 
 def _hex(colour: Colour) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*_checked(colour))
+
+
+def _checked(colour: Colour) -> Colour:
     if not all(0 <= part <= 255 for part in colour):
         raise ValueError(f"a colour is red, green and blue from 0 to 255, not {colour}")
-    return "#{:02x}{:02x}{:02x}".format(*colour)
+    return colour
 
 
 def _number(value: float) -> str:

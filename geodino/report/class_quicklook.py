@@ -53,7 +53,7 @@ def write_class_quicklook(
     there = [classes[n] for n in np.unique(numbers).tolist() if n in classes]
     path = quicklook_path(map_path)
     with replacing(path) as temporary:
-        _with_legend(picture, there).save(temporary, format="PNG")
+        with_legend(picture, there).save(temporary, format="PNG")
     return path
 
 
@@ -72,9 +72,10 @@ def _read(map_path: Path) -> UInt8[ndarray, "h w"]:
         ) from error
 
 
-def _with_legend(
+def with_legend(
     picture: UInt8[ndarray, "h w 4"], classes: list[tuple[str, tuple[int, int, int]]]
 ) -> Image.Image:
+    """Return a picture with the names and colours of classes below it."""
     height, width = picture.shape[:2]
     across = max(1, max(width, _LEAST) // _COLUMN)
     lines = -(-len(classes) // across)

@@ -1,97 +1,136 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geodino.geo.windows import Window
-from geodino.infer.boxes import ChipBoxes, ChipLattice, joined
+from geodino.infer.boxes import Boxes, chips_for, joined, taken
+from geodino.infer.cover import Cover
+from geodino.models.detection.faster_rcnn import Found
 
-LATTICE = ChipLattice(height=100, width=140, chip=40, overlap=16)
+COVER = Cover.of(100, 140, chip=40, overlap=16, align=1)
+CHIPS = [(r, c) for r in range(COVER.rows.count) for c in range(COVER.columns.count)]
 
 
-def seen(lattice, chip, objects, *, shift=0.0):
+def seen(chip, objects, *, shift=0.0):
     """What a perfect model says of a chip: every object it sees, clipped, off by ``shift``."""
-    window = lattice.window(*chip)
-    limits = torch.tensor([window.left, window.top, window.right, window.bottom]).float()
-    moved = objects + shift * (1 if sum(chip) % 2 else -1)
-    inside = torch.cat(
-        [torch.maximum(moved[:, :2], limits[:2]), torch.minimum(moved[:, 2:], limits[2:])], dim=1
-    )
-    keep = ((inside[:, 2:] - inside[:, :2]) > 0.5).all(dim=1)
-    whole = (inside == moved).all(dim=1)
-    return ChipBoxes(
-        chip=chip,
-        boxes=inside[keep],
+    start = np.array([COVER.columns.start(chip[1]), COVER.rows.start(chip[0])] * 2)
+    moved = objects + shift * (1 if sum(chip) % 2 else -1) - start
+    inside = moved.clip(0, 40)
+    keep = ((inside[:, 2:] - inside[:, :2]) > 0.5).all(axis=1)
+    whole = (inside == moved).all(axis=1)
+    found = Found(
+        boxes=torch.from_numpy(inside[keep]),
         classes=torch.zeros(int(keep.sum()), dtype=torch.int64),
-        scores=torch.where(whole, 0.9, 0.4)[keep],
+        scores=torch.from_numpy(np.where(whole, 0.9, 0.4)[keep]),
     )
+    return taken(COVER, chip, found)
 
 
-def test_chips_reach_the_end_of_the_image_and_no_further():
-    # Steps of 24: rows from 0, 24, 48, 72 (to 100), columns from 0, 24, ..., 120 (to 140).
-    assert LATTICE.shape == (4, 6)
-    assert LATTICE.window(3, 5) == Window(72, 120, 28, 20)
-    assert ChipLattice(height=10, width=10, chip=40, overlap=16).shape == (1, 1)
-
-
-def test_an_overlap_of_more_than_half_a_chip_is_refused():
-    with pytest.raises(ValueError, match="overlap of 21"):
-        ChipLattice(height=9, width=9, chip=40, overlap=21)
+def same(one, other):
+    return all(np.array_equal(getattr(one, n), getattr(other, n)) for n in Boxes.__slots__)
 
 
 def test_every_place_is_taken_by_some_chip():
-    y, x = torch.meshgrid(torch.arange(0.0, 100, 0.5), torch.arange(0.0, 140, 0.5), indexing="ij")
-    places = torch.stack([x, y, x, y], dim=-1).reshape(-1, 4)
-    taken = sum(LATTICE.takes(*chip, places).int() for chip in LATTICE)
-    assert taken.min() == 1
-    assert taken.max() == 4
+    # Steps of 24: rows from 0, 24, 48 and, moved back, 60; columns from 0, 24, ..., 96, 100.
+    y, x = np.meshgrid(np.arange(0.0, 100, 0.5), np.arange(0.0, 140, 0.5), indexing="ij")
+    times = np.zeros(y.shape, int)
+    for row, column in CHIPS:
+        (left, right), (top, bottom) = COVER.columns.span(column), COVER.rows.span(row)
+        times += (x >= left) & (x < right) & (y >= top) & (y < bottom)
+    assert times.min() == 1
+    assert times.max() == 4
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 86), st.integers(0, 126), st.floats(0, 1, width=32))
 def test_an_object_is_found_once_wherever_seams_lie(top, left, shift):
-    one = torch.tensor([[left, top, left + 13, top + 13]], dtype=torch.float32)
-    found = [seen(LATTICE, chip, one, shift=shift) for chip in LATTICE]
-    boxes, classes, scores = joined(LATTICE, found, iou=0.3)
-    assert len(boxes) == len(classes) == len(scores) == 1
-    assert (boxes[0] - one[0]).abs().max() <= 2.0
+    one = np.array([[left, top, left + 13, top + 13]], dtype=np.float64)
+    boxes = joined({chip: seen(chip, one, shift=shift) for chip in CHIPS}, iou=0.3)
+    assert len(boxes) == 1
+    assert np.abs(boxes.xyxy - one).max() <= 2.0
 
 
 def test_two_objects_side_by_side_that_one_chip_says_both_stay():
-    objects = torch.tensor([[4.0, 4, 14, 14], [8, 4, 18, 14]])
-    boxes, _, _ = joined(LATTICE, [seen(LATTICE, (0, 0), objects)], iou=0.3)
-    assert len(boxes) == 2
+    objects = np.array([[4.0, 4, 14, 14], [8, 4, 18, 14]])
+    assert len(joined({(0, 0): seen((0, 0), objects)}, iou=0.3)) == 2
+
+
+def test_a_surer_box_of_another_class_takes_nothing_away():
+    one = np.array([[10.0, 10, 20, 20]])
+    first = Boxes(xyxy=one, classes=np.array([0]), scores=np.array([0.9]))
+    other = Boxes(xyxy=one, classes=np.array([1]), scores=np.array([0.5]))
+    assert joined({(0, 0): first, (0, 1): other}, iou=0.3).classes.tolist() == [0, 1]
+    again = Boxes(xyxy=one, classes=np.array([0]), scores=np.array([0.9]))
+    assert len(joined({(0, 0): first, (0, 1): again}, iou=0.3)) == 1
 
 
 def objects(seed):
-    generator = torch.Generator().manual_seed(seed)
-    corner = torch.rand(25, 2, generator=generator) * torch.tensor([126.0, 86.0])
-    return torch.cat([corner, corner + 4 + 9 * torch.rand(25, 2, generator=generator)], dim=1)
+    rng = np.random.default_rng(seed)
+    corner = rng.random((25, 2)) * [126.0, 86.0]
+    return np.concatenate([corner, corner + 4 + 9 * rng.random((25, 2))], axis=1)
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 1000))
 def test_the_order_of_chips_changes_nothing(seed):
-    found = [seen(LATTICE, chip, objects(seed)) for chip in LATTICE]
-    one, other = joined(LATTICE, found, iou=0.3), joined(LATTICE, found[::-1], iou=0.3)
-    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    found = {chip: seen(chip, objects(seed)) for chip in CHIPS}
+    assert same(joined(found, iou=0.3), joined(dict(reversed(found.items())), iou=0.3))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 1000))
+def test_what_is_said_once_is_what_the_definition_says(seed):
+    found = {chip: seen(chip, objects(seed), shift=0.5) for chip in CHIPS}
+    rows = [
+        (-score, chip, number, tuple(box))
+        for chip, one in found.items()
+        for number, (box, score) in enumerate(zip(one.xyxy, one.scores, strict=True))
+    ]
+    stays = []
+    for one in sorted(rows):
+        over = [
+            other for other in rows
+            if other[:3] < one[:3] and other[1] != one[1] and slow_iou(other[3], one[3]) > 0.3
+        ]  # fmt: skip
+        stays += [] if over else [one[3]]
+    assert [tuple(box) for box in joined(found, iou=0.3).xyxy] == stays
+
+
+def slow_iou(a, b):
+    across, down = (max(0.0, min(a[i + 2], b[i + 2]) - max(a[i], b[i])) for i in (0, 1))
+    areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (a, b)]
+    return across * down / (sum(areas) - across * down)
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 1000), st.integers(0, 60), st.integers(0, 80))
 def test_an_area_has_the_boxes_it_has_in_the_whole_image(seed, top, left):
-    area = Window(top, left, 30, 40)
-    found = {chip: seen(LATTICE, chip, objects(seed), shift=0.5) for chip in LATTICE}
+    bottom, right = top + 30, left + 40
+
+    def touches(window):
+        return (
+            window.top < bottom and top < window.bottom
+            and window.left < right and left < window.right
+        )  # fmt: skip
 
     def inside(chips):
-        boxes, _, scores = joined(LATTICE, [found[chip] for chip in chips], iou=0.3)
-        x, y = ((boxes[:, :2] + boxes[:, 2:]) / 2).unbind(dim=1)
-        keep = (x >= left) & (x < area.right) & (y >= top) & (y < area.bottom)
-        return boxes[keep], scores[keep]
+        boxes = joined({c: seen(c, objects(seed), shift=0.5) for c in chips}, iou=0.3)
+        x, y = boxes.centres.T
+        return boxes.at((x >= left) & (x < right) & (y >= top) & (y < bottom))
 
-    whole, part = inside(LATTICE), inside(LATTICE.touching(area))
-    assert all(torch.equal(a, b) for a, b in zip(whole, part, strict=True))
+    needed = chips_for(COVER, touches)
+    assert same(inside(CHIPS), inside(needed))
 
 
-def test_nothing_found_is_no_box():
-    assert [len(one) for one in joined(LATTICE, [], iou=0.5)] == [0, 0, 0]
+def test_of_a_large_image_an_area_needs_few_chips():
+    cover = Cover.of(1000, 1000, chip=40, overlap=16, align=1)
+    # Chips begin every 24 px; the one from 480 on takes what lies between 484 and 516.
+    near = chips_for(cover, lambda w: w.top <= 500 < w.bottom and w.left <= 500 < w.right)
+    assert near == [(r, c) for r in (19, 20, 21) for c in (19, 20, 21)]
+
+
+@pytest.mark.parametrize("found", [{}, {(0, 0): seen((0, 0), np.zeros((0, 4)))}])
+def test_nothing_found_is_no_box(found):
+    boxes = joined(found, iou=0.5)
+    assert (boxes.xyxy.shape, boxes.classes.shape, boxes.scores.shape) == ((0, 4), (0,), (0,))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from geodino.geo.height_colours import STOPS, height_colours
-from geodino.io.qml import write_class_style, write_height_style
+from geodino.io.qml import write_box_style, write_class_style, write_height_style
 
 
 def parse(path):
@@ -88,3 +88,20 @@ def test_styles_that_say_nothing_are_refused(tmp_path):
     with pytest.raises(ValueError, match="ends above 0 m"):
         write_height_style(tmp_path / "a.tif", highest_m=0.0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_boxes_are_outlined_in_the_colour_of_their_class(tmp_path):
+    path = write_box_style(tmp_path / "boxes.parquet", {"house": (255, 0, 0), "a & b": (0, 9, 8)})
+    assert path == tmp_path / "boxes.qml"
+    root = ET.fromstring(path.read_text())  # noqa: S314  (our own file)
+    (renderer,) = root.findall("renderer-v2")
+    assert (renderer.get("type"), renderer.get("attr")) == ("categorizedSymbol", "class")
+    categories = renderer.findall("categories/category")
+    assert [one.get("value") for one in categories] == ["house", "a & b"]
+    symbols = {s.get("name"): s for s in renderer.findall("symbols/symbol")}
+    options = {
+        o.get("name"): o.get("value")
+        for o in symbols[categories[1].get("symbol")].findall("layer/Option/Option")
+    }
+    assert options["outline_color"] == "0,9,8,255"
+    assert options["style"] == "no"

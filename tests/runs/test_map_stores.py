@@ -285,9 +285,9 @@ def test_features_interrupted_and_resumed_are_those_of_one_go(
     monkeypatch.setattr("geodino.io.cog.layout.LARGEST_SIDE", 16)
     run_embed(debug_run, tmp_path / "a.zarr", tile, dtype="float16")
     run_embed(debug_run, tmp_path / "b.zarr", tile, dtype="float16", shard=(1, 2))
-    with pytest.raises(RunError, match="holds parts of this map from before"):
+    with pytest.raises(RunError, match="holds parts of this job from before"):
         run_embed(debug_run, tmp_path / "b.zarr", tile, dtype="float16")
-    with pytest.raises(RunError, match="supertiles are missing"):
+    with pytest.raises(RunError, match="parts are missing"):
         run_embed(debug_run, tmp_path / "b.zarr", tile, dtype="float16", assemble=True)
     run_embed(debug_run, tmp_path / "b.zarr", tile, dtype="float16", resume=True)
     assert content(tmp_path / "a.zarr") == content(tmp_path / "b.zarr")

@@ -336,7 +336,7 @@ def test_what_is_there_is_not_replaced_unasked(model, tmp_path):
         run(model, out, tile)
     out.unlink()
     run(model, out, tile, shard=(1, 1))
-    with pytest.raises(RunError, match="holds parts of this map from before"):
+    with pytest.raises(RunError, match="holds parts of this job from before"):
         run(model, out, tile)
     with pytest.raises(RunError, match=r"dtype|another"):
         run(model, out, tile, resume=True, dtype="uint16")
@@ -395,7 +395,7 @@ def test_rasters_that_do_not_fit_are_refused_before_anything_is_computed(model, 
 
 def test_shards_that_lack_are_named(model, tile, tmp_path):
     run(model, tmp_path / "map.tif", tile, shard=(1, 2))
-    with pytest.raises(RunError, match="supertiles are missing"):
+    with pytest.raises(RunError, match="parts are missing"):
         run(model, tmp_path / "map.tif", tile, assemble=True)
 
 

@@ -12,9 +12,8 @@ import numpy as np
 from jaxtyping import Shaped
 
 from geodino import files
-from geodino.errors import RunError
 from geodino.io.cog.index import TileIndex
-from geodino.io.cog.journal import frame, read_parts
+from geodino.io.cog.journal import frame, read_parts, refuse_missing
 from geodino.io.cog.layout import Layer, Layout
 from geodino.io.cog.parts import job_head, tiles_of
 from geodino.io.cog.reduce import Pyramid
@@ -23,8 +22,6 @@ from geodino.io.cog.tiff import container
 from geodino.io.cog.tiles import TileCodec
 from geodino.io.metadata import Point
 from geodino.metrics.moments import Moments
-
-_NAMED = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +76,7 @@ def assemble(
     for one, parts in read_parts(folder, head):
         index.add(one.number, parts[layer.name].runs, index.spool(one.spool))
         by_number[one.number] = parts[layer.name].moments
-    refuse_missing(folder, by_number, layout, allow)
+    refuse_missing(folder, by_number, set(range(len(layout))) - set(allow))
     moments = _merged(layer, [by_number[number] for number in sorted(by_number)])
     fields = described(
         layer, layout.grid, tags=tags or {}, area_or_point=area_or_point, moments=moments
@@ -107,23 +104,6 @@ def _merged(layer: Layer, parts: Iterable[Moments | None]) -> Moments | None:
         if part is not None:
             moments = moments.merge(part)
     return moments
-
-
-def refuse_missing(
-    folder: Path, found: Collection[int], layout: Layout, allow: Collection[int]
-) -> None:
-    """Refuse to write a map with holes.
-
-    Raises:
-        RunError: supertiles are missing.
-    """
-    lack = [n for n in range(len(layout)) if n not in found and n not in allow]
-    if lack:
-        named = ", ".join(map(str, lack[:_NAMED])) + (", ..." if len(lack) > _NAMED else "")
-        raise RunError(
-            f"{folder} is not complete: {len(lack):,} of {len(layout):,} supertiles are missing "
-            f"({named}). Run the shards that lack, or repeat the command with --resume."
-        )
 
 
 def _make_upper(

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from geodino import files
 from geodino.geo.windows import Window
-from geodino.io.cog.assemble import refuse_missing
 from geodino.io.cog.index import TileIndex
-from geodino.io.cog.journal import read_parts
+from geodino.io.cog.journal import read_parts, refuse_missing
 from geodino.io.cog.layout import Layer, Layout
 from geodino.io.cog.parts import job_head
 from geodino.io.cog.tiles import TileCodec
@@ -51,7 +50,7 @@ def stored_rows(
     for one, parts in read_parts(folder, job_head(layout, [layer]) | {"key": dict(key)}):
         index.add(one.number, parts[layer.name].runs, index.spool(one.spool))
         found.add(one.number)
-    refuse_missing(folder, found, layout, allow)
+    refuse_missing(folder, found, set(range(len(layout))) - set(allow))
     wide = max(1, _AT_ONCE // (layer.pixel_bytes * layout.block * layout.side))
     with ExitStack() as stack:
         stack.enter_context(files.writing(folder))

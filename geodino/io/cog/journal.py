@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ JOURNAL, SPOOL = ".jsonl", ".tiles"
 FRAME = 8
 """Bytes around a tile: its size before it, its last four bytes again after it."""
 
-_SHOWN = 3
+_SHOWN, _NAMED = 3, 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +127,50 @@ def start_journal(path: Path, head: Mapping[str, Any]) -> None:
     append(path, encoded({"job": head}))
 
 
+class JournalWriter:
+    """The journal of a shard in a parts folder; what all shards finished is known when it opens.
+
+    Args:
+        folder: made where it is missing.
+        head: what the parts depend on, as JSON.
+        shard: number from 1, and how many there are.
+
+    Attributes:
+        committed: finished parts by number: those of all shards, and this one's since.
+
+    Raises:
+        RunError: the folder holds parts of another job, or cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, head: Mapping[str, Any], shard: tuple[int, int]) -> None:
+        self._path = folder / f"{shard[0]}-of-{shard[1]}{JOURNAL}"
+        self.spool = self._path.with_suffix(SPOOL)
+        with files.writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self.committed = {one.number: one for one, _ in read_parts(folder, head)}
+            start_journal(self._path, head)
+
+    def note(
+        self,
+        number: int,
+        digest: str,
+        facts: Mapping[str, Any],
+        layers: Mapping[str, LayerPart] | None = None,
+    ) -> None:
+        """Note a part as finished, and wait until the disk has it.
+
+        Args:
+            number: of the part.
+            digest: of what it was made from; one that is noted twice must have the same.
+            facts: to be remembered with it; JSON.
+            layers: what it added to the spool.
+        """
+        append(self._path, commit_line(number, digest, facts, layers or {}))
+        self.committed[number] = Committed(
+            number=number, digest=digest, facts=facts, spool=self.spool
+        )
+
+
 def encoded(line: Mapping[str, Any]) -> bytes:
     """Return a line of a journal."""
     return (json.dumps(line, separators=(",", ":")) + "\n").encode()
@@ -177,6 +221,26 @@ def refuse_other(folder: Path, found: Mapping[str, Any], asked: Mapping[str, Any
         raise RunError(
             f"{folder} holds parts of another job: {said}{more}. Repeat that job as it was, "
             "remove the folder, or choose another --out."
+        )
+
+
+def refuse_missing(folder: Path, found: Collection[int], wanted: Collection[int]) -> None:
+    """Refuse to join parts with holes.
+
+    Args:
+        folder: the parts.
+        found: numbers of those that are finished.
+        wanted: numbers of all there must be.
+
+    Raises:
+        RunError: some are missing.
+    """
+    lack = sorted(set(wanted) - set(found))
+    if lack:
+        named = ", ".join(map(str, lack[:_NAMED])) + (", ..." if len(lack) > _NAMED else "")
+        raise RunError(
+            f"{folder} is not complete: {len(lack):,} of {len(wanted):,} parts are missing "
+            f"({named}). Run the shards that lack, or repeat the command with --resume."
         )
 
 

@@ -13,18 +13,8 @@ from jaxtyping import Shaped
 from numpy.typing import NDArray
 
 from geodino import files
-from geodino.io.cog.journal import (
-    JOURNAL,
-    SPOOL,
-    Committed,
-    LayerPart,
-    Run,
-    append,
-    commit_line,
-    frame,
-    read_parts,
-    start_journal,
-)
+from geodino.geo.grid import Grid
+from geodino.io.cog.journal import Committed, JournalWriter, LayerPart, Run, frame
 from geodino.io.cog.layout import Layer, Layout
 from geodino.io.cog.measure import moments_of
 from geodino.io.cog.reduce import Pyramid
@@ -39,16 +29,20 @@ def parts_folder(path: Path) -> Path:
 
 def job_head(layout: Layout, layers: Sequence[Layer]) -> dict[str, Any]:
     """Return what the parts of a map must agree on for the sake of the file."""
-    grid = layout.grid
     return {
-        "grid": {
-            "crs": grid.crs,
-            "transform": list(grid.transform[:6]),
-            "height": grid.height,
-            "width": grid.width,
-        },
+        "grid": grid_head(layout.grid),
         "layout": {"block": layout.block, "side": layout.side, "levels": layout.levels},
         "layers": {layer.name: _stored_as(layer) for layer in layers},
+    }
+
+
+def grid_head(grid: Grid) -> dict[str, Any]:
+    """Return a grid as JSON."""
+    return {
+        "crs": grid.crs,
+        "transform": list(grid.transform[:6]),
+        "height": grid.height,
+        "width": grid.width,
     }
 
 
@@ -90,22 +84,17 @@ class PartsWriter:
     ) -> None:
         self.layout = layout
         self.layers = tuple(layers)
-        self._folder = folder
-        stem = f"{shard[0]}-of-{shard[1]}"
-        self._journal, spool = folder / f"{stem}{JOURNAL}", folder / f"{stem}{SPOOL}"
         head = {**job_head(layout, layers), "key": dict(key)}
+        self._journal = JournalWriter(folder, head=head, shard=shard)
         with files.writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            self._committed = {one.number: one for one, _ in read_parts(folder, head)}
-            start_journal(self._journal, head)
-            self._spool = _Spool(spool)
+            self._spool = _Spool(self._journal.spool)
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tiles")
 
     @property
     def committed(self) -> Mapping[int, Committed]:
         """Finished supertiles by number: those of all shards when opened, and this one's since."""
-        return self._committed
+        return self._journal.committed
 
     def open_supertile(self, number: int) -> "SupertileWriter":
         """Begin a supertile.
@@ -121,10 +110,7 @@ class PartsWriter:
     def _note(self, number: int, digest: str, facts: Mapping[str, Any], parts: Any) -> None:
         with self._lock:
             self._spool.flush()
-            append(self._journal, commit_line(number, digest, facts, parts))
-            self._committed[number] = Committed(
-                number=number, digest=digest, facts=facts, spool=self._spool.path
-            )
+            self._journal.note(number, digest, facts, parts)
 
     def close(self) -> None:
         """Let go of the files and threads; what was committed stays."""

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
+from geodino.errors import RunError
 from geodino.models.backbone import Backbone, Tokens
 from geodino.models.canopy import pad
 from geodino.models.detection.coding import anchors, clipped, decode, encode
@@ -91,13 +92,21 @@ class DetectionModel(HeadedModel):
 
         Raises:
             ContractError: another number of bands than the backbone was built for.
+            RunError: values that are not finite.
         """
         usable = _every(image) if valid is None else valid
         size = (image.shape[-2], image.shape[-1])
         maps = self.maps(image, valid)
         starts = self._anchors(maps)
-        proposals = self._proposals(self.head.proposed(maps), starts, usable, size)
+        first = self.head.proposed(maps)
+        proposals = self._proposals(first, starts, usable, size)
         logits, codes = self.head.told(self._features(maps, proposals))
+        # No box is likelier than a number that is none: without this, nothing would be found.
+        if not all(one.isfinite().all() for one in (*chain(*first), logits, codes)):
+            raise RunError(
+                "The model gives values that are not finite: its weights hold NaN or infinity, or "
+                "the pixels overflow. Check the checkpoint and the range of the values."
+            )
         ends = _ends(proposals)
         return [
             self._said(what.float().softmax(dim=-1), decode_all(where, boxes), inside)

@@ -9,9 +9,10 @@ from geodino import __version__
 from geodino.infer.seams import SeamSums
 from geodino.io.cog.journal import Committed, read_parts
 from geodino.runs.mapping.maps import Map
+from geodino.runs.mapping.planned import Planned
 
 Parts = Mapping[int, Committed]
-"""The finished supertiles of a map, by number."""
+"""The finished parts of a map or table, by number."""
 
 
 def committed_of(one: Map) -> Parts:
@@ -54,13 +55,13 @@ def job_tags(
     return found if gsd_m is None else {**found, "GEODINO_GSD": f"{gsd_m:g}"}
 
 
-def map_tags(
-    made: Sequence[tuple[Map, Parts]], *, command: str, model: str, sha256: str
+def made_tags(
+    made: Sequence[tuple[Planned, Parts]], *, command: str, model: str, sha256: str
 ) -> dict[str, str]:
-    """Return the tags of a map: none of them depends on how the work was shared or interrupted.
+    """Return what a product says: none of it depends on how the work was shared or interrupted.
 
     Args:
-        made: the rasters it was made of, each with its supertiles.
+        made: the rasters it was made of, each with its finished parts.
         command: see above, as what follows.
         model: see above.
         sha256: see above.
@@ -74,13 +75,21 @@ def map_tags(
     times = sorted({one.source.time or "" for one, _ in made})
     if times[0]:
         found["GEODINO_ACQUIRED"] = times[0] if len(times) == 1 else f"{times[0]}/{times[-1]}"
+    return found
+
+
+def map_tags(
+    made: Sequence[tuple[Map, Parts]], *, command: str, model: str, sha256: str
+) -> dict[str, str]:
+    """Return the tags of a map; arguments as of :func:`made_tags`."""
+    found = made_tags(made, command=command, model=model, sha256=sha256)
     seams = sum((seams_of(parts) for _, parts in made), SeamSums())
     if seams.score is not None:
         found["GEODINO_SEAM_SCORE"] = f"{seams.score:.4f}"
     return found
 
 
-def _hash(one: Map, parts: Parts) -> str:
+def _hash(one: Planned, parts: Parts) -> str:
     """Return a hash of the pixels of a raster that were used."""
     digest = hashlib.sha256()
     for number in one.numbers:

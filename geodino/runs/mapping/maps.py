@@ -1,16 +1,19 @@
 """The maps of a job: for each raster where it goes, how it is cut, and what identifies it."""
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import rasterio
 import torch
+from rasterio.errors import RasterioIOError
 
 from geodino import __version__
+from geodino.data.loader import default_threads
 from geodino.errors import ContractError, RecipeError, SourceError
 from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
@@ -20,38 +23,29 @@ from geodino.infer.engine import Predictor
 from geodino.infer.ground import Regrid
 from geodino.infer.render import Product, Rendering
 from geodino.io.area import Area
+from geodino.io.cog.journal import Committed
 from geodino.io.cog.layout import Layer, Layout
-from geodino.io.cog.parts import parts_folder
-from geodino.io.content import content_sample
-from geodino.io.zarr.write import refuse_rotated
+from geodino.io.cog.parts import PartsWriter
+from geodino.io.zarr.write import attributes_of, refuse_rotated
 from geodino.runs.mapping.job import MapJob
+from geodino.runs.mapping.memory import Need, need
+from geodino.runs.mapping.planned import Planned
 from geodino.runs.sources import Source
 
 JOB_TAG = "GEODINO_JOB"
 """Tag that says which job made a map: a map of the same job need not be made again."""
 
+P = TypeVar("P", bound=Planned)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Map:
-    """One raster and the map that is made of it."""
+class Map(Planned):
+    """One raster and the map that is made of it; its parts are supertiles."""
 
-    source: Source
     files: Mapping[str, Path]
     """Where each layer goes, by its name; the first is the map."""
 
-    beside: tuple[Path, ...] = ()
-    """What else is written."""
-
     rendering: Rendering
-    numbers: tuple[int, ...]
-    """Supertiles that hold anything wanted."""
-
-    key: dict[str, Any]
-    """What the pixels of the map depend on, beside those of the raster."""
-
-    parts_at: Path | None = None
-    """Where its parts lie, if not in ``FILE.parts``."""
-
     fit: str | None = None
     """Hash of what was fitted before the map is made; parts of two fits do not mix."""
 
@@ -61,9 +55,9 @@ class Map:
         return next(iter(self.files.values()))
 
     @property
-    def parts(self) -> Path:
-        """Where finished supertiles lie until the map is whole."""
-        return parts_folder(self.path) if self.parts_at is None else self.parts_at
+    def written(self) -> tuple[Path, ...]:
+        """Its layers, and what lies beside them."""
+        return (*self.files.values(), *self.beside)
 
     @property
     def parts_key(self) -> dict[str, Any]:
@@ -86,27 +80,86 @@ class Map:
         return sorted(set(range(len(self.layout))) - set(self.numbers))
 
     @property
-    def identity(self) -> str:
-        """A hash of the key: of the model, its chips, and what was asked."""
-        return hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
-
-    @cached_property
-    def content(self) -> str:
-        """A cheap hash of the raster's files: it changes when one is written anew."""
-        digest = hashlib.sha256()
-        for path in self.source.files:
-            digest.update(repr(content_sample(path)).encode())
-        return digest.hexdigest()
-
-    @property
     def stride(self) -> int:
         """Pixels of the raster per pixel of the map, along each axis."""
         return self.rendering.predictor.stride
+
+    def made_by(self) -> str | None:
+        """Return which job made the file or store where the map goes."""
+        if self.path.is_dir():
+            said = attributes_of(self.path).get(JOB_TAG)
+            return said if isinstance(said, str) else None
+        try:
+            with rasterio.open(self.path) as there:
+                made: str | None = there.tags().get(JOB_TAG)
+        except RasterioIOError:
+            return None
+        return made
 
     def pixels(self, numbers: Sequence[int] | None = None) -> int:
         """Return how many pixels of the raster some supertiles, or all, go through."""
         chosen = self.numbers if numbers is None else numbers
         return sum(self.layout.window(number).area for number in chosen) * self.stride**2
+
+    def window(self, number: int) -> Window:
+        """Return the pixels of the raster under a supertile."""
+        return pixels_under(self.layout.window(number), self.stride)
+
+    def digest(self, number: int, *, threads: Executor) -> str:
+        """Return the digest of the pixels under a supertile."""
+        return self.rendering.digest(number, threads=threads)
+
+    def need(self) -> Need:
+        """Return what rendering takes beside the model."""
+        bands, itemsize = self.stored()
+        return need(self.rendering, bands=bands, itemsize=itemsize)
+
+    def warm_up(self) -> None:
+        """Compute one batch of nothing."""
+        cover, predictor = self.rendering.cover, self.rendering.predictor
+        bands, _ = self.stored()
+        predictor(*cover.blank(bands, device=predictor.device))
+
+    def narrowed(self, columns: int) -> "Map":
+        """Return the map with at most so many supertiles in memory side by side."""
+        return replace(self, rendering=replace(self.rendering, columns=columns))
+
+    @contextmanager
+    def begun(self, shard: tuple[int, int]) -> Iterator["_Begun"]:
+        """Open the supertiles."""
+        with PartsWriter(
+            self.parts,
+            layout=self.layout,
+            layers=self.layers,
+            key=self.parts_key,
+            shard=shard,
+            threads=default_threads(),
+        ) as parts:
+            yield _Begun(self, parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """Supertiles that are being made."""
+
+    map: Map
+    parts: PartsWriter
+
+    @property
+    def committed(self) -> Mapping[int, Committed]:
+        return self.parts.committed
+
+    def run(
+        self, numbers: Sequence[int], *, threads: Executor, advance: Callable[[int], None]
+    ) -> None:
+        """Render supertiles and commit each."""
+        self.map.rendering.run(
+            self.parts,
+            numbers,
+            threads=threads,
+            advance=lambda count: advance(count * self.map.stride**2),
+            facts={"source": self.map.content},
+        )
 
 
 def shared_key(
@@ -289,9 +342,9 @@ def with_product(one: Map, product: Product, *, fit: str) -> Map:
     return replace(one, rendering=replace(one.rendering, product=product), fit=fit)
 
 
-def share(maps: Sequence[Map], shard: tuple[int, int]) -> list[tuple[Map, list[int]]]:
-    """Return the supertiles of a shard, map by map: a run of neighbours of all there are."""
+def share(planned: Sequence[P], shard: tuple[int, int]) -> list[tuple[P, list[int]]]:
+    """Return the parts of a shard, raster by raster: a run of neighbours of all there are."""
     number, count = shard
-    every = [(i, n) for i, found in enumerate(maps) for n in found.numbers]
+    every = [(i, n) for i, one in enumerate(planned) for n in one.numbers]
     mine = every[len(every) * (number - 1) // count : len(every) * number // count]
-    return [(found, [n for j, n in mine if j == i]) for i, found in enumerate(maps)]
+    return [(one, [n for j, n in mine if j == i]) for i, one in enumerate(planned)]

@@ -1,107 +1,84 @@
-"""The parts of maps: what is there already, and rendering what is left."""
+"""The parts of maps and tables: what is there already, and making what is left."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import replace
 
-import rasterio
-import torch
-from rasterio.errors import RasterioIOError
-
-from geodino.data.loader import default_threads
 from geodino.errors import RunError
-from geodino.infer.render import Rendering
-from geodino.io.cog.parts import PartsWriter
-from geodino.io.zarr.write import attributes_of
 from geodino.runs.mapping.job import MapJob
-from geodino.runs.mapping.maps import JOB_TAG, Map, pixels_under, share
-from geodino.runs.mapping.memory import columns_for, default_limit, need, used_memory
+from geodino.runs.mapping.maps import P, share
+from geodino.runs.mapping.memory import columns_for, default_limit, used_memory
+from geodino.runs.mapping.planned import Begun, Planned
 from geodino.runs.progress import JobProgress
 
 
-def is_done(one: Map, job: MapJob) -> bool:
-    """Whether a job that goes on finds this map whole, with all that lies beside it.
+def is_done(one: Planned, job: MapJob) -> bool:
+    """Whether a job that goes on finds its output whole, with all that lies beside it.
 
     Raises:
         RunError: a file is there that may not be replaced.
     """
-    there = [path for path in (*one.files.values(), *one.beside) if path.exists()]
+    there = [path for path in one.written if path.exists()]
     if job.overwrite or not there:
         return False
     if job.goes_on:
         if one.path not in there and one.parts.exists():
             return False  # interrupted while it was joined
-        if _made_by(one) == one.identity:
+        if one.made_by() == one.identity:
             return not one.parts.exists()
     raise RunError(
         f"{there[0]} exists: nothing was changed. Choose another --out, or add --overwrite."
     )
 
 
-def _made_by(one: Map) -> str | None:
-    """Return which job made the file or store where the map goes; None for another."""
-    if one.path.is_dir():
-        said = attributes_of(one.path).get(JOB_TAG)
-        return said if isinstance(said, str) else None
-    try:
-        with rasterio.open(one.path) as there:
-            made: str | None = there.tags().get(JOB_TAG)
-    except RasterioIOError:
-        return None
-    return made
-
-
-def check_parts(maps: Sequence[Map], job: MapJob) -> None:
+def check_parts(planned: Sequence[Planned], job: MapJob) -> None:
     """Refuse to mix what an earlier job left with this one unasked.
 
     Raises:
         RunError: there are parts.
     """
-    for one in maps:
+    for one in planned:
         if job.overwrite:
             shutil.rmtree(one.parts, ignore_errors=True)
         elif one.parts.exists() and not job.goes_on:
             raise RunError(
-                f"{one.parts} holds parts of this map from before: nothing was changed. Go on with "
+                f"{one.parts} holds parts of this job from before: nothing was changed. Go on with "
                 "--resume, or start again with --overwrite."
             )
 
 
 class Room:
-    """Makes renderings as wide as memory allows."""
+    """Keeps as many parts side by side in memory as fit."""
 
     def __init__(self, job: MapJob) -> None:
         self._limit = default_limit() if job.max_memory is None else job.max_memory
         self._before = 0
 
-    def warm_up(self, maps: Sequence[Map]) -> None:
+    def warm_up(self, planned: Sequence[Planned]) -> None:
         """Compute a batch, and note what the process has held by then.
 
         What is fitted before the maps may need more for a moment, and gives it back.
         """
-        for one in maps:
+        for one in planned:
             if one.numbers and not self._before:
-                self._before = _warmed_up(one)
+                one.warm_up()
+                self._before = used_memory()
 
-    def fitted(self, one: Map) -> Rendering:
-        """Return the rendering of a map.
+    def fitted(self, one: Planned) -> Planned:
+        """Return what is to be made, as wide as memory allows.
 
         Raises:
-            RunError: not even one supertile fits.
+            RunError: not even one part fits.
         """
         self.warm_up([one])
-        bands, itemsize = _stored(one)
-        found = need(one.rendering, bands=bands, itemsize=itemsize)
-        columns = columns_for(self._limit, one.rendering, found, before=self._before)
-        return replace(one.rendering, columns=columns)
+        return one.narrowed(columns_for(self._limit, one.need(), before=self._before))
 
 
-def render(maps: Sequence[Map], job: MapJob, threads: Executor, *, room: Room) -> int:
-    """Render what is not committed yet; return how many pixels of the rasters that was.
+def render(planned: Sequence[P], job: MapJob, threads: Executor, *, room: Room) -> int:
+    """Make what is not committed yet; return how many pixels of the rasters that was.
 
     Args:
-        maps: that are not whole.
+        planned: what is not whole.
         job: what was asked.
         threads: that read.
         room: what memory allows.
@@ -111,69 +88,31 @@ def render(maps: Sequence[Map], job: MapJob, threads: Executor, *, room: Room) -
         RunError: the disk is full, memory does not suffice, a value is not finite, or a raster
             changed since the parts were begun.
     """
-    shares = share(maps, job.shard or (1, 1))
+    shares = share(planned, job.shard or (1, 1))
     total = sum(one.pixels(numbers) for one, numbers in shares)
     with JobProgress("Mpx", total, quiet=job.quiet, unit=10**6) as progress:
         for one, numbers in shares:
             if not numbers:
                 continue
-            fitted = room.fitted(one)
-            with PartsWriter(
-                one.parts,
-                layout=one.layout,
-                layers=one.layers,
-                key=one.parts_key,
-                shard=job.shard or (1, 1),
-                threads=default_threads(),
-            ) as parts:
-                _refuse_changed(one, parts, threads)
-                left = [n for n in numbers if n not in parts.committed]
+            with room.fitted(one).begun(job.shard or (1, 1)) as begun:
+                _refuse_changed(one, begun, threads)
+                left = [n for n in numbers if n not in begun.committed]
                 progress.advance(one.pixels(numbers) - one.pixels(left))
-                fitted.run(
-                    parts,
-                    left,
-                    threads=threads,
-                    advance=advancing(one, progress),
-                    facts={"source": one.content},
-                )
+                begun.run(left, threads=threads, advance=progress.advance)
     return total
 
 
-def advancing(one: Map, progress: JobProgress) -> Callable[[int], None]:
-    """Return what counts pixels of the map as pixels of the raster."""
-    return lambda count: progress.advance(count * one.stride**2)
-
-
-def _stored(one: Map) -> tuple[int, int]:
-    """Return bands and bytes per value of what is read."""
-    first = pixels_under(one.layout.window(one.numbers[0]), one.stride)
-    pixels, _ = one.rendering.raster.read(first.corner)
-    return len(pixels), pixels.itemsize
-
-
-def _warmed_up(one: Map) -> int:
-    """Compute one batch of nothing; return the bytes the process holds then."""
-    cover, predictor = one.rendering.cover, one.rendering.predictor
-    bands, _ = _stored(one)
-    shape = cover.group, bands, cover.rows.side, cover.columns.side
-    predictor(
-        torch.zeros(shape, device=predictor.device),
-        torch.ones((shape[0], *shape[2:]), dtype=torch.bool, device=predictor.device),
-    )
-    return used_memory()
-
-
-def _refuse_changed(one: Map, parts: PartsWriter, threads: Executor) -> None:
-    """Look again at pixels of supertiles that were made from files written anew since.
+def _refuse_changed(one: Planned, begun: Begun, threads: Executor) -> None:
+    """Look again at pixels of parts that were made from files written anew since.
 
     Raises:
         RunError: a pixel differs.
     """
-    for number, committed in sorted(parts.committed.items()):
+    for number, committed in sorted(begun.committed.items()):
         if committed.facts["source"] == one.content:
             continue
-        if one.rendering.digest(number, threads=threads) != committed.digest:
-            window = pixels_under(one.layout.window(number), one.stride)
+        if one.digest(number, threads=threads) != committed.digest:
+            window = one.window(number)
             raise RunError(
                 f"{one.source.path} has changed since {one.parts} was begun: pixels in rows "
                 f"{window.top} to {window.bottom - 1}, columns {window.left} to "

@@ -3,7 +3,28 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from geodino.runs.mapping.planned import Planned
 from geodino.runs.record import RunLog
+
+
+def job_card(planned: Sequence[Planned], *, model: str, group: int, output: str) -> dict[str, str]:
+    """Return what will be made.
+
+    Args:
+        planned: of each raster.
+        model: its name, and what it gives.
+        group: chips that are computed together.
+        output: what is written.
+    """
+    key = planned[0].key
+    pixels = sum(one.pixels() for one in planned)
+    seen = "" if key["gsd_m"] is None else f", seen at {key['gsd_m']:g} m"
+    return {
+        "rasters": f"{len(planned)}, {pixels / 1e6:,.1f} Mpx{seen}",
+        "model": model,
+        "chips": f"{key['chip']} px with {key['overlap']} px in common, {group} at a time",
+        "output": output,
+    }
 
 
 def show_card(card: Mapping[str, str], notes: Sequence[str], log: RunLog) -> None:

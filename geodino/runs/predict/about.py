@@ -10,11 +10,11 @@ from geodino.infer.heights import DISSIMILAR
 from geodino.io.map_item import MapProduct, write_map_item
 from geodino.runs.mapping.about import Parts, committed_of, counts_of, map_tags
 from geodino.runs.mapping.maps import Map
-from geodino.runs.predict.base import Task
+from geodino.runs.predict.base import MapTask
 from geodino.runs.predict.job import PredictJob
 
 
-def tags(one: Map, job: PredictJob, task: Task, committed: Parts) -> dict[str, str]:
+def tags(one: Map, job: PredictJob, task: MapTask, committed: Parts) -> dict[str, str]:
     """Return the tags of a map: none of them depends on how the work was shared or interrupted."""
     found = map_tags([(one, committed)], command=job.command(), model=task.name, sha256=task.sha256)
     found["GEODINO_LICENSE"] = task.license
@@ -38,7 +38,7 @@ def dissimilar_share(made: Iterable[Parts]) -> float | None:
     return counts["far"] / counts["valid"] if counts["valid"] else None
 
 
-def finish(one: Map, job: PredictJob, task: Task) -> None:
+def finish(one: Map, job: PredictJob, task: MapTask) -> None:
     """Write what lies beside a map: its style, its picture and its STAC item.
 
     Args:
@@ -52,7 +52,7 @@ def finish(one: Map, job: PredictJob, task: Task) -> None:
     write_map_item(replace(product, quicklook=beside.quicklook, style=beside.style, more=more))
 
 
-def product_of(one: Map, job: PredictJob, task: Task, about: Mapping[str, str]) -> MapProduct:
+def product_of(one: Map, job: PredictJob, task: MapTask, about: Mapping[str, str]) -> MapProduct:
     """Return what the item of a map says.
 
     Args:

@@ -1,4 +1,4 @@
-"""A model with a head, as predictions need it: what it demands, its chips, what is stored."""
+"""A model with a head, as predictions need it: what it demands, its chips, what is made."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 
+from geodino.errors import RecipeError
 from geodino.geo.contract import InputContract
 from geodino.infer.engine import Predictor
 from geodino.infer.render import Product
@@ -21,7 +22,7 @@ from geodino.models.headed import HeadedModel
 from geodino.runs.mapping.chips import chip_overlap, chip_side
 from geodino.runs.mapping.maps import Map
 from geodino.runs.models import OpenedModel, open_model, tensors_hash
-from geodino.runs.predict.job import SYMMETRIES, Storage
+from geodino.runs.predict.job import SYMMETRIES, PredictJob, Storage
 
 
 @runtime_checkable
@@ -61,11 +62,11 @@ class Beside:
 
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC):
-    """A model with a head, and how its maps are made."""
+    """A model with a head, and how it meets rasters."""
 
     name: str
     sha256: str
-    """Hash of what decides its maps: the weights, and whatever becomes of their outputs."""
+    """Hash of what decides its output: the weights, and whatever becomes of what they give."""
 
     item: str
     """Where the model is described: the STAC item of its folder, or its address."""
@@ -74,16 +75,19 @@ class Task(ABC):
     """Names of the head's files."""
 
     title: ClassVar[str]
-    """What a map of it shows: ``Canopy height``."""
+    """What an output of it shows: ``Canopy height``."""
 
     what: ClassVar[str]
     """The same with its unit, for the card: ``canopy height, metres``."""
 
-    units: ClassVar[str]
-    """Of a map in memory; empty for none."""
+    @classmethod
+    @abstractmethod
+    def open(cls, model: str) -> "Task":
+        """Open MODEL.
 
-    has_store: ClassVar[bool] = False
-    """Whether its maps can be zarr stores too."""
+        Raises:
+            CheckpointError: there is no such model there, or it is damaged.
+        """
 
     @property
     @abstractmethod
@@ -91,42 +95,12 @@ class Task(ABC):
         """The model."""
 
     @abstractmethod
-    def _predictor(
-        self, device: torch.device, *, scale: float | None, applicability: bool
-    ) -> Predictor:
-        """Return the model on its device.
+    def check(self, job: PredictJob) -> None:
+        """Refuse what was asked of another kind of model.
 
         Raises:
-            CheckpointError: the distance from the training ground is asked of a model that does
-                not know it.
+            RecipeError: what was asked, what can be, and what to change.
         """
-
-    @abstractmethod
-    def product(self, how: Storage) -> Product:
-        """Return what is stored.
-
-        Raises:
-            RecipeError: the task stores nothing of the kind that was asked.
-            CheckpointError: what the model needs for it cannot be read.
-        """
-
-    @abstractmethod
-    def beside(self, one: Map) -> Beside:
-        """Write style and picture of a map."""
-
-    def applicability_sha256(self) -> str | None:
-        """Return a hash of what is kept of the training ground; None where nothing is."""
-        return None
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """Tags of a map, beside the shared ones."""
-        return {}
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """Attributes of a map in memory, beside the shared ones."""
-        return {}
 
     def described(self, model: str) -> OpenedModel:
         """Return the backbone as every form of MODEL is opened, sharing its weights."""
@@ -190,6 +164,77 @@ class Task(ABC):
         own = self.loaded.extra.get("gsd_m")
         return wanted if wanted is not None else own if isinstance(own, int | float) else None
 
+    def _made(self, name: str) -> int | None:
+        """Return what the model was made with."""
+        found: Any = self.loaded.extra.get(name)
+        return found if isinstance(found, int) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapTask(Task):
+    """A model that gives every pixel something, and how its maps are made."""
+
+    units: ClassVar[str]
+    """Of a map in memory; empty for none."""
+
+    has_store: ClassVar[bool] = False
+    """Whether its maps can be zarr stores too."""
+
+    def check(self, job: PredictJob) -> None:
+        """Refuse a table, and what is asked of tables."""
+        if job.is_table:
+            raise RecipeError(
+                f"--out {job.out}: {self.name} gives {self.what}: write a map, FILE.tif or a folder. "
+                "Tables are of models that find objects."
+            )
+        if job.score is not None:
+            raise RecipeError(
+                f"--score {job.score:g}: {self.name} gives {self.what}, not objects with a score. "
+                "Leave it out."
+            )
+        if job.is_store and not self.has_store:
+            raise RecipeError(
+                f"--out {job.out}: maps of classes are written as GeoTIFFs (FILE.tif, or a folder)."
+            )
+
+    @abstractmethod
+    def _predictor(
+        self, device: torch.device, *, scale: float | None, applicability: bool
+    ) -> Predictor:
+        """Return the model on its device.
+
+        Raises:
+            CheckpointError: the distance from the training ground is asked of a model that does
+                not know it.
+        """
+
+    @abstractmethod
+    def product(self, how: Storage) -> Product:
+        """Return what is stored.
+
+        Raises:
+            RecipeError: the task stores nothing of the kind that was asked.
+            CheckpointError: what the model needs for it cannot be read.
+        """
+
+    @abstractmethod
+    def beside(self, one: Map) -> Beside:
+        """Write style and picture of a map."""
+
+    def applicability_sha256(self) -> str | None:
+        """Return a hash of what is kept of the training ground; None where nothing is."""
+        return None
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Tags of a map, beside the shared ones."""
+        return {}
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of a map in memory, beside the shared ones."""
+        return {}
+
     def predictor(
         self,
         device: torch.device,
@@ -211,11 +256,6 @@ class Task(ABC):
         """
         plain = self._predictor(device, scale=scale, applicability=applicability)
         return plain if symmetries == "none" else Symmetric(plain, SYMMETRIES[symmetries])
-
-    def _made(self, name: str) -> int | None:
-        """Return what the model was made with."""
-        found: Any = self.loaded.extra.get(name)
-        return found if isinstance(found, int) else None
 
 
 def name_of(model: str) -> str:

@@ -16,12 +16,12 @@ from geodino.models.segmentation_folder import FILES, LoadedSegmentation, load_s
 from geodino.report.class_quicklook import write_class_quicklook
 from geodino.runs.mapping.maps import Map
 from geodino.runs.models import tensors_hash
-from geodino.runs.predict.base import Beside, Task, item_of, name_of
+from geodino.runs.predict.base import Beside, MapTask, item_of, name_of
 from geodino.runs.predict.job import PROBABILITY_TYPES, Storage
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassTask(Task):
+class ClassTask(MapTask):
     """A model that tells classes apart."""
 
     segmentation: LoadedSegmentation

@@ -21,7 +21,7 @@ from geodino.models.foreign.hugging_face import HUB, fetch
 from geodino.report.quicklook import highest_shown_m, write_quicklook
 from geodino.runs.mapping.maps import Map
 from geodino.runs.models import tensors_hash
-from geodino.runs.predict.base import Beside, Task, item_of, name_of
+from geodino.runs.predict.base import Beside, MapTask, item_of, name_of
 from geodino.runs.predict.job import HEIGHT_TYPES, Storage
 from geodino.tasks.canopy.applicability import APPLICABILITY, Applicability, load_applicability
 
@@ -34,7 +34,7 @@ _INTERVALS: TypeAdapter[ResidualIntervals | QuantileIntervals] = TypeAdapter(
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeightTask(Task):
+class HeightTask(MapTask):
     """A model of canopy height."""
 
     canopy: LoadedCanopy

@@ -13,7 +13,7 @@ from geodino.infer.whole import predict_window
 from geodino.io.data_array import map_array
 from geodino.runs.device import choose_device
 from geodino.runs.mapping.inputs import one_raster
-from geodino.runs.predict.base import Task
+from geodino.runs.predict.base import MapTask
 from geodino.runs.predict.job import Storage, check_symmetries
 from geodino.runs.sources import Meeting
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def predict_image(
-    task: Task,
+    task: MapTask,
     image: "str | PathLike[str] | xarray.DataArray",
     how: Meeting,
     *,

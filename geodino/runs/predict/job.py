@@ -7,6 +7,7 @@ from geodino.errors import RecipeError
 from geodino.infer.classes import ProbabilityType
 from geodino.infer.heights import HeightType
 from geodino.infer.symmetries import Symmetries
+from geodino.io.object_table import FORMATS
 from geodino.runs.mapping.job import MapJob
 
 HEIGHT_TYPES: dict[str, HeightType] = {name: name for name in get_args(HeightType)}
@@ -45,6 +46,14 @@ class PredictJob(MapJob):
     probabilities: bool = False
     """Whether probabilities of classes become a file beside the map."""
 
+    score: float | None = None
+    """Least score of the objects of a table; None is what the model was made with."""
+
+    @property
+    def is_table(self) -> bool:
+        """Whether ``out`` is a table of objects."""
+        return self.out.suffix.lower() in FORMATS
+
     @property
     def storage(self) -> Storage:
         """What is stored."""
@@ -63,10 +72,10 @@ class PredictJob(MapJob):
         Raises:
             RecipeError: what was asked, what can be, and what to change.
         """
-        if self.out.suffix.lower() not in ("", ".tif", ".tiff", ".zarr"):
+        if self.out.suffix.lower() not in ("", ".tif", ".tiff", ".zarr", *FORMATS):
             raise RecipeError(
                 f"--out {self.out}: a map is written as FILE.tif or FILE.zarr, or as a folder of "
-                "GeoTIFFs (no ending)."
+                f"GeoTIFFs (no ending); objects as FILE{' or FILE'.join(FORMATS)}."
             )
         known = {**HEIGHT_TYPES, **PROBABILITY_TYPES}
         if self.dtype not in known:
@@ -77,8 +86,9 @@ class PredictJob(MapJob):
     def command(self) -> str:
         """Return the command that repeats this job, whatever it was interrupted or shared by."""
         own = {
-            "--dtype": self.dtype,
+            "--dtype": None if self.is_table else self.dtype,
             "--symmetries": None if self.symmetries == "none" else self.symmetries,
+            "--score": self.score,
         }
         flags = [] if self.interval else ["--no-interval"]
         flags += ["--applicability"] if self.applicability else []

@@ -1,4 +1,4 @@
-"""The command: check, plan, render what is left, and join it to a map."""
+"""The command: check, open rasters, plan, make what is left."""
 
 import time
 from collections.abc import Sequence
@@ -6,30 +6,28 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from geodino.data.loader import default_threads
-from geodino.io.cog.layout import Layer
 from geodino.io.raster import HandlePool
 from geodino.runs.device import choose_device
-from geodino.runs.mapping.about import Parts
-from geodino.runs.mapping.join import join
-from geodino.runs.mapping.maps import Map, refuse_elsewhere
-from geodino.runs.mapping.parts import Room, check_parts, is_done, render
+from geodino.runs.mapping.maps import refuse_elsewhere
 from geodino.runs.mapping.show import rate, show_card
-from geodino.runs.predict.about import dissimilar_share, finish, tags
-from geodino.runs.predict.base import Task
+from geodino.runs.predict.base import MapTask, Task
+from geodino.runs.predict.boxes import BoxTask
 from geodino.runs.predict.job import PredictJob
-from geodino.runs.predict.maps import plan
-from geodino.runs.predict.store import join_store
+from geodino.runs.predict.maps import Maps
+from geodino.runs.predict.table import Table
 from geodino.runs.predict.task import open_task
 from geodino.runs.record import RunLog
-from geodino.runs.sources import open_sources
+from geodino.runs.sources import Source, open_sources
 
 
 def predict(job: PredictJob) -> dict[str, Any]:
-    """Write a map of each raster, with its style, picture and STAC item.
+    """Write a map of each raster, or a table of the objects in all; with style, picture and item.
 
     Returns:
-        What was written, how fast, and how much the borders of chips show.
+        What was written, how fast, and of maps how much the borders of chips show.
 
     Raises:
         RecipeError: options that do not go together.
@@ -42,13 +40,8 @@ def predict(job: PredictJob) -> dict[str, Any]:
     device = choose_device(job.device)
     log = RunLog(None, quiet=job.quiet)
     task = open_task(job.model)
+    task.check(job)
     begin = time.monotonic()
-    predictor = task.predictor(
-        device,
-        scale=job.how.scale,
-        symmetries=job.symmetries,
-        applicability=job.applicability,
-    )
     workers = default_threads()
     with HandlePool() as pool, ThreadPoolExecutor(workers, "geodino-read") as threads:
         how = replace(job.how, gsd_m=task.gsd(job.gsd_m))
@@ -62,54 +55,25 @@ def predict(job: PredictJob) -> dict[str, Any]:
             strict=job.strict,
         )
         refuse_elsewhere(job, found.sources)
-        maps = plan(job, task, found.sources, predictor, device=device)
-        notes = [*found.notes, *(f"unusable: {reason}" for _, reason in found.bad)]
-        card = _card(job, task, maps)
+        made = _planned(job, task, found.sources, device=device)
+        unusable = (f"unusable: {reason}" for _, reason in found.bad)
+        notes = [*found.notes, *made.notes, *unusable]
+        card = made.card()
         show_card(card, notes, log)
         if job.dry_run:
             return {**card, "notes": notes}
-        left = [one for one in maps if not is_done(one, job)]
-        check_parts(left, job)
-        done = 0 if job.assemble else render(left, job, threads, room=Room(job))
-        written = _joined(left, job, task, whole=len(maps) - len(left))
-    facts = {"out": str(job.out), **written, "rasters": len(maps), "unusable": len(found.bad)}
-    return rate({**facts, "pixels": done}, seconds=time.monotonic() - begin)
+        written = made.write(threads)
+    pixels = written.pop("pixels")
+    facts = {"out": str(job.out), **written, "rasters": len(found.sources)}
+    facts |= {"unusable": len(found.bad), "pixels": pixels}
+    return rate(facts, seconds=time.monotonic() - begin)
 
 
-def _joined(left: Sequence[Map], job: PredictJob, task: Task, *, whole: int) -> dict[str, Any]:
-    """Write the files of maps whose parts are complete, unless this job is a shard."""
-    if job.shard is not None:
-        return {}
-    if job.is_store:
-        return join_store(left[0], job, task) if left else {"maps": 0}
-    made: list[Parts] = []
-
-    def described(one: Map, committed: Parts) -> dict[str, str]:
-        made.append(committed)
-        return tags(one, job, task, committed)
-
-    facts = join(left, job, tags=described, finish=lambda one: finish(one, job, task), whole=whole)
-    share = dissimilar_share(made)
-    return facts if share is None else {**facts, "dissimilar_share": round(share, 4)}
-
-
-def _card(job: PredictJob, task: Task, maps: Sequence[Map]) -> dict[str, str]:
-    """Say what will be made."""
-    first = maps[0]
-    cover, layout = first.rendering.cover, first.layout
-    pixels = sum(one.pixels() for one in maps)
-    size = pixels * sum(layer.pixel_bytes for layer in first.layers) / 2**20
-    part = min(layout.side, max(layout.grid.height, layout.grid.width))
-    seen = "" if first.rendering.regrid is None else f", seen at {first.key['gsd_m']:g} m"
-    return {
-        "rasters": f"{len(maps)}, {pixels / 1e6:,.1f} Mpx{seen}",
-        "model": f"{task.name}: {task.what}; licence {task.license}",
-        "chips": f"{first.key['chip']} px with {first.key['overlap']} px in common, "
-        f"{cover.group} at a time",
-        "output": f"{'; '.join(map(_bands, first.layers))}; at most "
-        f"{size:,.1f} MiB before compression, written in parts of {part} px",
-    }
-
-
-def _bands(layer: Layer) -> str:
-    return f"{layer.dtype}, {', '.join(layer.descriptions)}"
+def _planned(
+    job: PredictJob, task: Task, sources: Sequence[Source], *, device: torch.device
+) -> Maps | Table:
+    if isinstance(task, BoxTask):
+        return Table.plan(job, task, sources, device=device)
+    if isinstance(task, MapTask):
+        return Maps.plan(job, task, sources, device=device)
+    raise TypeError(f"{type(task).__name__} makes neither maps nor a table")

@@ -17,7 +17,7 @@ from geodino.io.zarr.write import ZarrMap, ZarrWriter
 from geodino.runs.mapping.about import committed_of, seams_of
 from geodino.runs.mapping.maps import JOB_TAG, Map
 from geodino.runs.predict.about import dissimilar_share, product_of, tags
-from geodino.runs.predict.base import Task
+from geodino.runs.predict.base import MapTask
 from geodino.runs.predict.job import PredictJob
 
 _NAMES = {
@@ -28,7 +28,7 @@ _NAMES = {
 }
 
 
-def join_store(one: Map, job: PredictJob, task: Task) -> dict[str, Any]:
+def join_store(one: Map, job: PredictJob, task: MapTask) -> dict[str, Any]:
     """Write the parts of a map to its store, then the STAC item; return what is to be told.
 
     Raises:

@@ -1,14 +1,17 @@
-"""The tasks whose maps are made: which of them a model is for."""
+"""The tasks that predictions are made for: which of them a model is for."""
 
 from pathlib import Path
 
 from geodino.errors import CheckpointError
 from geodino.models.canopy_open import is_canopy
 from geodino.models.foreign.hugging_face import HUB
-from geodino.models.segmentation_folder import FILES as SEGMENTATION
 from geodino.runs.predict.base import Task
+from geodino.runs.predict.boxes import BoxTask
 from geodino.runs.predict.classes import ClassTask
 from geodino.runs.predict.heights import HeightTask
+
+_OF_FOLDERS: tuple[type[Task], ...] = (ClassTask, BoxTask)
+"""Tasks whose models are folders of ours alone; heights come in other forms too."""
 
 
 def open_task(model: str) -> Task:
@@ -17,13 +20,15 @@ def open_task(model: str) -> Task:
     Raises:
         CheckpointError: there is no model there, or one without a head.
     """
-    if SEGMENTATION.place(model) is not None:
-        return ClassTask.open(model)
+    found = _in_folder(model)
+    if found is not None:
+        return found
     if not model.startswith(HUB) and Path(model).exists() and not is_canopy(model):
         raise CheckpointError(
-            f"{model} holds a backbone and no head: it has features, not heights or classes. Train a "
-            "head with `geodino finetune canopy --model` or `geodino finetune segmentation --model`, "
-            "or write features with `geodino embed`."
+            f"{model} holds a backbone and no head: it has features, not heights, classes or "
+            "objects. Train a head with `geodino finetune canopy --model`, `geodino finetune "
+            "segmentation --model` or `geodino finetune detection --model`, or write features with "
+            "`geodino embed`."
         )
     return HeightTask.open(model)
 
@@ -34,6 +39,9 @@ def task_within(model: str) -> Task | None:
     Raises:
         CheckpointError: it is damaged, or cannot be fetched.
     """
-    if SEGMENTATION.place(model) is not None:
-        return ClassTask.open(model)
-    return HeightTask.within(model)
+    return _in_folder(model) or HeightTask.within(model)
+
+
+def _in_folder(model: str) -> Task | None:
+    kind = next((k for k in _OF_FOLDERS if k.files.place(model) is not None), None)
+    return None if kind is None else kind.open(model)

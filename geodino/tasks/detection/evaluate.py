@@ -8,7 +8,9 @@ from jaxtyping import Bool, Num
 from torch import Tensor
 
 from geodino import seeds
-from geodino.infer.boxes import ChipBoxes, ChipLattice, joined
+from geodino.geo.windows import Window
+from geodino.infer.boxes import joined, taken
+from geodino.infer.cover import Cover
 from geodino.metrics.detection import DetectionScorer
 from geodino.models.detection.faster_rcnn import Found
 from geodino.tasks.detection.crops import BoxPlaces, BoxSource
@@ -34,32 +36,31 @@ def find_in(
         source: where the image is read.
         key: of the image.
         chip: side of the chips, pixels; an image no larger is looked at whole.
-        overlap: pixels that chips share, see :class:`geodino.infer.boxes.ChipLattice`.
+        overlap: pixels that chips share; at least the longest side of an object, for each object
+            to be seen whole by a chip.
         iou: chips say the same object where their boxes overlap by more.
         device: where to find.
     """
     height, width = source.set.size(key)
-    lattice = ChipLattice(height=height, width=width, chip=chip, overlap=overlap)
-    said = []
-    for place in lattice:
-        window = lattice.window(*place)
-        pixels, valid = source.read(key, window)
-        if not valid.any():
-            continue
-        image = torch.from_numpy(np.ascontiguousarray(pixels))[None].to(device)
-        mask = torch.from_numpy(np.ascontiguousarray(valid))[None].to(device)
-        (found,) = find(image, mask)
-        corner = torch.tensor([window.left, window.top] * 2, dtype=torch.float32)
-        said.append(
-            ChipBoxes(
-                chip=place,
-                boxes=found.boxes.float().cpu() + corner,
-                classes=found.classes.cpu(),
-                scores=found.scores.float().cpu(),
-            )
-        )
-    boxes, classes, scores = joined(lattice, said, iou=iou)
-    return Found(boxes=boxes, classes=classes, scores=scores)
+    cover = Cover.of(height, width, chip=chip, overlap=overlap, align=1)
+    said = {}
+    for row in range(cover.rows.count):
+        for column in range(cover.columns.count):
+            corner = cover.rows.start(row), cover.columns.start(column)
+            window = Window(*corner, cover.rows.side, cover.columns.side)
+            pixels, valid = source.read(key, window)
+            if not valid.any():
+                continue
+            image = torch.from_numpy(np.ascontiguousarray(pixels))[None].to(device)
+            mask = torch.from_numpy(np.ascontiguousarray(valid))[None].to(device)
+            (found,) = find(image, mask)
+            said[row, column] = taken(cover, (row, column), found)
+    boxes = joined(said, iou=iou)
+    return Found(
+        boxes=torch.from_numpy(boxes.xyxy).float(),
+        classes=torch.from_numpy(boxes.classes),
+        scores=torch.from_numpy(boxes.scores).float(),
+    )
 
 
 def scored(source: BoxSource, keys: Sequence[str], found: Iterable[Found]) -> DetectionScorer:

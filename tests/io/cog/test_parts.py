@@ -169,7 +169,7 @@ def test_parts_of_another_job_are_refused_and_what_differs_is_named(tmp_path):
         spool(tmp_path, layout, coarse)
     assert heights.nodata != heights.nodata
     # Where only the file is made, the key may be left out; another one is refused all the same.
-    with pytest.raises(RunError, match="11 of 12 supertiles are missing"):
+    with pytest.raises(RunError, match="11 of 12 parts are missing"):
         assemble(tmp_path, tmp_path / "a.tif", heights, layout=layout)
     with pytest.raises(RunError, match="another job"):
         assemble(tmp_path, tmp_path / "a.tif", heights, layout=layout, key={"model": "c"})
@@ -189,7 +189,7 @@ def test_missing_supertiles_are_named_unless_they_may_be_missing(tmp_path):
     layer, values = maps["heights"]
     spool(tmp_path / "parts", layout, maps, numbers=[0, 1, 2, 3, 5, 6, 8, 9, 10, 11])
     path = tmp_path / "a.tif"
-    with pytest.raises(RunError, match=r"2 of 12 supertiles are missing \(4, 7\)\. Run the shards"):
+    with pytest.raises(RunError, match=r"2 of 12 parts are missing \(4, 7\)\. Run the shards"):
         assemble(tmp_path / "parts", path, layer, layout=layout)
     assert not path.exists()
     assemble(tmp_path / "parts", path, layer, layout=layout, allow=[4, 7])
