@@ -21,8 +21,7 @@ from geodino.runs.finetune.request import FinetuneJob
 from geodino.runs.finetune.scene import Scene
 from geodino.runs.finetune.segmentation.card import segmentation_card
 from geodino.runs.finetune.segmentation.finish import finish as finish_segmentation
-from geodino.runs.finetune.segmentation.prepare import prepare as prepare_segmentation
-from geodino.runs.finetune.segmentation.prepare import read_prepared as read_segmentation
+from geodino.runs.finetune.segmentation.prepare import PREPARATION as SEGMENTATION
 from geodino.runs.finetune.segmentation.scene import look as look_at_segmentation
 from geodino.runs.record import RunFolder
 
@@ -59,8 +58,8 @@ TASKS = {
         finish=finish_canopy,
     ),
     "segmentation": FinetuneTask(
-        prepare=prepare_segmentation,
-        read=read_segmentation,
+        prepare=SEGMENTATION.prepare,
+        read=SEGMENTATION.read,
         look=look_at_segmentation,
         card=segmentation_card,
         finish=finish_segmentation,
