@@ -6,13 +6,14 @@ right, bottom in pixels from the corner of the first: a box from 0 to 10 is 10 p
 own code counts 11).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int8
 
-from geodino.metrics.bootstrap import Interval, interval
+from geodino.metrics.bootstrap import Interval, interval, resampled_rows
 
 IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 """Of COCO's AP: .50, .55, ..., .95."""
@@ -45,6 +46,9 @@ class DetectionScores:
 
     ap50_by_class: Float[np.ndarray, " k"]
     """The same of each class; NaN where it has no true box."""
+
+    coco_ap_by_class: Float[np.ndarray, " k"]
+    """COCO's AP of each class; NaN where it has no true box."""
 
     coco_ap: float
     """COCO: mean over classes and IoUs .50 to .95 of precision at 101 recalls."""
@@ -148,11 +152,12 @@ class DetectionScorer:
         weights = np.ones((1, self.images))
         ap50 = np.array([_voc_ap(_Sorted.of(one), weights)[0] for one in self._of])
         # class, area, IoU
-        coco = np.stack([_coco_ap(_Sorted.of(one)) for one in self._of])
+        coco = np.stack([_coco_ap(_Sorted.of(one), weights)[0] for one in self._of])
         by_area = dict(zip(AREAS, coco.swapaxes(0, 1), strict=True))
         return DetectionScores(
             ap50=_mean(ap50),
             ap50_by_class=ap50,
+            coco_ap_by_class=by_area["all"].mean(axis=1),
             coco_ap=_mean(by_area["all"]),
             coco_ap50=_mean(by_area["all"][:, IOU_THRESHOLDS.index(0.5)]),
             coco_ap75=_mean(by_area["all"][:, IOU_THRESHOLDS.index(0.75)]),
@@ -162,24 +167,47 @@ class DetectionScorer:
             truths=np.array([sum(int(n[0]) for n in of.counted) for of in self._of]),
         )
 
-    def ap50_interval(
-        self, *, generator: np.random.Generator, resamples: int = 1000, level: float = 0.95
-    ) -> Interval:
-        """Return VOC's AP50 with its percentile bootstrap interval over images.
+    def intervals(
+        self,
+        *,
+        generator: np.random.Generator,
+        minus: "DetectionScorer | None" = None,
+        resamples: int = 1000,
+        level: float = 0.95,
+    ) -> dict[str, Interval]:
+        """Return ``ap50`` and ``coco_ap`` with their percentile bootstrap intervals over images.
 
         A resample in which a class has no true box leaves that class out of its mean.
+
+        Args:
+            generator: draws the resamples.
+            minus: what other boxes of the same images are worth: the difference is scored, the same
+                images drawn for both.
+            resamples: how many times to draw.
+            level: coverage of the intervals.
+
+        Raises:
+            ValueError: ``minus`` is of other images.
         """
-        value = self.scores().ap50
-        found = [_Sorted.of(one) for one in self._of]
-        drawn = []
-        for start in range(0, resamples, 64):
-            rows = min(64, resamples - start)
-            chosen = generator.integers(0, self.images, size=(rows, self.images))
+        sides = [self] if minus is None else [self, minus]
+        if any(side.images != self.images for side in sides):
+            raise ValueError(f"{[side.images for side in sides]} images cannot be compared")
+        found = [[_Sorted.of(one) for one in side._of] for side in sides]
+
+        def drawn(weights: Float[np.ndarray, "r i"]) -> dict[str, Float[np.ndarray, " r"]]:
+            first, *rest = (_resampled(one, weights) for one in found)
+            return {name: first[name] - rest[0][name] if rest else first[name] for name in first}
+
+        value = drawn(np.ones((1, self.images)))
+        parts = [
             # How often each image was drawn: matches are made within images, so they stay.
-            weights = np.stack([np.bincount(row, minlength=self.images) for row in chosen])
-            by_class = np.stack([_voc_ap(one, weights.astype(np.float64)) for one in found])
-            drawn.append(_means(by_class))
-        return interval(value, drawn, level)
+            drawn(np.stack([np.bincount(row, minlength=self.images) for row in rows]).astype(float))
+            for rows in resampled_rows(self.images, resamples, generator)
+        ]
+        return {
+            name: interval(float(one[0]), [part[name] for part in parts], level)
+            for name, one in value.items()
+        }
 
 
 def pairwise_iou(
@@ -297,19 +325,37 @@ def _voc_ap(found: _Sorted, weights: Float[np.ndarray, "r i"]) -> Float[np.ndarr
     return np.where(some, (hits * envelope).sum(axis=1) / np.where(some, truths, 1.0), np.nan)
 
 
-def _coco_ap(found: _Sorted) -> Float[np.ndarray, "a t"]:
-    """Mean precision at 101 recalls, of each area and IoU."""
-    made = np.full((len(AREAS), len(IOU_THRESHOLDS)), np.nan)
-    truths = found.counted[:, 1:].sum(axis=0)
-    for a in np.flatnonzero(truths):
+def _coco_ap(
+    found: _Sorted, weights: Float[np.ndarray, "r i"], *, areas: int = len(AREAS)
+) -> Float[np.ndarray, "r a t"]:
+    """Mean precision at 101 recalls, of the first areas and each IoU; images counted as above."""
+    made = np.full((len(weights), areas, len(IOU_THRESHOLDS)), np.nan)
+    truths = weights @ found.counted[:, 1:]
+    each = weights[:, found.image]
+    for a in range(areas):
+        (rows,) = np.nonzero(truths[:, a])
         for t in range(len(IOU_THRESHOLDS)):
             marks = found.coco[a, t]
-            marks = marks[marks != _UNCOUNTED]
-            right = (marks == _HIT).cumsum()
-            envelope = _envelope(right[None] / np.arange(1, len(marks) + 1))[0]
-            first = np.searchsorted(right / truths[a], _RECALLS, side="left")
-            made[a, t] = np.append(envelope, 0.0)[first].mean()
+            counted = marks != _UNCOUNTED
+            kept = each[:, counted]
+            right = (kept * (marks[counted] == _HIT)).cumsum(axis=1)
+            said = kept.cumsum(axis=1)
+            envelope = _envelope(right / np.where(said > 0, said, 1.0))
+            for r in rows.tolist():
+                first = np.searchsorted(right[r] / truths[r, a], _RECALLS, side="left")
+                made[r, a, t] = np.append(envelope[r], 0.0)[first].mean()
     return made
+
+
+def _resampled(
+    found: Sequence[_Sorted], weights: Float[np.ndarray, "r i"]
+) -> dict[str, Float[np.ndarray, " r"]]:
+    """The mean over classes of both scores, each image counted ``weights`` times."""
+    coco = [_coco_ap(one, weights, areas=1)[:, 0].mean(axis=-1) for one in found]
+    return {
+        "ap50": _means(np.stack([_voc_ap(one, weights) for one in found])),
+        "coco_ap": _means(np.stack(coco)),
+    }
 
 
 def _envelope(precision: Float[np.ndarray, "r m"]) -> Float[np.ndarray, "r m"]:

@@ -162,7 +162,7 @@ def test_the_interval_over_equal_images_is_one_point():
     scorer = DetectionScorer(1)
     for _ in range(5):
         add(scorer, [A, B], [(0.9, *A)])
-    made = scorer.ap50_interval(generator=np.random.default_rng(0), resamples=20)
+    made = scorer.intervals(generator=np.random.default_rng(0), resamples=20)["ap50"]
     assert made.low == made.value == made.high == 0.5
 
 
@@ -180,8 +180,24 @@ def test_a_resample_is_what_scoring_its_images_would_give():
     again = DetectionScorer(1)
     for i in drawn:
         add(again, *images[i])
-    made = scorer.ap50_interval(generator=np.random.default_rng(0), resamples=1)
-    assert made.low == made.high == pytest.approx(again.scores().ap50)
+    made = scorer.intervals(generator=np.random.default_rng(0), resamples=1)
+    for name, one in made.items():
+        assert one.low == one.high == pytest.approx(getattr(again.scores(), name))
+
+
+def test_a_difference_is_drawn_on_the_same_images():
+    one, other = DetectionScorer(1), DetectionScorer(1)
+    for i in range(6):
+        add(one, [A, B], [(0.9, *A), (0.8, *B)][: 1 + i % 2])
+        add(other, [A, B], [(0.9, *A)][: i % 2])
+    generator = np.random.default_rng
+    same = one.intervals(generator=generator(0), resamples=50, minus=one)
+    assert all(d.value == d.low == d.high == 0.0 for d in same.values())
+    found = one.intervals(generator=generator(0), resamples=50, minus=other)["ap50"]
+    assert found.value == pytest.approx(one.scores().ap50 - other.scores().ap50)
+    assert 0 < found.low <= found.value <= found.high
+    with pytest.raises(ValueError, match="cannot be compared"):
+        one.intervals(generator=generator(0), minus=DetectionScorer(1))
 
 
 def slow_coco(images, threshold):

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
@@ -11,44 +11,32 @@ from typing import Any
 import numpy as np
 import shapely
 from affine import Affine
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
-from pydantic import Field
 
-from geodino.config import Config
-from geodino.data.blocks import make_split
-from geodino.data.labelled.boxes import in_window, made_boxes
-from geodino.data.labelled.sets import PARTS, Boxes, Image, PartName, SetFacts
+from geodino.data.labelled.boxes import BoxLabelsConfig, in_window, made_boxes, name_of
+from geodino.data.labelled.parts import (
+    Parts,
+    degrees_of,
+    divide,
+    image_names,
+    keys_of,
+    part_of,
+    split_facts,
+)
+from geodino.data.labelled.sets import Boxes, Image, PartName, SetFacts
 from geodino.data.labels.footprints import read_table
-from geodino.data.split_file import load_split
-from geodino.data.splits import Split, SplitConfig
+from geodino.data.splits import SplitConfig
 from geodino.data.tiles import TileIndex, read_tile
 from geodino.errors import SourceError, suggest
 from geodino.files import sha256
 from geodino.geo.align import positions
 from geodino.geo.grid import Grid
-from geodino.geo.outlines import outlines
 from geodino.geo.windows import Window
 from geodino.io.raster import HandlePool
 
 _EDGE_POINTS = 5
 """Points along each side of an object: sides straight in one CRS are curved in another."""
-
-
-class BoxLabelsConfig(Config):
-    """What is declared of objects in a vector file."""
-
-    column: str | None = "class"
-    """Column that names the class of each object; null: all are of one class, ``object``."""
-
-    classes: tuple[str, ...] | None = None
-    """Names of the classes in order; null: every word of the column, sorted."""
-
-    difficult: str | None = None
-    """Column that is true for objects that are neither learnt from nor counted as missed."""
-
-    point_m: float | None = Field(default=None, gt=0)
-    """Side of the box around an object that is a point, metres; null refuses points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,14 +123,20 @@ def read_box_table(path: Path | str, config: BoxLabelsConfig) -> BoxTable:
         )
     flat = (kinds != shapely.GeometryType.POINT) & (shapely.area(shapes) <= 0)
     words, classes = _classes(frame, config, path)
-    keep = ~flat
+    known = np.array([word in classes for word in words], dtype=np.bool_)
+    keep = known & ~flat
     notes = [f"{int(keep.sum())} objects of {len(classes)} classes: {', '.join(classes)}"]
     if flat.any():
         notes.append(f"{int(flat.sum())} objects have no area and were left out")
+    if not known.all():
+        notes.append(f"{int((~known).sum())} objects of other classes are background")
+    if not keep.any():
+        raise SourceError(f"{path} holds no object of {', '.join(classes)}: check it.")
+    chosen = [word for word, kept in zip(words, keep.tolist(), strict=True) if kept]
     return BoxTable(
         crs=str(frame.crs.to_string()),
         shapes=shapes[keep],
-        number=np.array([classes.index(word) for word in words], dtype=np.int64)[keep],
+        number=np.array([classes.index(word) for word in chosen], dtype=np.int64),
         difficult=_difficult(frame, config, path)[keep],
         classes=classes,
         point_m=config.point_m,
@@ -163,10 +157,11 @@ def _classes(
     words = [str(word) for word in frame[config.column]]
     classes = config.classes or tuple(sorted(set(words)))
     for row, word in enumerate(words):
-        if word not in classes:
+        if word not in classes and config.other == "refuse":
             raise SourceError(
                 f"{path}: {word!r} in row {row} is not one of the classes {', '.join(classes)}."
-                f"{suggest(word, classes)} Mend it, or add it to labels.classes."
+                f"{suggest(word, classes)} Mend it, add it to labels.classes, or set labels.other: "
+                "ignore."
             )
     return words, classes
 
@@ -197,13 +192,23 @@ class TableBoxes:
     facts: SetFacts
     images: TileIndex
     table: BoxTable
-    split: Split | None
-    parts: Mapping[PartName, tuple[str, ...]]
+    divided: Parts
     pool: HandlePool
+
+    names: tuple[str, ...] = field(init=False)
+    """Of each image: its path below the source."""
+
+    parts: Mapping[PartName, tuple[str, ...]] = field(init=False)
+    """Keys of each part."""
+
+    def __post_init__(self) -> None:
+        self.names = image_names(self.images)
+        self.parts = keys_of(self.divided, self.names)
+        self._labels: dict[str, Boxes] = {}
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(_names(self.images))}
+        return {name: number for number, name in enumerate(self.names)}
 
     def number(self, key: str) -> int:
         """Return the number of an image.
@@ -211,22 +216,18 @@ class TableBoxes:
         Raises:
             KeyError: there is no such key.
         """
-        return self._numbers[key.partition("/")[2]]
+        return self._numbers[name_of(key)]
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of images, objects, classes, and which ground is for what."""
-        split = self.split
-        rows = [] if split is None else [
-            [word, shape.wkb_hex] for word, shape in zip(split.split, split.geometry, strict=True)
-        ]  # fmt: skip
         said = {
             "images": self.images.fingerprint(),
             "labels": self.table.sha256,
             "classes": self.facts.classes,
             "point_m": self.table.point_m,
             "parts": {part: list(keys) for part, keys in self.parts.items()},
-            "split": rows,
+            "split": split_facts(self.divided.split),
         }
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
@@ -246,21 +247,33 @@ class TableBoxes:
 
         Objects less than a quarter of which lies in it are left out.
         """
-        part, number = key.partition("/")[0], self.number(key)
-        grid = self.images.tiles[number].grid
-        xyxy, rows = self.table.on(grid)
-        hard = self.table.difficult[rows]
-        if self.split is not None and len(xyxy):
-            hard = hard | ~self._mine(grid, xyxy, part)
-        found = made_boxes(xyxy, self.table.number[rows].tolist(), hard.tolist())
-        return in_window(found, window or Window(0, 0, grid.height, grid.width))
+        if key not in self._labels:  # threads that come at once find the same
+            self._labels[key] = self._label(key)
+        return in_window(self._labels[key], window)
 
-    def _mine(self, grid: Grid, xyxy: Float[np.ndarray, "n 4"], part: str) -> NDArray[np.bool_]:
-        split = self.split
+    def _label(self, key: str) -> Boxes:
+        grid = self.images.tiles[self.number(key)].grid
+        xyxy, rows = self.table.on(grid)
+        hard = self.table.difficult[rows] | ~self.on_ground(key, xyxy)
+        found = made_boxes(xyxy, self.table.number[rows].tolist(), hard.tolist())
+        # Of an object that reaches over the edge of the image, what lies in it is the object.
+        return in_window(found, Window(0, 0, grid.height, grid.width))
+
+    def ground(self, key: str, window: Window) -> Bool[np.ndarray, "h w"]:
+        """Return which pixels of a window lie on the ground of the key's part."""
+        split, tile = self.divided.split, self.images.tiles[self.number(key)]
         if split is None:
+            return np.ones((window.height, window.width), dtype=np.bool_)
+        return split.of_time(tile.datetime).mask(tile.grid, window, part_of(key))
+
+    def on_ground(self, key: str, xyxy: Float[np.ndarray, "n 4"]) -> Bool[np.ndarray, " n"]:
+        """Return the boxes, in pixels of the image, whose centre lies on the ground of its part."""
+        split, tile = self.divided.split, self.images.tiles[self.number(key)]
+        if split is None or not len(xyxy):
             return np.ones(len(xyxy), dtype=np.bool_)
-        centre = (xyxy[:, :2] + xyxy[:, 2:]) / 2
-        x, y = positions(grid, _plane(split.crs), centre[:, 0], centre[:, 1])
+        split, part = split.of_time(tile.datetime), part_of(key)
+        centre = (xyxy[:, :2] + xyxy[:, 2:]).astype(np.float64) / 2
+        x, y = positions(tile.grid, _plane(split.crs), centre[:, 0], centre[:, 1])
         mine = np.zeros(len(xyxy), dtype=np.bool_)
         open_ = np.ones(len(xyxy), dtype=np.bool_)
         # Where polygons overlap, the first one holds.
@@ -277,11 +290,7 @@ class TableBoxes:
 
     def outline(self, key: str) -> tuple[float, float, float, float] | None:
         """Return west, south, east, north of an image in degrees."""
-        shape = self.images.tiles[self.number(key)].grid.footprint_wgs84()
-        if shape is None:
-            return None
-        west, south, east, north = (float(v) for v in shape.bounds)
-        return west, south, east, north
+        return degrees_of(self.images.tiles[self.number(key)])
 
 
 def open_box_table(
@@ -302,7 +311,8 @@ def open_box_table(
         images: tiles with a place on the Earth.
         labels: the vector file.
         config: what is declared of it.
-        split: a vector file of polygons with a column ``split``; None splits ground by blocks.
+        split: a vector file of polygons with a column ``split``, or a CSV of images; None makes one,
+            see :func:`geodino.data.labelled.parts.divide`.
         split_config: how blocks are made.
         pool: where open files are kept.
 
@@ -321,21 +331,9 @@ def open_box_table(
         raise SourceError(
             f"No object of {labels} lies on an image: check that both show one place."
         )
-    if split is None:
-        ground = outlines([tile.grid for tile in images.tiles])
-        chosen = make_split(ground, split_config, pixel_m=max(images.gsd_m or (1.0,)))
-    else:
-        chosen = load_split(split)
-    names = _names(images)
-    shares = [chosen.shares(tile.grid) for tile in images.tiles]
-    parts = {
-        part: tuple(
-            f"{part}/{name}" for name, own in zip(names, shares, strict=True) if part in own
-        )
-        for part in PARTS
-    }
+    divided = divide(images, range(len(images.tiles)), split=split, config=split_config)
     bare = sum(count == 0 for count in counts)
-    notes = [*table.notes, *chosen.notes]
+    notes = [*table.notes, *divided.notes]
     if bare:
         notes.append(f"{bare} of {len(counts)} images have no object: they are used as such")
     facts = SetFacts(
@@ -344,17 +342,7 @@ def open_box_table(
         gsd_m=None if images.gsd_m is None else sum(images.gsd_m) / 2, notes=tuple(notes),
         source=str(labels),
     )  # fmt: skip
-    return TableBoxes(facts=facts, images=images, table=table, split=chosen, parts=parts, pool=pool)
-
-
-def _names(images: TileIndex) -> Sequence[str]:
-    """The path of each image below the source; the whole path where it lies elsewhere."""
-    return [
-        PurePath(tile.path).relative_to(images.root).as_posix()
-        if PurePath(tile.path).is_relative_to(images.root)
-        else tile.path
-        for tile in images.tiles
-    ]
+    return TableBoxes(facts=facts, images=images, table=table, divided=divided, pool=pool)
 
 
 def _least(values: Float[np.ndarray, " n"], of: NDArray[np.int64]) -> Float[np.ndarray, " k"]:

@@ -1,16 +1,18 @@
 """What each labelled image, or the ground under it, is for."""
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
 from geodino import seeds
 from geodino.data.blocks import make_split
 from geodino.data.labelled.sets import PARTS, PartName
 from geodino.data.split_file import load_split, refuse_undated
 from geodino.data.splits import Split, SplitConfig
-from geodino.data.tiles import TileIndex
+from geodino.data.tiles import Tile, TileIndex
 from geodino.errors import SourceError, suggest
 from geodino.geo.outlines import outlines
 
@@ -19,6 +21,12 @@ PART_OF_FOLDER: dict[str, PartName] = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 """Names of folders that say what their images are for."""
+
+
+def part_in(name: str) -> PartName | None:
+    """Return the part that one of the words of a name calls: ``instances_val2017``; else None."""
+    words = re.split(r"[^a-z]+", name.lower())
+    return next((PART_OF_FOLDER[word] for word in words if word in PART_OF_FOLDER), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +51,36 @@ def image_names(images: TileIndex) -> tuple[str, ...]:
         else tile.path
         for tile in images.tiles
     )
+
+
+def keys_of(divided: Parts, names: Sequence[str]) -> dict[PartName, tuple[str, ...]]:
+    """Return the keys ``PART/NAME`` of the images of each part."""
+    return {
+        part: tuple(f"{part}/{names[i]}" for i in numbers)
+        for part, numbers in divided.images.items()
+    }
+
+
+def part_of(key: str) -> PartName:
+    """Return the part of a key ``PART/NAME``."""
+    return PART_OF_FOLDER[key.partition("/")[0]]
+
+
+def split_facts(split: Split | None) -> list[Any]:
+    """Return all that a split is, as JSON holds it: for hashes."""
+    if split is None:
+        return [None, []]
+    rows = zip(split.split, split.site, split.geometry, strict=True)
+    return [split.crs, [[word, site, shape.wkb_hex] for word, site, shape in rows], *split.year]
+
+
+def degrees_of(tile: Tile) -> tuple[float, float, float, float] | None:
+    """Return west, south, east, north of an image in degrees; None where it has no place."""
+    shape = tile.grid.footprint_wgs84()
+    if shape is None:
+        return None
+    west, south, east, north = (float(v) for v in shape.bounds)
+    return west, south, east, north
 
 
 def divide(

@@ -10,7 +10,14 @@ import numpy as np
 from jaxtyping import UInt8
 
 from geodino.data.labelled.class_labels import ClassLabels
-from geodino.data.labelled.parts import PART_OF_FOLDER, Parts, image_names
+from geodino.data.labelled.parts import (
+    Parts,
+    degrees_of,
+    image_names,
+    keys_of,
+    part_of,
+    split_facts,
+)
 from geodino.data.labelled.sets import IGNORED, Image, PartName, SetFacts
 from geodino.data.tiles import TileIndex, read_tile
 from geodino.geo.windows import Window
@@ -40,10 +47,7 @@ class TileSet:
 
     def __post_init__(self) -> None:
         self.names = image_names(self.images)
-        self.parts = {
-            part: tuple(f"{part}/{self.names[i]}" for i in numbers)
-            for part, numbers in self.divided.images.items()
-        }
+        self.parts = keys_of(self.divided, self.names)
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
@@ -52,17 +56,12 @@ class TileSet:
     @property
     def fingerprint(self) -> str:
         """A hash of images, labels, classes, and which ground is for what."""
-        split = self.divided.split
-        rows = [] if split is None else [
-            [word, site, shape.wkb_hex]
-            for word, site, shape in zip(split.split, split.site, split.geometry, strict=True)
-        ]  # fmt: skip
         parts = {
             "images": self.images.fingerprint(),
             "labels": self.labels.fingerprint(),
             "classes": self.facts.classes,
             "parts": {part: list(keys) for part, keys in self.parts.items()},
-            "split": [None if split is None else split.crs, rows],
+            "split": split_facts(self.divided.split),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -87,7 +86,7 @@ class TileSet:
 
     def label(self, key: str, window: Window | None = None) -> UInt8[np.ndarray, "h w"]:
         """Read the class of each pixel; ``IGNORED`` on ground of other parts."""
-        part: PartName = PART_OF_FOLDER[key.partition("/")[0]]
+        part = part_of(key)
         number = self.number(key)
         tile = self.images.tiles[number]
         where = window or Window(0, 0, tile.height, tile.width)
@@ -109,8 +108,4 @@ class TileSet:
 
     def outline(self, key: str) -> tuple[float, float, float, float] | None:
         """Return west, south, east, north in degrees; None where it has no place."""
-        shape = self.images.tiles[self.number(key)].grid.footprint_wgs84()
-        if shape is None:
-            return None
-        west, south, east, north = (float(v) for v in shape.bounds)
-        return west, south, east, north
+        return degrees_of(self.images.tiles[self.number(key)])

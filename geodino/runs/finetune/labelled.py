@@ -15,7 +15,7 @@ from geodino.data.tiles import TileIndex
 from geodino.errors import BandError, ContractError, SourceError
 from geodino.geo.contract import InputContract
 from geodino.io.raster import HandlePool
-from geodino.runs.finetune.config import FinetuneConfig
+from geodino.runs.finetune.config import TiledFinetuneConfig
 from geodino.runs.finetune.prepared import PreparedFinetune, opened_again, started, unchanged
 from geodino.runs.finetune.request import FinetuneJob
 from geodino.runs.models import OpenedModel, open_model
@@ -24,7 +24,7 @@ from geodino.runs.record import RunFolder
 from geodino.runs.sources import Meeting, offer_of
 from geodino.tasks.source import LabelledSource, bands_in
 
-C = TypeVar("C", bound=FinetuneConfig)
+C = TypeVar("C", bound=TiledFinetuneConfig)
 S = TypeVar("S", bound=LabelledSource)
 
 _LOOKED_AT = 32
@@ -205,7 +205,7 @@ def _bands(facts: SetFacts, opened: OpenedModel) -> tuple[int, ...]:
     return found
 
 
-def _check_images(source: LabelledSource, config: FinetuneConfig, opened: OpenedModel) -> None:
+def _check_images(source: LabelledSource, config: TiledFinetuneConfig, opened: OpenedModel) -> None:
     """Refuse images that are not what the backbone was trained on.
 
     Raises:

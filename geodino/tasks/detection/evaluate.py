@@ -1,6 +1,6 @@
-"""What found boxes are worth on a part of a labelled set, and what boxes without a model are."""
+"""Boxes of whole labelled images, and what boxes without a model are."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,7 +11,6 @@ from geodino import seeds
 from geodino.geo.windows import Window
 from geodino.infer.boxes import joined, taken
 from geodino.infer.cover import Cover
-from geodino.metrics.detection import DetectionScorer
 from geodino.models.detection.faster_rcnn import Found
 from geodino.tasks.detection.crops import BoxPlaces, BoxSource
 
@@ -41,7 +40,7 @@ def find_in(
         iou: chips say the same object where their boxes overlap by more.
         device: where to find.
     """
-    height, width = source.set.size(key)
+    height, width = source.size(key)
     cover = Cover.of(height, width, chip=chip, overlap=overlap, align=1)
     said = {}
     for row in range(cover.rows.count):
@@ -61,28 +60,6 @@ def find_in(
         classes=torch.from_numpy(boxes.classes),
         scores=torch.from_numpy(boxes.scores).float(),
     )
-
-
-def scored(source: BoxSource, keys: Sequence[str], found: Iterable[Found]) -> DetectionScorer:
-    """Match what was found in images with their labels.
-
-    Args:
-        source: where the labels are read.
-        keys: of the images.
-        found: in each of them, in their order.
-    """
-    scorer = DetectionScorer(len(source.set.facts.classes))
-    for key, one in zip(keys, found, strict=True):
-        label = source.label(key)
-        scorer.add(
-            label.xyxy.astype(np.float64),
-            label.classes,
-            one.boxes.double().numpy(),
-            one.classes.numpy(),
-            one.scores.double().numpy(),
-            difficult=label.difficult,
-        )
-    return scorer
 
 
 def random_boxes(
