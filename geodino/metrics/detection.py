@@ -136,7 +136,7 @@ class DetectionScorer:
             coco, counted = _coco(boxes, hard, found, max_found=self._max)
             of.image.append(np.full(len(found), self.images))
             of.score.append(scores[said])
-            of.voc.append(_voc(boxes, hard, found))
+            of.voc.append(_voc(boxes, hard, found)[0])
             of.coco.append(coco)
             of.counted.append(np.array([(~hard).sum(), *counted]))
         self.images += 1
@@ -210,6 +210,90 @@ class DetectionScorer:
         }
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Matches:
+    """Which boxes of an image are right, by VOC's rule at IoU .5."""
+
+    right: Bool[np.ndarray, " m"]
+    """Found boxes that are the first on a true one."""
+
+    wrong: Bool[np.ndarray, " m"]
+    """Found boxes that are not; those on a difficult one are neither."""
+
+    seen: Bool[np.ndarray, " n"]
+    """True boxes that were found."""
+
+
+def matches(
+    true_xyxy: Float[np.ndarray, "n 4"],
+    true_classes: Int[np.ndarray, " n"],
+    found_xyxy: Float[np.ndarray, "m 4"],
+    found_classes: Int[np.ndarray, " m"],
+    *,
+    difficult: Bool[np.ndarray, " n"],
+) -> Matches:
+    """Match the boxes of one image; found ones come the surest first."""
+    marks = np.zeros(len(found_xyxy), dtype=np.int8)
+    seen = np.zeros(len(true_xyxy), dtype=np.bool_)
+    for number in np.unique(np.concatenate([true_classes, found_classes])).tolist():
+        true, said = true_classes == number, found_classes == number
+        marks[said], seen[true] = _voc(true_xyxy[true], difficult[true], found_xyxy[said])
+    return Matches(right=marks == _HIT, wrong=marks == _MISS, seen=seen)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AtScore:
+    """What boxes are worth if only the surer ones are taken."""
+
+    score: float
+    """Boxes from this score on are taken."""
+
+    precision: float
+    """Share of those that are right; NaN where none is taken."""
+
+    recall: float
+    """Share of the true boxes that are found; NaN without any."""
+
+    f1: float
+    """Harmonic mean of both."""
+
+
+def at_score(
+    scores: Float[np.ndarray, " m"], found: Matches, *, truths: int, score: float | None = None
+) -> AtScore | None:
+    """Judge the boxes from a score on.
+
+    Args:
+        scores: of all found boxes.
+        found: which of them are right; ``seen`` is not looked at.
+        truths: true boxes that count.
+        score: from where on; None takes the one with the highest F1.
+
+    Returns:
+        None where no score is given, and no box is right.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ordered = scores[order]
+    right, wrong = found.right[order].cumsum(), found.wrong[order].cumsum()
+    said = right + wrong
+    f1 = 2 * right / np.maximum(said + truths, 1)
+    if score is None:
+        if not found.right.any():
+            return None
+        # Boxes of one score are taken together.
+        last = np.append(ordered[1:] != ordered[:-1], True)
+        score = float(ordered[np.where(last, f1, -1.0).argmax()])
+    taken = int((scores >= score).sum())
+    hits, all_said = (int(n[taken - 1]) if taken else 0 for n in (right, said))
+    nan = float("nan")
+    return AtScore(
+        score=score,
+        precision=hits / all_said if all_said else nan,
+        recall=hits / truths if truths else nan,
+        f1=float(f1[taken - 1]) if taken else 0.0,
+    )
+
+
 def pairwise_iou(
     one: Float[np.ndarray, "n 4"],
     other: Float[np.ndarray, "m 4"],
@@ -240,20 +324,20 @@ def area(xyxy: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
 
 def _voc(
     true: Float[np.ndarray, "n 4"], hard: Bool[np.ndarray, " n"], found: Float[np.ndarray, "m 4"]
-) -> Int8[np.ndarray, " m"]:
+) -> tuple[Int8[np.ndarray, " m"], Bool[np.ndarray, " n"]]:
     """Each found box belongs to the true one it overlaps most, whether that is taken or not."""
     marks = np.full(len(found), _MISS, dtype=np.int8)
+    taken = np.zeros(len(true), dtype=np.bool_)
     if not len(true) or not len(found):
-        return marks
+        return marks, taken
     iou = pairwise_iou(found, true)
     best = iou.argmax(axis=1)
-    taken = np.zeros(len(true), dtype=np.bool_)
     for i in np.flatnonzero(iou.max(axis=1) >= _VOC_IOU):
         if hard[best[i]]:
             marks[i] = _UNCOUNTED
         elif not taken[best[i]]:
             marks[i], taken[best[i]] = _HIT, True
-    return marks
+    return marks, taken
 
 
 def _coco(

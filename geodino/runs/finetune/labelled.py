@@ -79,8 +79,8 @@ class Preparation(Generic[C, S]):
     recipe: str
     """The default one."""
 
-    is_known: Callable[[str, C], bool]
-    """Whether images are a set that lists its own: (images, config)."""
+    is_known: Callable[[str, str, C], bool]
+    """Whether images are a set that lists its own: (images, labels, config)."""
 
     open: Callable[..., OpenedSet]
     """Brings images and labels together: (images, labels, config, split=, pool=, index=)."""
@@ -104,7 +104,7 @@ class Preparation(Generic[C, S]):
         config = started(config, opened, model)
         derived: dict[str, Any] = {}
         index = None
-        if not self.is_known(job.images, config):
+        if not self.is_known(job.images, job.labels, config):
             config, index = _images(job.images, config, opened, derived)
         return self._prepared(
             config, opened, index, pool,

@@ -16,6 +16,10 @@ from geodino.runs.finetune.classification.finish import finish as finish_classif
 from geodino.runs.finetune.classification.prepare import prepare as prepare_classification
 from geodino.runs.finetune.classification.prepare import read_prepared as read_classification
 from geodino.runs.finetune.classification.scene import look as look_at_classification
+from geodino.runs.finetune.detection.card import detection_card
+from geodino.runs.finetune.detection.finish import finish as finish_detection
+from geodino.runs.finetune.detection.prepare import PREPARATION as DETECTION
+from geodino.runs.finetune.detection.scene import look as look_at_detection
 from geodino.runs.finetune.prepared import PreparedFinetune
 from geodino.runs.finetune.request import FinetuneJob
 from geodino.runs.finetune.scene import Scene
@@ -70,6 +74,13 @@ TASKS = {
         look=look_at_classification,
         card=classification_card,
         finish=finish_classification,
+    ),
+    "detection": FinetuneTask(
+        prepare=DETECTION.prepare,
+        read=DETECTION.read,
+        look=look_at_detection,
+        card=detection_card,
+        finish=finish_detection,
     ),
 }
 """Every task there is. Adding one = its own folder beside ``canopy``, and a row here."""

@@ -39,7 +39,7 @@ def _source(
 PREPARATION = Preparation(
     config=SegmentationFinetuneConfig,
     recipe="segmentation",
-    is_known=lambda images, config: is_known_set(images, config.labels),
+    is_known=lambda images, _, config: is_known_set(images, config.labels),
     open=_opened,
     source=_source,
 )
