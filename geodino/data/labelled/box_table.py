@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Any
 
 import numpy as np
-import shapely
-from affine import Affine
-from jaxtyping import Bool, Float, Int64
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float
 
+from geodino.data.labelled.box_file import BoxTable, read_box_table
 from geodino.data.labelled.boxes import BoxLabelsConfig, in_window, made_boxes, name_of
 from geodino.data.labelled.parts import (
     Parts,
@@ -25,160 +22,11 @@ from geodino.data.labelled.parts import (
     split_facts,
 )
 from geodino.data.labelled.sets import Boxes, Image, PartName, SetFacts
-from geodino.data.labels.footprints import read_table
 from geodino.data.splits import SplitConfig
 from geodino.data.tiles import TileIndex, read_tile
-from geodino.errors import SourceError, suggest
-from geodino.files import sha256
-from geodino.geo.align import positions
-from geodino.geo.grid import Grid
+from geodino.errors import SourceError
 from geodino.geo.windows import Window
 from geodino.io.raster import HandlePool
-
-_EDGE_POINTS = 5
-"""Points along each side of an object: sides straight in one CRS are curved in another."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoxTable:
-    """Objects as a vector file holds them."""
-
-    crs: str
-    shapes: NDArray[np.object_]
-    number: Int64[np.ndarray, " n"]
-    """Class of each."""
-
-    difficult: NDArray[np.bool_]
-    classes: tuple[str, ...]
-    point_m: float | None
-    notes: tuple[str, ...]
-    sha256: str
-
-    def on(self, grid: Grid) -> tuple[Float[np.ndarray, "n 4"], NDArray[np.int64]]:
-        """Return the upright boxes of the objects that touch an image, in its pixels, not clipped.
-
-        Returns:
-            Left, top, right, bottom; and the row of each in the table.
-        """
-        outline = _outline(grid, self.crs)
-        rows = np.sort(self._tree.query(outline, predicate="intersects"))
-        rows = rows[self._reached(rows, grid)] if rows.size else rows
-        if not rows.size:
-            return np.zeros((0, 4)), rows
-        shapes = self.shapes[rows]
-        points = shapely.get_type_id(shapes) == shapely.GeometryType.POINT
-        dense = shapely.segmentize(shapes, _longest(shapes) / _EDGE_POINTS)
-        at, of = shapely.get_coordinates(dense, return_index=True)
-        column, row = positions(_plane(self.crs), grid, at[:, 0], at[:, 1])
-        boxes = np.stack(
-            [_least(column, of), _least(row, of), -_least(-column, of), -_least(-row, of)], axis=1
-        )
-        if points.any():
-            boxes[points] += self._around(grid)
-        return boxes, rows
-
-    @cached_property
-    def _tree(self) -> shapely.STRtree:
-        return shapely.STRtree(self.shapes)
-
-    def _reached(self, rows: NDArray[np.int64], grid: Grid) -> NDArray[np.bool_]:
-        at, of = shapely.get_coordinates(self.shapes[rows], return_index=True)
-        x, y = positions(_plane(self.crs), grid, at[:, 0], at[:, 1])
-        bad = np.unique(of[~(np.isfinite(x) & np.isfinite(y))])
-        return ~np.isin(np.arange(len(rows)), bad)
-
-    def _around(self, grid: Grid) -> Float[np.ndarray, " 4"]:
-        gsd = grid.gsd_m
-        if gsd is None or self.point_m is None:
-            raise ValueError("points need a place on the Earth and a size")
-        across, down = (self.point_m / 2 / step for step in gsd)
-        return np.array([-across, -down, across, down])
-
-
-def read_box_table(path: Path | str, config: BoxLabelsConfig) -> BoxTable:
-    """Read objects from GeoParquet, GeoJSON, GeoPackage and the like.
-
-    Raises:
-        SourceError: the file cannot be read, lacks a column, holds lines, broken or empty shapes,
-            points without a size, or a class that is not named.
-    """
-    frame = read_table(path, what="boxes or polygons of objects")
-    shapes = np.asarray(frame.geometry.array, dtype=object)
-    kinds = shapely.get_type_id(shapes)
-    allowed = {shapely.GeometryType[n].value for n in ("POLYGON", "MULTIPOLYGON", "POINT")}
-    for row in np.flatnonzero(~np.isin(kinds, list(allowed))).tolist():
-        what = "no shape" if shapes[row] is None else shapes[row].geom_type
-        raise SourceError(f"{path}: row {row} is {what}; objects are boxes, polygons or points.")
-    broken = shapely.is_empty(shapes)
-    broken |= ~np.isfinite(shapely.bounds(shapes)).all(axis=1)
-    if broken.any():
-        raise SourceError(
-            f"{path}: the shape of row {int(np.flatnonzero(broken)[0])} is empty or has a corner that "
-            "is no number: mend it, or leave the row out."
-        )
-    if config.point_m is None and (kinds == shapely.GeometryType.POINT).any():
-        raise SourceError(
-            f"{path} holds points, which have no size: declare the side of their boxes in metres "
-            "(labels.point_m)."
-        )
-    flat = (kinds != shapely.GeometryType.POINT) & (shapely.area(shapes) <= 0)
-    words, classes = _classes(frame, config, path)
-    known = np.array([word in classes for word in words], dtype=np.bool_)
-    keep = known & ~flat
-    notes = [f"{int(keep.sum())} objects of {len(classes)} classes: {', '.join(classes)}"]
-    if flat.any():
-        notes.append(f"{int(flat.sum())} objects have no area and were left out")
-    if not known.all():
-        notes.append(f"{int((~known).sum())} objects of other classes are background")
-    if not keep.any():
-        raise SourceError(f"{path} holds no object of {', '.join(classes)}: check it.")
-    chosen = [word for word, kept in zip(words, keep.tolist(), strict=True) if kept]
-    return BoxTable(
-        crs=str(frame.crs.to_string()),
-        shapes=shapes[keep],
-        number=np.array([classes.index(word) for word in chosen], dtype=np.int64),
-        difficult=_difficult(frame, config, path)[keep],
-        classes=classes,
-        point_m=config.point_m,
-        notes=tuple(notes),
-        sha256=sha256(Path(path)),
-    )
-
-
-def _classes(
-    frame: Any, config: BoxLabelsConfig, path: Path | str
-) -> tuple[list[str], tuple[str, ...]]:
-    if config.column is None:
-        return ["object"] * len(frame), config.classes or ("object",)
-    _column(frame, config.column, path, "labels.column")
-    missing = np.flatnonzero(np.asarray(frame[config.column].isna()))
-    if missing.size:
-        raise SourceError(f"{path}: row {int(missing[0])} has no class ({config.column}): name it.")
-    words = [str(word) for word in frame[config.column]]
-    classes = config.classes or tuple(sorted(set(words)))
-    for row, word in enumerate(words):
-        if word not in classes and config.other == "refuse":
-            raise SourceError(
-                f"{path}: {word!r} in row {row} is not one of the classes {', '.join(classes)}."
-                f"{suggest(word, classes)} Mend it, add it to labels.classes, or set labels.other: "
-                "ignore."
-            )
-    return words, classes
-
-
-def _difficult(frame: Any, config: BoxLabelsConfig, path: Path | str) -> NDArray[np.bool_]:
-    if config.difficult is None:
-        return np.zeros(len(frame), dtype=np.bool_)
-    _column(frame, config.difficult, path, "labels.difficult")
-    return np.asarray(frame[config.difficult].fillna(value=False)).astype(np.bool_)
-
-
-def _column(frame: Any, name: str, path: Path | str, key: str) -> None:
-    names = [str(column) for column in frame.columns]
-    if name not in names:
-        raise SourceError(
-            f"{path} has no column {name!r} ({key}).{suggest(name, names)} It has {', '.join(names)}."
-        )
 
 
 @dataclass(kw_only=True)
@@ -271,17 +119,9 @@ class TableBoxes:
         split, tile = self.divided.split, self.images.tiles[self.number(key)]
         if split is None or not len(xyxy):
             return np.ones(len(xyxy), dtype=np.bool_)
-        split, part = split.of_time(tile.datetime), part_of(key)
         centre = (xyxy[:, :2] + xyxy[:, 2:]).astype(np.float64) / 2
-        x, y = positions(tile.grid, _plane(split.crs), centre[:, 0], centre[:, 1])
-        mine = np.zeros(len(xyxy), dtype=np.bool_)
-        open_ = np.ones(len(xyxy), dtype=np.bool_)
-        # Where polygons overlap, the first one holds.
-        for word, polygon in zip(split.split, split.geometry, strict=True):
-            inside = open_ & shapely.intersects_xy(polygon, x, y)
-            mine |= inside & (word == part)
-            open_ &= ~inside
-        return mine
+        split = split.of_time(tile.datetime)
+        return split.holds(tile.grid, centre[:, 0], centre[:, 1], part_of(key))
 
     def traits(self, key: str) -> Mapping[str, str]:
         """Return the date of an image, where it is known."""
@@ -343,28 +183,3 @@ def open_box_table(
         source=str(labels),
     )  # fmt: skip
     return TableBoxes(facts=facts, images=images, table=table, divided=divided, pool=pool)
-
-
-def _least(values: Float[np.ndarray, " n"], of: NDArray[np.int64]) -> Float[np.ndarray, " k"]:
-    """The least value of each shape; shapes come one after the other."""
-    starts = np.flatnonzero(np.diff(of, prepend=-1))
-    return np.asarray(np.minimum.reduceat(values, starts))
-
-
-def _longest(shapes: NDArray[np.object_]) -> Float[np.ndarray, " n"]:
-    bounds = shapely.bounds(shapes)
-    # Points have no side; any positive length leaves them alone.
-    return np.asarray(np.maximum((bounds[:, 2:] - bounds[:, :2]).max(axis=1), 1e-9))
-
-
-def _outline(grid: Grid, crs: str) -> shapely.Polygon:
-    t = np.linspace(0.0, 1.0, 33)[:-1]
-    column = np.concatenate([t, np.ones_like(t), 1 - t, np.zeros_like(t)]) * grid.width
-    row = np.concatenate([np.zeros_like(t), t, np.ones_like(t), 1 - t]) * grid.height
-    x, y = positions(grid, _plane(crs), column, row)
-    return shapely.Polygon(np.column_stack([x, y]))
-
-
-def _plane(crs: str) -> Grid:
-    """A grid whose places are the coordinates of a CRS."""
-    return Grid(crs, Affine.identity(), 1, 1)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from geodino.data.config import DataConfig
 from geodino.data.index import build_index
+from geodino.data.labelled.box_file import vector_files
 from geodino.data.labelled.box_table import open_box_table
 from geodino.data.labelled.boxes import BoxLabelsConfig, Layout, PictureBoxes, name_of
 from geodino.data.labelled.classes import default_colours
@@ -38,8 +39,8 @@ def open_boxes(
 
     Args:
         images: any source of tiles with a place, for a vector file; else a folder.
-        labels: a vector file; COCO's JSON or a folder with one for each part; for DIOR the same
-            folder.
+        labels: a vector file or a folder of them; COCO's JSON or a folder with one for each part; for
+            DIOR the same folder.
         config: what is declared of the labels.
         data: how images with a place are read.
         split: a vector file of polygons, or a CSV of images; None makes a split.
@@ -82,13 +83,14 @@ def layout_of(images: str, labels: str, config: BoxLabelsConfig) -> Layout:
     if Path(images).is_dir() and is_dior(Path(images)):
         return "dior"
     path = Path(labels)
-    if path.suffix.lower() in VECTORS:
+    if path.suffix.lower() in VECTORS or (path.is_dir() and vector_files(path)):
         return "table"
     if path.suffix.lower() == ".json" or any(path.glob("*.json")) or any(path.glob("*/*.json")):
         return "coco"
     raise SourceError(
-        f"{labels} is neither a vector file ({', '.join(VECTORS)}) nor COCO's JSON nor a folder with "
-        "one for each part, and the images are not DIOR: name one of those, or declare labels.layout."
+        f"{labels} is neither a vector file ({', '.join(VECTORS)}) or a folder of them, nor COCO's JSON "
+        "or a folder with one for each part, and the images are not DIOR: name one of those, or declare "
+        "labels.layout."
     )
 
 

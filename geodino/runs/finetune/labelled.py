@@ -104,11 +104,13 @@ class Preparation(Generic[C, S]):
         config = started(config, opened, model)
         derived: dict[str, Any] = {}
         index = None
-        if not self.is_known(job.images, job.labels, config):
+        brings_labels = job.labels is None and self.is_known(job.images, job.images, config)
+        labels = job.images if brings_labels else job.needed_labels
+        if not self.is_known(job.images, labels, config):
             config, index = _images(job.images, config, opened, derived)
         return self._prepared(
             config, opened, index, pool,
-            images=absolute(job.images), labels=absolute(job.needed_labels),
+            images=absolute(job.images), labels=absolute(labels),
             split=None if job.split is None else absolute(job.split), derived=derived,
         )  # fmt: skip
 

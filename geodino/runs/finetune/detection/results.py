@@ -183,7 +183,7 @@ def in_words(results: Results) -> list[str]:
         between = "" if ap50["low"] is None else f" ({ap50['low']:.3f} to {ap50['high']:.3f})"
         lines.append(f"{name}: AP50 {ap50['value']:.3f}{between}, COCO AP {coco:.3f} on {what}")
     cut = found["at_score"]
-    if cut and cut["precision"] is not None:
+    if cut and cut["f1"]:
         lines.append(
             f"From a score of {cut['score']:.2f} on, the best on the validation part: "
             f"{cut['precision']:.0%} of the boxes are right, {cut['recall']:.0%} of the objects found."
