@@ -417,17 +417,21 @@ def _coco_ap(
     truths = weights @ found.counted[:, 1:]
     each = weights[:, found.image]
     for a in range(areas):
-        (rows,) = np.nonzero(truths[:, a])
+        some = truths[:, a] > 0
+        if not some.any():
+            continue
+        total = truths[some, a, None]
         for t in range(len(IOU_THRESHOLDS)):
             marks = found.coco[a, t]
             counted = marks != _UNCOUNTED
-            kept = each[:, counted]
+            kept = each[np.ix_(some, counted)]
             right = (kept * (marks[counted] == _HIT)).cumsum(axis=1)
             said = kept.cumsum(axis=1)
             envelope = _envelope(right / np.where(said > 0, said, 1.0))
-            for r in rows.tolist():
-                first = np.searchsorted(right[r] / truths[r, a], _RECALLS, side="left")
-                made[r, a, t] = np.append(envelope[r], 0.0)[first].mean()
+            # How many of the recalls are reached by each box: each is read where it is first.
+            reached = np.searchsorted(_RECALLS, right / total, side="right")
+            first = np.diff(reached, axis=1, prepend=0)
+            made[some, a, t] = (envelope * first).sum(axis=1) / len(_RECALLS)
     return made
 
 

@@ -72,16 +72,21 @@ def open_boxes(
     )
 
 
+def is_known_set(images: str, config: BoxLabelsConfig) -> bool:
+    """Whether images are the folder of a set whose layout is known."""
+    return config.layout == "dior" or (config.layout == "auto" and is_dior(Path(images)))
+
+
 def layout_of(images: str, labels: str, config: BoxLabelsConfig) -> Layout:
     """Return how the labels lie: as declared, or as their names tell.
 
     Raises:
         SourceError: they tell nothing.
     """
+    if is_known_set(images, config):
+        return "dior"
     if config.layout != "auto":
         return config.layout
-    if Path(images).is_dir() and is_dior(Path(images)):
-        return "dior"
     path = Path(labels)
     if path.suffix.lower() in VECTORS or (path.is_dir() and vector_files(path)):
         return "table"

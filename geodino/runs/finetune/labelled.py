@@ -79,8 +79,11 @@ class Preparation(Generic[C, S]):
     recipe: str
     """The default one."""
 
-    is_known: Callable[[str, str, C], bool]
-    """Whether images are a set that lists its own: (images, labels, config)."""
+    brings_labels: Callable[[str, C], bool]
+    """Whether images are the folder of a known set, its labels among them: (images, config)."""
+
+    has_tiles: Callable[[str, str, C], bool]
+    """Whether images are any source of tiles, and not listed by labels: (images, labels, config)."""
 
     open: Callable[..., OpenedSet]
     """Brings images and labels together: (images, labels, config, split=, pool=, index=)."""
@@ -104,9 +107,9 @@ class Preparation(Generic[C, S]):
         config = started(config, opened, model)
         derived: dict[str, Any] = {}
         index = None
-        brings_labels = job.labels is None and self.is_known(job.images, job.images, config)
+        brings_labels = job.labels is None and self.brings_labels(job.images, config)
         labels = job.images if brings_labels else job.needed_labels
-        if not self.is_known(job.images, labels, config):
+        if self.has_tiles(job.images, labels, config):
             config, index = _images(job.images, config, opened, derived)
         return self._prepared(
             config, opened, index, pool,

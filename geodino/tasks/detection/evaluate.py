@@ -9,7 +9,7 @@ from torch import Tensor
 
 from geodino import seeds
 from geodino.geo.windows import Window
-from geodino.infer.boxes import joined, taken
+from geodino.infer.boxes import chips_for, joined, taken
 from geodino.infer.cover import Cover
 from geodino.models.detection.faster_rcnn import Found
 from geodino.tasks.detection.crops import BoxPlaces, BoxSource
@@ -28,7 +28,9 @@ def find_in(
     iou: float,
     device: torch.device,
 ) -> Found:
-    """Find the objects of one image, however large, chip by chip.
+    """Find the objects of one image, however large, chip by chip, on ground of its key's part.
+
+    Boxes near that ground may be among them.
 
     Args:
         find: finds objects in chips; it gets one at a time, at its own size.
@@ -43,17 +45,16 @@ def find_in(
     height, width = source.size(key)
     cover = Cover.of(height, width, chip=chip, overlap=overlap, align=1)
     said = {}
-    for row in range(cover.rows.count):
-        for column in range(cover.columns.count):
-            corner = cover.rows.start(row), cover.columns.start(column)
-            window = Window(*corner, cover.rows.side, cover.columns.side)
-            pixels, valid = source.read(key, window)
-            if not valid.any():
-                continue
-            image = torch.from_numpy(np.ascontiguousarray(pixels))[None].to(device)
-            mask = torch.from_numpy(np.ascontiguousarray(valid))[None].to(device)
-            (found,) = find(image, mask)
-            said[row, column] = taken(cover, (row, column), found)
+    for row, column in chips_for(cover, lambda area: bool(source.ground(key, area).any())):
+        corner = cover.rows.start(row), cover.columns.start(column)
+        window = Window(*corner, cover.rows.side, cover.columns.side)
+        pixels, valid = source.read(key, window)
+        if not valid.any():
+            continue
+        image = torch.from_numpy(np.array(pixels))[None].to(device)
+        mask = torch.from_numpy(np.array(valid))[None].to(device)
+        (found,) = find(image, mask)
+        said[row, column] = taken(cover, (row, column), found)
     boxes = joined(said, iou=iou)
     return Found(
         boxes=torch.from_numpy(boxes.xyxy).float(),

@@ -1,6 +1,6 @@
 """Before the first step of detection: which images and boxes a run learns from."""
 
-from geodino.data.labelled.open_boxes import layout_of, open_boxes
+from geodino.data.labelled.open_boxes import is_known_set, layout_of, open_boxes
 from geodino.data.labelled.opened import OpenedSet
 from geodino.data.labelled.resized import ResizedBoxes
 from geodino.data.tiles import TileIndex
@@ -54,7 +54,8 @@ def _source(
 PREPARATION = Preparation(
     config=DetectionFinetuneConfig,
     recipe="detection",
-    is_known=lambda images, labels, config: layout_of(images, labels, config.labels) != "table",
+    brings_labels=lambda images, config: is_known_set(images, config.labels),
+    has_tiles=lambda images, labels, config: layout_of(images, labels, config.labels) == "table",
     open=_opened,
     source=_source,
 )

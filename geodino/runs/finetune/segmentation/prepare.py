@@ -39,7 +39,8 @@ def _source(
 PREPARATION = Preparation(
     config=SegmentationFinetuneConfig,
     recipe="segmentation",
-    is_known=lambda images, _, config: is_known_set(images, config.labels),
+    brings_labels=lambda images, config: is_known_set(images, config.labels),
+    has_tiles=lambda images, _, config: not is_known_set(images, config.labels),
     open=_opened,
     source=_source,
 )
