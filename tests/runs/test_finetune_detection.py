@@ -12,6 +12,8 @@ from detection_support import run, write_squares, write_town
 
 from geodino.errors import BandError, RecipeError, RunError, SourceError
 from geodino.models.detection_folder import load_detection
+from geodino.runs.export import export_model
+from geodino.runs.report import report
 
 SPLIT = "split.block_m=200.0"
 
@@ -71,6 +73,19 @@ def test_a_run_ends_with_results_a_model_and_a_report(done):
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert {"loss/rpn_cls", "loss/rpn_box", "loss/roi_cls", "loss/roi_box"} <= set(rows[0])
     assert any("val/ap50" in row for row in rows)
+
+
+def test_the_report_is_drawn_again_and_the_model_handed_on(done, tmp_path):
+    out, facts = done
+    before = (out / "report.html").read_text()
+    report(out, out=tmp_path / "again.html", device="cpu")
+    assert (tmp_path / "again.html").read_text() == before
+    export_model(out, to="hub", out=tmp_path / "hub")
+    page = (tmp_path / "hub" / "README.md").read_text()
+    assert f"boxes of {len(facts['classes'])} classes" in page
+    assert load_detection(tmp_path / "hub").extra["score"] == facts["score"]
+    with pytest.raises(RecipeError, match="any number of boxes"):
+        export_model(out, to="onnx", out=tmp_path / "model.onnx")
 
 
 def test_all_boxes_that_were_found_are_kept_with_their_images(done):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
+from markupsafe import Markup
 
 from geodino.data.labelled.boxes import name_of
 from geodino.data.labelled.sets import Boxes
@@ -47,21 +48,21 @@ _COLUMNS = {
 _IMAGES = 20
 """Images in the table, at most."""
 
-_SHOWN = 6
-"""Images that pictures are made of."""
-
 _WINDOW = 768
 """Longest side of what is shown of an image, pixels."""
 
 
-def write_report(scene: DetectionScene, results: Results, folder: RunFolder) -> Path:
-    """Write ``report.html``; return where it is.
+def write_report(
+    scene: DetectionScene, results: Results, folder: RunFolder, *, out: Path | None = None
+) -> Path:
+    """Write ``report.html``, or another file; return where it is.
 
     Raises:
         GeodinoError: it cannot be written, or a file of the run is damaged.
     """
-    write_text(folder.report, render_classes(_collected(scene, results, folder)))
-    return folder.report
+    path = folder.report if out is None else out
+    write_text(path, render_classes(_collected(scene, results, folder)))
+    return path
 
 
 def _collected(scene: DetectionScene, results: Results, folder: RunFolder) -> ClassReport:
@@ -106,8 +107,9 @@ def _collected(scene: DetectionScene, results: Results, folder: RunFolder) -> Cl
         counted="boxes",
         images=tuple((name_of(key), _in_image(row)) for key, row in worst),
         images_of=f"Boxes from a score of {facts['score']:.2f} on, images with most errors first",
-        legend=box_legend(),
-        pictures=box_panels([_case(scene, one, facts["score"]) for one in _shown(results)]),
+        legend=Markup(""),
+        pictures=box_legend()
+        + box_panels([_case(scene, one, facts["score"]) for one in results.shown]),
         pictures_of="Some images, or a part of large ones, with the boxes from a score of "
         f"{facts['score']:.2f} on. Hatched: invalid pixels.",
         repeat=repeated("detection", prepared, folder),
@@ -157,13 +159,6 @@ def _data(scene: DetectionScene) -> Pairs:
         ("size", "as the files" if size is None else f"{size} px along the longer side"),
         ("augmentation", prepared.config.sampling.augment),
     )
-
-
-def _shown(results: Results) -> list[Judged]:
-    """Some images with objects, evenly spread over them."""
-    held = [one for one in results.reported.images if one.counted]
-    places = np.linspace(0, len(held) - 1, min(_SHOWN, len(held))).round().astype(int)
-    return [held[i] for i in np.unique(places).tolist()]
 
 
 def _case(scene: DetectionScene, one: Judged, score: float) -> BoxCase:

@@ -1,6 +1,6 @@
 """What a trained detector is worth: AP50 and COCO's AP beside a floor, classes, a score to cut at."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ MODEL, RANDOM = "model", "random boxes"
 
 _SINGLE = ("coco_ap50", "coco_ap75", "coco_ap_small", "coco_ap_medium", "coco_ap_large")
 """Scores without an interval."""
+
+_SHOWN = 6
+"""Images that pictures are made of."""
 
 _MIN_IMAGES = 2
 """Images from which an interval over images means anything."""
@@ -57,12 +60,11 @@ class Results:
     facts: dict[str, Any]
     """For run.json, without anything that is not finite."""
 
-    parts: dict[PartName, Measured]
+    shown: list[Judged]
+    """Some images, to make pictures of."""
 
-    @property
-    def reported(self) -> Measured:
-        """What is reported: of the test part, else of the validation part."""
-        return self.parts[self.facts["reported_on"]]
+    parts: dict[PartName, Measured] = field(default_factory=dict)
+    """What was measured; empty where results are read again."""
 
 
 def results_of(scene: DetectionScene, device: torch.device) -> Results:
@@ -75,7 +77,7 @@ def results_of(scene: DetectionScene, device: torch.device) -> Results:
             found = measure(scene, part, device)
             if found.truths:
                 parts[found.part] = found
-    on = "test" if "test" in parts else "val"
+    on: PartName = "test" if "test" in parts else "val"
     best = parts["val"].at(None)
     score = config.detection.least_score if best is None else best.score
     facts: dict[str, Any] = {
@@ -87,7 +89,20 @@ def results_of(scene: DetectionScene, device: torch.device) -> Results:
         },
         "learnt_from": list(config.sampling.parts),
     }
-    return Results(facts=finite(facts), parts=parts)
+    shown = shown_keys(facts)
+    return Results(
+        facts=finite(facts),
+        shown=[one for one in parts[on].images if one.key in shown],
+        parts=parts,
+    )
+
+
+def shown_keys(facts: dict[str, Any]) -> tuple[str, ...]:
+    """Return some reported images with objects, evenly spread over them."""
+    by_image = facts[facts["reported_on"]]["by_image"]
+    held = [key for key, row in by_image.items() if row["boxes"]]
+    places = np.linspace(0, len(held) - 1, min(_SHOWN, len(held))).round().astype(int)
+    return tuple(held[i] for i in np.unique(places).tolist())
 
 
 def measure(scene: DetectionScene, part: PartName, device: torch.device) -> Measured:
