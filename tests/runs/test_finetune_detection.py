@@ -92,11 +92,11 @@ def test_all_boxes_that_were_found_are_kept_with_their_images(done):
     out, facts = done
     table = pq.read_table(out / "predictions.parquet").to_pydict()
     assert list(table) == [
-        "part", "image", "class", "score", "left", "top", "right", "bottom", "is_right",
+        "part", "image", "class", "score", "x0", "y0", "x1", "y1", "is_right",
     ]  # fmt: skip
     assert set(table["part"]) <= {"val", "test"}
     assert set(table["class"]) <= set(facts["classes"])
-    corners = zip(table["left"], table["top"], table["right"], table["bottom"], strict=True)
+    corners = zip(*(table[name] for name in ("x0", "y0", "x1", "y1")), strict=True)
     assert all(0 <= x0 < x1 <= 128 and 0 <= y0 < y1 <= 128 for x0, y0, x1, y1 in corners)
 
 
@@ -167,8 +167,8 @@ def test_pictures_are_resized_and_boxes_reported_in_pixels_of_the_files(
     facts = run(squares / "images", squares / "labels", backbone, out, *settings)
     assert load_detection(out / "model").extra["size"] == 128
     table = pq.read_table(out / "predictions.parquet").to_pydict()
-    assert len(table["right"]) > 0
-    assert max(table["right"]) <= 64
+    assert len(table["x1"]) > 0
+    assert max(table["x1"]) <= 64
     # The squares are 16 x 20 px in the files, small; twice that is small no more.
     assert facts["test"]["scores"]["model"]["coco_ap_small"]["value"] is not None
     assert facts["test"]["scores"]["model"]["coco_ap_medium"]["value"] is None

@@ -59,7 +59,7 @@ def extra_of(scene: DetectionScene, results: Results) -> dict[str, Any]:
 def write_predictions(results: Results, classes: tuple[str, ...], path: Path) -> None:
     """Write every box found: part, image, class, score, corners in pixels, and whether it is right.
 
-    ``right`` is null for boxes on a difficult object, which are neither.
+    ``is_right`` is null for boxes on a difficult object, which are neither.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -77,7 +77,7 @@ def write_predictions(results: Results, classes: tuple[str, ...], path: Path) ->
             "image": np.repeat([name_of(one.key) for _, one in rows], counts),
             "class": np.array(classes, dtype=object)[numbers],
             "score": np.concatenate([one.scores for _, one in rows]).astype(np.float32),
-            **dict(zip(("left", "top", "right", "bottom"), corners.T, strict=True)),
+            **dict(zip(("x0", "y0", "x1", "y1"), corners.T, strict=True)),
             "is_right": pa.array(right, mask=~judged),
         }
     )
