@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int8
 
 from geodino.metrics.bootstrap import Interval, interval, resampled_rows
+from geodino.metrics.boxes import HIT, MISS, UNCOUNTED, area, pairwise_iou, voc_marks
 
 IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 """Of COCO's AP: .50, .55, ..., .95."""
@@ -32,9 +33,7 @@ MAX_FOUND = 100
 """Most boxes of a class in an image that COCO looks at, the surest ones."""
 
 _RECALLS = np.linspace(0.0, 1.0, 101)
-_VOC_IOU = 0.5
 _ALMOST_ONE = 1.0 - 1e-10
-_HIT, _MISS, _UNCOUNTED = 1, 0, -1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +135,7 @@ class DetectionScorer:
             coco, counted = _coco(boxes, hard, found, max_found=self._max)
             of.image.append(np.full(len(found), self.images))
             of.score.append(scores[said])
-            of.voc.append(_voc(boxes, hard, found)[0])
+            of.voc.append(voc_marks(boxes, hard, found)[0])
             of.coco.append(coco)
             of.counted.append(np.array([(~hard).sum(), *counted]))
         self.images += 1
@@ -210,136 +209,6 @@ class DetectionScorer:
         }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Matches:
-    """Which boxes of an image are right, by VOC's rule at IoU .5."""
-
-    right: Bool[np.ndarray, " m"]
-    """Found boxes that are the first on a true one."""
-
-    wrong: Bool[np.ndarray, " m"]
-    """Found boxes that are not; those on a difficult one are neither."""
-
-    seen: Bool[np.ndarray, " n"]
-    """True boxes that were found."""
-
-
-def matches(
-    true_xyxy: Float[np.ndarray, "n 4"],
-    true_classes: Int[np.ndarray, " n"],
-    found_xyxy: Float[np.ndarray, "m 4"],
-    found_classes: Int[np.ndarray, " m"],
-    *,
-    difficult: Bool[np.ndarray, " n"],
-) -> Matches:
-    """Match the boxes of one image; found ones come the surest first."""
-    marks = np.zeros(len(found_xyxy), dtype=np.int8)
-    seen = np.zeros(len(true_xyxy), dtype=np.bool_)
-    for number in np.unique(np.concatenate([true_classes, found_classes])).tolist():
-        true, said = true_classes == number, found_classes == number
-        marks[said], seen[true] = _voc(true_xyxy[true], difficult[true], found_xyxy[said])
-    return Matches(right=marks == _HIT, wrong=marks == _MISS, seen=seen)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AtScore:
-    """What boxes are worth if only the surer ones are taken."""
-
-    score: float
-    """Boxes from this score on are taken."""
-
-    precision: float
-    """Share of those that are right; NaN where none is taken."""
-
-    recall: float
-    """Share of the true boxes that are found; NaN without any."""
-
-    f1: float
-    """Harmonic mean of both."""
-
-
-def at_score(
-    scores: Float[np.ndarray, " m"], found: Matches, *, truths: int, score: float | None = None
-) -> AtScore | None:
-    """Judge the boxes from a score on.
-
-    Args:
-        scores: of all found boxes.
-        found: which of them are right; ``seen`` is not looked at.
-        truths: true boxes that count.
-        score: from where on; None takes the one with the highest F1.
-
-    Returns:
-        None where no score is given, and no box is right.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ordered = scores[order]
-    right, wrong = found.right[order].cumsum(), found.wrong[order].cumsum()
-    said = right + wrong
-    f1 = 2 * right / np.maximum(said + truths, 1)
-    if score is None:
-        if not found.right.any():
-            return None
-        # Boxes of one score are taken together.
-        last = np.append(ordered[1:] != ordered[:-1], True)
-        score = float(ordered[np.where(last, f1, -1.0).argmax()])
-    taken = int((scores >= score).sum())
-    hits, all_said = (int(n[taken - 1]) if taken else 0 for n in (right, said))
-    nan = float("nan")
-    return AtScore(
-        score=score,
-        precision=hits / all_said if all_said else nan,
-        recall=hits / truths if truths else nan,
-        f1=float(f1[taken - 1]) if taken else 0.0,
-    )
-
-
-def pairwise_iou(
-    one: Float[np.ndarray, "n 4"],
-    other: Float[np.ndarray, "m 4"],
-    *,
-    crowd: Bool[np.ndarray, " m"] | None = None,
-) -> Float[np.ndarray, "n m"]:
-    """Return the intersection over union of each pair, 0 where that is empty.
-
-    Args:
-        one: boxes.
-        other: boxes.
-        crowd: of which of ``other`` the share of the one box inside it is taken instead.
-    """
-    low = np.maximum(one[:, None, :2], other[None, :, :2])
-    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
-    common = np.clip(high - low, 0.0, None).prod(axis=-1, dtype=np.float64)
-    own, others = area(one)[:, None], area(other)[None]
-    union = own + others - common
-    if crowd is not None:
-        union = np.where(crowd[None], own, union)
-    return np.asarray(np.where(union > 0, common / np.where(union > 0, union, 1.0), 0.0))
-
-
-def area(xyxy: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
-    """Return the area of each box, square pixels."""
-    return np.asarray(np.clip(xyxy[:, 2:] - xyxy[:, :2], 0.0, None).prod(axis=-1, dtype=np.float64))
-
-
-def _voc(
-    true: Float[np.ndarray, "n 4"], hard: Bool[np.ndarray, " n"], found: Float[np.ndarray, "m 4"]
-) -> tuple[Int8[np.ndarray, " m"], Bool[np.ndarray, " n"]]:
-    """Each found box belongs to the true one it overlaps most, whether that is taken or not."""
-    marks = np.full(len(found), _MISS, dtype=np.int8)
-    taken = np.zeros(len(true), dtype=np.bool_)
-    if not len(true) or not len(found):
-        return marks, taken
-    iou = pairwise_iou(found, true)
-    best = iou.argmax(axis=1)
-    for i in np.flatnonzero(iou.max(axis=1) >= _VOC_IOU):
-        if hard[best[i]]:
-            marks[i] = _UNCOUNTED
-        elif not taken[best[i]]:
-            marks[i], taken[best[i]] = _HIT, True
-    return marks, taken
-
-
 def _coco(
     true: Float[np.ndarray, "n 4"],
     hard: Bool[np.ndarray, " n"],
@@ -353,9 +222,9 @@ def _coco(
     ignored = hard | (sizes < limits[:, :1]) | (sizes > limits[:, 1:])  # area, true
     outside = (own < limits[:, :1]) | (own > limits[:, 1:])  # area, found
     marks = np.broadcast_to(
-        np.where(outside, _UNCOUNTED, _MISS)[:, None], (len(limits), len(IOU_THRESHOLDS), len(own))
+        np.where(outside, UNCOUNTED, MISS)[:, None], (len(limits), len(IOU_THRESHOLDS), len(own))
     ).astype(np.int8)
-    marks[..., max_found:] = _UNCOUNTED
+    marks[..., max_found:] = UNCOUNTED
     counted = (~ignored).sum(axis=1)
     if not len(true) or not len(found):
         return marks, counted
@@ -373,7 +242,7 @@ def _coco(
         hit = may.any(axis=-1)
         free[areas[hit], steps[hit], best[hit]] = False
         gone = ignored[areas, best]
-        marks[..., i] = np.where(hit, np.where(gone, _UNCOUNTED, _HIT), marks[..., i])
+        marks[..., i] = np.where(hit, np.where(gone, UNCOUNTED, HIT), marks[..., i])
     return marks, counted
 
 
@@ -401,9 +270,9 @@ def _voc_ap(found: _Sorted, weights: Float[np.ndarray, "r i"]) -> Float[np.ndarr
     """Area under the envelope, each image counted ``weights`` times."""
     truths = weights @ found.counted[:, 0]
     each = weights[:, found.image]
-    hits = each * (found.voc == _HIT)
+    hits = each * (found.voc == HIT)
     right = hits.cumsum(axis=1)
-    said = right + (each * (found.voc == _MISS)).cumsum(axis=1)
+    said = right + (each * (found.voc == MISS)).cumsum(axis=1)
     envelope = _envelope(right / np.where(said > 0, said, 1.0))
     some = truths > 0
     return np.where(some, (hits * envelope).sum(axis=1) / np.where(some, truths, 1.0), np.nan)
@@ -423,9 +292,9 @@ def _coco_ap(
         total = truths[some, a, None]
         for t in range(len(IOU_THRESHOLDS)):
             marks = found.coco[a, t]
-            counted = marks != _UNCOUNTED
+            counted = marks != UNCOUNTED
             kept = each[np.ix_(some, counted)]
-            right = (kept * (marks[counted] == _HIT)).cumsum(axis=1)
+            right = (kept * (marks[counted] == HIT)).cumsum(axis=1)
             said = kept.cumsum(axis=1)
             envelope = _envelope(right / np.where(said > 0, said, 1.0))
             # How many of the recalls are reached by each box: each is read where it is first.

@@ -3,13 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geodino.metrics.detection import (
-    DetectionScorer,
-    Matches,
-    at_score,
-    matches,
-    pairwise_iou,
-)
+from geodino.metrics.boxes import Matches, at_score, matches, pairwise_iou
+from geodino.metrics.detection import DetectionScorer
 
 
 def boxes(*rows):

@@ -9,7 +9,8 @@ from jaxtyping import Float
 
 from geodino.data.labelled.resized import ResizedBoxes
 from geodino.data.labelled.sets import Boxes
-from geodino.metrics.detection import DetectionScorer, Matches, matches
+from geodino.metrics.boxes import Matches, matches
+from geodino.metrics.detection import DetectionScorer
 from geodino.models.detection.faster_rcnn import Found
 from geodino.tasks.chips import Chips
 from geodino.tasks.detection.crops import BoxSource

@@ -9,7 +9,8 @@ import torch
 from geodino import seeds
 from geodino.data.labelled.sets import PartName
 from geodino.infer.search import BoxFinder
-from geodino.metrics.detection import AtScore, DetectionScorer, Matches, at_score
+from geodino.metrics.boxes import AtScore, Matches, at_score
+from geodino.metrics.detection import DetectionScorer
 from geodino.runs.finetune.canopy.results import finite
 from geodino.runs.finetune.detection.scene import DetectionScene
 from geodino.tasks.detection.evaluate import random_boxes
