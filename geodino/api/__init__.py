@@ -174,14 +174,16 @@ def finetune(
     """Teach a model a task from labels; ``geodino finetune`` as a function.
 
     Args:
-        task: ``canopy``, ``segmentation`` or ``classification``.
+        task: ``canopy``, ``segmentation``, ``detection`` or ``classification``.
         images: folder, glob, raster or tile index; for classification, a labelled set.
-        labels: rasters of heights or classes, masks, or a vector file; None for classification.
+        labels: rasters of heights or classes, masks, vector files, or COCO's JSON; None where images
+            bring their labels: the folder of a known set, or classification.
         model: model whose features are used (see `load`); None with ``resume``.
         out: run folder.
         recipe: name or YAML file; None is the one called as the task.
         overrides: ``{"train.steps": 2000}``; what ``--set`` takes.
-        split: vector file of polygons with a column ``split``; None draws blocks of ground.
+        split: vector file of polygons with a column ``split``, or a CSV of images; None draws
+            blocks of ground.
         unfreeze: the backbone learns as well.
         seed: of everything random but the split.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.

@@ -24,7 +24,8 @@ from geodino.cli.options import (
 
 def finetune(
     task: Annotated[
-        str, typer.Argument(help="canopy, segmentation or classification.", metavar="TASK")
+        str,
+        typer.Argument(help="canopy, segmentation, detection or classification.", metavar="TASK"),
     ],
     images: Tiles,
     out: RunOut,
@@ -33,6 +34,7 @@ def finetune(
         typer.Option(
             help="canopy: rasters of heights, or a vector file of footprints; segmentation: masks, "
             "class rasters, a vector file of polygons, or the folder of a known set again; "
+            "detection: vector files of boxes, polygons or points, or COCO's JSON; "
             "classification: nothing, --images is a labelled set as for geodino evaluate."
         ),
     ] = None,
@@ -52,7 +54,7 @@ def finetune(
         str | None,
         typer.Option(
             help="Vector file of polygons with a column split; left out, blocks are drawn. "
-            "segmentation: also a CSV with the columns image and split."
+            "segmentation, detection: also a CSV with the columns image and split."
         ),
     ] = None,
     aoi: Aoi = None,
@@ -69,7 +71,7 @@ def finetune(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Teach a model a task from labels: canopy height in metres, a class for every pixel or image."""
+    """Teach a model a task from labels: canopy height, classes of pixels or images, or boxes."""
     from geodino.runs.finetune import FinetuneJob, finetune
 
     job = FinetuneJob(

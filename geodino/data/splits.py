@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import shapely
 from affine import Affine
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Float, Int32
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
@@ -177,17 +177,40 @@ class Split:
         if not near.size:
             return found
         near = np.sort(near)
-        # GEOS keeps its index of a prepared polygon in the polygon, and threads that use one such
-        # polygon crash. Each call prepares copies of its own: they cost far less than the pixels.
-        polygons = shapely.force_2d(self.geometry[near])
         # Inside a block, every pixel is: no need to ask one by one.
-        if shapely.contains_properly(polygons[0], outline):
+        if shapely.contains_properly(self.geometry[near[0]], outline):
             found[:] = near[0]
             return found
         column, row = np.meshgrid(
             np.arange(window.left, window.right) + 0.5, np.arange(window.top, window.bottom) + 0.5
         )
-        x, y = positions(grid, place, column, row)
+        return self._first(near, *positions(grid, place, column, row))
+
+    def holds(
+        self,
+        grid: Grid,
+        column: Float[np.ndarray, " n"],
+        row: Float[np.ndarray, " n"],
+        which: SplitName,
+    ) -> Bool[np.ndarray, " n"]:
+        """Return which places of a grid, in pixels from its corner, belong to a split."""
+        if not len(column):
+            return np.zeros(0, dtype=np.bool_)
+        x, y = positions(grid, _plane(self.crs), column, row)
+        near = self._tree.query(shapely.box(x.min(), y.min(), x.max(), y.max()))
+        return np.asarray(self._is(which)[self._first(np.sort(near), x, y)])
+
+    def _first(
+        self,
+        near: NDArray[np.int64],
+        x: Float[np.ndarray, "*s"],
+        y: Float[np.ndarray, "*s"],
+    ) -> Int32[np.ndarray, "*s"]:
+        """The first row, of some, that each place lies in; -1 where it lies in none."""
+        found = np.full(x.shape, -1, dtype=np.int32)
+        # GEOS keeps its index of a prepared polygon in the polygon, and threads that use one such
+        # polygon crash. Each call prepares copies of its own: they cost far less than the pixels.
+        polygons = shapely.force_2d(self.geometry[near])
         for number, polygon in zip(near.tolist(), polygons, strict=True):
             shapely.prepare(polygon)
             open_ = found < 0
@@ -197,9 +220,11 @@ class Split:
 
     def mask(self, grid: Grid, window: Window, which: SplitName) -> Bool[np.ndarray, "h w"]:
         """Return which pixels of a window, by their centres, belong to a split."""
-        # The last entry is that of row -1: no split.
-        wanted = np.array([*(name == which for name in self.split), False])
-        return np.asarray(wanted[self.rows(grid, window)])
+        return np.asarray(self._is(which)[self.rows(grid, window)])
+
+    def _is(self, which: SplitName) -> Bool[np.ndarray, " n"]:
+        """Whether each row is of a split; the last entry is that of row -1: of none."""
+        return np.array([*(name == which for name in self.split), False])
 
     def of(self, grid: Grid) -> SplitName | None:
         """Return the one split that ground of a tile belongs to; None for none or several.

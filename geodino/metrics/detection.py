@@ -6,13 +6,15 @@ right, bottom in pixels from the corner of the first: a box from 0 to 10 is 10 p
 own code counts 11).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int8
 
-from geodino.metrics.bootstrap import Interval, interval
+from geodino.metrics.bootstrap import Interval, interval, resampled_rows
+from geodino.metrics.boxes import HIT, MISS, UNCOUNTED, area, pairwise_iou, voc_marks
 
 IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 """Of COCO's AP: .50, .55, ..., .95."""
@@ -31,9 +33,7 @@ MAX_FOUND = 100
 """Most boxes of a class in an image that COCO looks at, the surest ones."""
 
 _RECALLS = np.linspace(0.0, 1.0, 101)
-_VOC_IOU = 0.5
 _ALMOST_ONE = 1.0 - 1e-10
-_HIT, _MISS, _UNCOUNTED = 1, 0, -1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +45,9 @@ class DetectionScores:
 
     ap50_by_class: Float[np.ndarray, " k"]
     """The same of each class; NaN where it has no true box."""
+
+    coco_ap_by_class: Float[np.ndarray, " k"]
+    """COCO's AP of each class; NaN where it has no true box."""
 
     coco_ap: float
     """COCO: mean over classes and IoUs .50 to .95 of precision at 101 recalls."""
@@ -132,7 +135,7 @@ class DetectionScorer:
             coco, counted = _coco(boxes, hard, found, max_found=self._max)
             of.image.append(np.full(len(found), self.images))
             of.score.append(scores[said])
-            of.voc.append(_voc(boxes, hard, found))
+            of.voc.append(voc_marks(boxes, hard, found)[0])
             of.coco.append(coco)
             of.counted.append(np.array([(~hard).sum(), *counted]))
         self.images += 1
@@ -148,11 +151,12 @@ class DetectionScorer:
         weights = np.ones((1, self.images))
         ap50 = np.array([_voc_ap(_Sorted.of(one), weights)[0] for one in self._of])
         # class, area, IoU
-        coco = np.stack([_coco_ap(_Sorted.of(one)) for one in self._of])
+        coco = np.stack([_coco_ap(_Sorted.of(one), weights)[0] for one in self._of])
         by_area = dict(zip(AREAS, coco.swapaxes(0, 1), strict=True))
         return DetectionScores(
             ap50=_mean(ap50),
             ap50_by_class=ap50,
+            coco_ap_by_class=by_area["all"].mean(axis=1),
             coco_ap=_mean(by_area["all"]),
             coco_ap50=_mean(by_area["all"][:, IOU_THRESHOLDS.index(0.5)]),
             coco_ap75=_mean(by_area["all"][:, IOU_THRESHOLDS.index(0.75)]),
@@ -162,70 +166,47 @@ class DetectionScorer:
             truths=np.array([sum(int(n[0]) for n in of.counted) for of in self._of]),
         )
 
-    def ap50_interval(
-        self, *, generator: np.random.Generator, resamples: int = 1000, level: float = 0.95
-    ) -> Interval:
-        """Return VOC's AP50 with its percentile bootstrap interval over images.
+    def intervals(
+        self,
+        *,
+        generator: np.random.Generator,
+        minus: "DetectionScorer | None" = None,
+        resamples: int = 1000,
+        level: float = 0.95,
+    ) -> dict[str, Interval]:
+        """Return ``ap50`` and ``coco_ap`` with their percentile bootstrap intervals over images.
 
         A resample in which a class has no true box leaves that class out of its mean.
+
+        Args:
+            generator: draws the resamples.
+            minus: what other boxes of the same images are worth: the difference is scored, the same
+                images drawn for both.
+            resamples: how many times to draw.
+            level: coverage of the intervals.
+
+        Raises:
+            ValueError: ``minus`` is of other images.
         """
-        value = self.scores().ap50
-        found = [_Sorted.of(one) for one in self._of]
-        drawn = []
-        for start in range(0, resamples, 64):
-            rows = min(64, resamples - start)
-            chosen = generator.integers(0, self.images, size=(rows, self.images))
+        sides = [self] if minus is None else [self, minus]
+        if any(side.images != self.images for side in sides):
+            raise ValueError(f"{[side.images for side in sides]} images cannot be compared")
+        found = [[_Sorted.of(one) for one in side._of] for side in sides]
+
+        def drawn(weights: Float[np.ndarray, "r i"]) -> dict[str, Float[np.ndarray, " r"]]:
+            first, *rest = (_resampled(one, weights) for one in found)
+            return {name: first[name] - rest[0][name] if rest else first[name] for name in first}
+
+        value = drawn(np.ones((1, self.images)))
+        parts = [
             # How often each image was drawn: matches are made within images, so they stay.
-            weights = np.stack([np.bincount(row, minlength=self.images) for row in chosen])
-            by_class = np.stack([_voc_ap(one, weights.astype(np.float64)) for one in found])
-            drawn.append(_means(by_class))
-        return interval(value, drawn, level)
-
-
-def pairwise_iou(
-    one: Float[np.ndarray, "n 4"],
-    other: Float[np.ndarray, "m 4"],
-    *,
-    crowd: Bool[np.ndarray, " m"] | None = None,
-) -> Float[np.ndarray, "n m"]:
-    """Return the intersection over union of each pair, 0 where that is empty.
-
-    Args:
-        one: boxes.
-        other: boxes.
-        crowd: of which of ``other`` the share of the one box inside it is taken instead.
-    """
-    low = np.maximum(one[:, None, :2], other[None, :, :2])
-    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
-    common = np.clip(high - low, 0.0, None).prod(axis=-1, dtype=np.float64)
-    own, others = area(one)[:, None], area(other)[None]
-    union = own + others - common
-    if crowd is not None:
-        union = np.where(crowd[None], own, union)
-    return np.asarray(np.where(union > 0, common / np.where(union > 0, union, 1.0), 0.0))
-
-
-def area(xyxy: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
-    """Return the area of each box, square pixels."""
-    return np.asarray(np.clip(xyxy[:, 2:] - xyxy[:, :2], 0.0, None).prod(axis=-1, dtype=np.float64))
-
-
-def _voc(
-    true: Float[np.ndarray, "n 4"], hard: Bool[np.ndarray, " n"], found: Float[np.ndarray, "m 4"]
-) -> Int8[np.ndarray, " m"]:
-    """Each found box belongs to the true one it overlaps most, whether that is taken or not."""
-    marks = np.full(len(found), _MISS, dtype=np.int8)
-    if not len(true) or not len(found):
-        return marks
-    iou = pairwise_iou(found, true)
-    best = iou.argmax(axis=1)
-    taken = np.zeros(len(true), dtype=np.bool_)
-    for i in np.flatnonzero(iou.max(axis=1) >= _VOC_IOU):
-        if hard[best[i]]:
-            marks[i] = _UNCOUNTED
-        elif not taken[best[i]]:
-            marks[i], taken[best[i]] = _HIT, True
-    return marks
+            drawn(np.stack([np.bincount(row, minlength=self.images) for row in rows]).astype(float))
+            for rows in resampled_rows(self.images, resamples, generator)
+        ]
+        return {
+            name: interval(float(one[0]), [part[name] for part in parts], level)
+            for name, one in value.items()
+        }
 
 
 def _coco(
@@ -241,9 +222,9 @@ def _coco(
     ignored = hard | (sizes < limits[:, :1]) | (sizes > limits[:, 1:])  # area, true
     outside = (own < limits[:, :1]) | (own > limits[:, 1:])  # area, found
     marks = np.broadcast_to(
-        np.where(outside, _UNCOUNTED, _MISS)[:, None], (len(limits), len(IOU_THRESHOLDS), len(own))
+        np.where(outside, UNCOUNTED, MISS)[:, None], (len(limits), len(IOU_THRESHOLDS), len(own))
     ).astype(np.int8)
-    marks[..., max_found:] = _UNCOUNTED
+    marks[..., max_found:] = UNCOUNTED
     counted = (~ignored).sum(axis=1)
     if not len(true) or not len(found):
         return marks, counted
@@ -261,7 +242,7 @@ def _coco(
         hit = may.any(axis=-1)
         free[areas[hit], steps[hit], best[hit]] = False
         gone = ignored[areas, best]
-        marks[..., i] = np.where(hit, np.where(gone, _UNCOUNTED, _HIT), marks[..., i])
+        marks[..., i] = np.where(hit, np.where(gone, UNCOUNTED, HIT), marks[..., i])
     return marks, counted
 
 
@@ -289,27 +270,49 @@ def _voc_ap(found: _Sorted, weights: Float[np.ndarray, "r i"]) -> Float[np.ndarr
     """Area under the envelope, each image counted ``weights`` times."""
     truths = weights @ found.counted[:, 0]
     each = weights[:, found.image]
-    hits = each * (found.voc == _HIT)
+    hits = each * (found.voc == HIT)
     right = hits.cumsum(axis=1)
-    said = right + (each * (found.voc == _MISS)).cumsum(axis=1)
+    said = right + (each * (found.voc == MISS)).cumsum(axis=1)
     envelope = _envelope(right / np.where(said > 0, said, 1.0))
     some = truths > 0
     return np.where(some, (hits * envelope).sum(axis=1) / np.where(some, truths, 1.0), np.nan)
 
 
-def _coco_ap(found: _Sorted) -> Float[np.ndarray, "a t"]:
-    """Mean precision at 101 recalls, of each area and IoU."""
-    made = np.full((len(AREAS), len(IOU_THRESHOLDS)), np.nan)
-    truths = found.counted[:, 1:].sum(axis=0)
-    for a in np.flatnonzero(truths):
+def _coco_ap(
+    found: _Sorted, weights: Float[np.ndarray, "r i"], *, areas: int = len(AREAS)
+) -> Float[np.ndarray, "r a t"]:
+    """Mean precision at 101 recalls, of the first areas and each IoU; images counted as above."""
+    made = np.full((len(weights), areas, len(IOU_THRESHOLDS)), np.nan)
+    truths = weights @ found.counted[:, 1:]
+    each = weights[:, found.image]
+    for a in range(areas):
+        some = truths[:, a] > 0
+        if not some.any():
+            continue
+        total = truths[some, a, None]
         for t in range(len(IOU_THRESHOLDS)):
             marks = found.coco[a, t]
-            marks = marks[marks != _UNCOUNTED]
-            right = (marks == _HIT).cumsum()
-            envelope = _envelope(right[None] / np.arange(1, len(marks) + 1))[0]
-            first = np.searchsorted(right / truths[a], _RECALLS, side="left")
-            made[a, t] = np.append(envelope, 0.0)[first].mean()
+            counted = marks != UNCOUNTED
+            kept = each[np.ix_(some, counted)]
+            right = (kept * (marks[counted] == HIT)).cumsum(axis=1)
+            said = kept.cumsum(axis=1)
+            envelope = _envelope(right / np.where(said > 0, said, 1.0))
+            # How many of the recalls are reached by each box: each is read where it is first.
+            reached = np.searchsorted(_RECALLS, right / total, side="right")
+            first = np.diff(reached, axis=1, prepend=0)
+            made[some, a, t] = (envelope * first).sum(axis=1) / len(_RECALLS)
     return made
+
+
+def _resampled(
+    found: Sequence[_Sorted], weights: Float[np.ndarray, "r i"]
+) -> dict[str, Float[np.ndarray, " r"]]:
+    """The mean over classes of both scores, each image counted ``weights`` times."""
+    coco = [_coco_ap(one, weights, areas=1)[:, 0].mean(axis=-1) for one in found]
+    return {
+        "ap50": _means(np.stack([_voc_ap(one, weights) for one in found])),
+        "coco_ap": _means(np.stack(coco)),
+    }
 
 
 def _envelope(precision: Float[np.ndarray, "r m"]) -> Float[np.ndarray, "r m"]:

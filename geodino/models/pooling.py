@@ -36,11 +36,18 @@ def fit_to_patches(
         target = (whole_patches(height, patch_size), whole_patches(width, patch_size))
     else:
         target = (image_size, image_size)
-    if target == (height, width):
+    return resized(image, valid, target)
+
+
+def resized(
+    image: Float[Tensor, "b c h w"], valid: Bool[Tensor, "b h w"], size: tuple[int, int]
+) -> tuple[Float[Tensor, "b c h2 w2"], Bool[Tensor, "b h2 w2"]]:
+    """Resize to a height and a width, as :func:`fit_to_patches` does."""
+    if size == (image.shape[2], image.shape[3]):
         return image, valid
     weight = valid[:, None].to(image.dtype)
-    share = _resize(weight, target)
-    total = _resize(image.masked_fill(~valid[:, None], 0.0), target)
+    share = _resize(weight, size)
+    total = _resize(image.masked_fill(~valid[:, None], 0.0), size)
     return total / share.clamp_min(1e-6), share[:, 0] >= 0.5
 
 

@@ -24,6 +24,7 @@ from geodino.pretrain.phases import Phases, PhasesConfig
 from geodino.runs.finetune.canopy.config import CanopyFinetuneConfig
 from geodino.runs.finetune.classification.config import ClassificationFinetuneConfig
 from geodino.runs.finetune.config import LabelledConfig
+from geodino.runs.finetune.detection.config import DetectionFinetuneConfig
 from geodino.runs.finetune.segmentation.config import SegmentationFinetuneConfig
 from geodino.runs.recalibrate.config import RecalibrateConfig
 from geodino.runs.settings import CheckpointConfig, HealthConfig, LogConfig, TrainConfig
@@ -143,6 +144,7 @@ AnyConfig = (
     | CanopyFinetuneConfig
     | SegmentationFinetuneConfig
     | ClassificationFinetuneConfig
+    | DetectionFinetuneConfig
     | RecalibrateConfig
 )
 """Every kind of recipe."""
@@ -268,6 +270,7 @@ _KINDS = (
     _Kind(
         ClassificationFinetuneConfig, "classification", "finetune classification", "classification"
     ),
+    _Kind(DetectionFinetuneConfig, "detection", "finetune detection", "detection"),
     _Kind(RunConfig, "pretraining", "pretrain"),
 )
 """Every kind of recipe; the last one is told by having no section of another."""

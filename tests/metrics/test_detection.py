@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geodino.metrics.detection import DetectionScorer, pairwise_iou
+from geodino.metrics.boxes import Matches, at_score, matches, pairwise_iou
+from geodino.metrics.detection import DetectionScorer
 
 
 def boxes(*rows):
@@ -162,7 +163,7 @@ def test_the_interval_over_equal_images_is_one_point():
     scorer = DetectionScorer(1)
     for _ in range(5):
         add(scorer, [A, B], [(0.9, *A)])
-    made = scorer.ap50_interval(generator=np.random.default_rng(0), resamples=20)
+    made = scorer.intervals(generator=np.random.default_rng(0), resamples=20)["ap50"]
     assert made.low == made.value == made.high == 0.5
 
 
@@ -180,8 +181,24 @@ def test_a_resample_is_what_scoring_its_images_would_give():
     again = DetectionScorer(1)
     for i in drawn:
         add(again, *images[i])
-    made = scorer.ap50_interval(generator=np.random.default_rng(0), resamples=1)
-    assert made.low == made.high == pytest.approx(again.scores().ap50)
+    made = scorer.intervals(generator=np.random.default_rng(0), resamples=1)
+    for name, one in made.items():
+        assert one.low == one.high == pytest.approx(getattr(again.scores(), name))
+
+
+def test_a_difference_is_drawn_on_the_same_images():
+    one, other = DetectionScorer(1), DetectionScorer(1)
+    for i in range(6):
+        add(one, [A, B], [(0.9, *A), (0.8, *B)][: 1 + i % 2])
+        add(other, [A, B], [(0.9, *A)][: i % 2])
+    generator = np.random.default_rng
+    same = one.intervals(generator=generator(0), resamples=50, minus=one)
+    assert all(d.value == d.low == d.high == 0.0 for d in same.values())
+    found = one.intervals(generator=generator(0), resamples=50, minus=other)["ap50"]
+    assert found.value == pytest.approx(one.scores().ap50 - other.scores().ap50)
+    assert 0 < found.low <= found.value <= found.high
+    with pytest.raises(ValueError, match="cannot be compared"):
+        one.intervals(generator=generator(0), minus=DetectionScorer(1))
 
 
 def slow_coco(images, threshold):
@@ -231,3 +248,48 @@ def test_coco_agrees_with_its_slow_definition(drawn):
     assert scores.coco_ap50 == pytest.approx(expected[0])
     assert scores.coco_ap75 == pytest.approx(expected[5])
     assert scores.coco_ap == pytest.approx(np.mean(expected))
+
+
+def matched(true, found, *, difficult=None):
+    kinds = np.zeros(len(true), np.int64), np.zeros(len(found), np.int64)
+    hard = np.zeros(len(true), bool) if difficult is None else np.array(difficult)
+    return matches(boxes(*true), kinds[0], boxes(*found), kinds[1], difficult=hard)
+
+
+def test_boxes_are_matched_as_vocs_ap_matches_them():
+    made = matched([A, B, C], [A, A, FAR, C], difficult=[False, False, True])
+    assert made.right.tolist() == [True, False, False, False]
+    assert made.wrong.tolist() == [False, True, True, False]  # that on a difficult one is neither
+    assert made.seen.tolist() == [True, False, False]
+
+
+def test_a_box_of_another_class_is_wrong():
+    made = matches(boxes(A), np.array([0]), boxes(A), np.array([1]), difficult=np.array([False]))
+    assert made.wrong.tolist() == [True]
+    assert made.seen.tolist() == [False]
+
+
+def test_the_score_to_cut_at_has_the_best_f1():
+    # F1 of the first, the first two, ... of four boxes, of two true ones:
+    # 2*1/(1+2) = .67, 2*1/(2+2) = .5, 2*2/(3+2) = .8, 2*2/(4+2) = .67.
+    marks = np.array([True, False, True, False])
+    found = Matches(right=marks, wrong=~marks, seen=np.array([True, True]))
+    scores = np.array([0.9, 0.8, 0.7, 0.6])
+    best = at_score(scores, found, truths=2)
+    assert best.score == 0.7
+    assert best.f1 == pytest.approx(0.8)
+    assert best.precision == pytest.approx(2 / 3)
+    assert best.recall == 1.0
+    assert at_score(scores, found, truths=2, score=0.85).recall == 0.5
+    above = at_score(scores, found, truths=2, score=0.95)
+    assert above.f1 == above.recall == 0.0
+    assert np.isnan(above.precision)
+    none = Matches(right=np.zeros(4, bool), wrong=np.ones(4, bool), seen=np.zeros(2, bool))
+    assert at_score(scores, none, truths=2) is None
+
+
+def test_boxes_of_one_score_are_taken_together():
+    marks = np.array([True, False])
+    found = Matches(right=marks, wrong=~marks, seen=np.array([True]))
+    best = at_score(np.array([0.5, 0.5]), found, truths=1)
+    assert best.precision == 0.5

@@ -26,7 +26,8 @@ from geodino.tasks.segmentation.scores import (
     by_class,
     intervals,
 )
-from geodino.tasks.segmentation.source import ClassSource, bands_in
+from geodino.tasks.segmentation.source import ClassSource
+from geodino.tasks.source import bands_in
 
 FACTS = SetFacts(
     name="squares", kind="segmentation", classes=("dark", "bright", "rare"), metric="miou",

@@ -2,188 +2,31 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Any
 
 import numpy as np
-import shapely
-from affine import Affine
-from jaxtyping import Float, Int64
-from numpy.typing import NDArray
-from pydantic import Field
+from jaxtyping import Bool, Float
 
-from geodino.config import Config
-from geodino.data.blocks import make_split
-from geodino.data.labelled.boxes import in_window, made_boxes
-from geodino.data.labelled.sets import PARTS, Boxes, Image, PartName, SetFacts
-from geodino.data.labels.footprints import read_table
-from geodino.data.split_file import load_split
-from geodino.data.splits import Split, SplitConfig
+from geodino.data.labelled.box_file import BoxTable, read_box_table
+from geodino.data.labelled.boxes import BoxLabelsConfig, in_window, made_boxes, name_of
+from geodino.data.labelled.parts import (
+    Parts,
+    degrees_of,
+    divide,
+    image_names,
+    keys_of,
+    part_of,
+    split_facts,
+)
+from geodino.data.labelled.sets import Boxes, Image, PartName, SetFacts
+from geodino.data.splits import SplitConfig
 from geodino.data.tiles import TileIndex, read_tile
-from geodino.errors import SourceError, suggest
-from geodino.files import sha256
-from geodino.geo.align import positions
-from geodino.geo.grid import Grid
-from geodino.geo.outlines import outlines
+from geodino.errors import SourceError
 from geodino.geo.windows import Window
 from geodino.io.raster import HandlePool
-
-_EDGE_POINTS = 5
-"""Points along each side of an object: sides straight in one CRS are curved in another."""
-
-
-class BoxLabelsConfig(Config):
-    """What is declared of objects in a vector file."""
-
-    column: str | None = "class"
-    """Column that names the class of each object; null: all are of one class, ``object``."""
-
-    classes: tuple[str, ...] | None = None
-    """Names of the classes in order; null: every word of the column, sorted."""
-
-    difficult: str | None = None
-    """Column that is true for objects that are neither learnt from nor counted as missed."""
-
-    point_m: float | None = Field(default=None, gt=0)
-    """Side of the box around an object that is a point, metres; null refuses points."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoxTable:
-    """Objects as a vector file holds them."""
-
-    crs: str
-    shapes: NDArray[np.object_]
-    number: Int64[np.ndarray, " n"]
-    """Class of each."""
-
-    difficult: NDArray[np.bool_]
-    classes: tuple[str, ...]
-    point_m: float | None
-    notes: tuple[str, ...]
-    sha256: str
-
-    def on(self, grid: Grid) -> tuple[Float[np.ndarray, "n 4"], NDArray[np.int64]]:
-        """Return the upright boxes of the objects that touch an image, in its pixels, not clipped.
-
-        Returns:
-            Left, top, right, bottom; and the row of each in the table.
-        """
-        outline = _outline(grid, self.crs)
-        rows = np.sort(self._tree.query(outline, predicate="intersects"))
-        rows = rows[self._reached(rows, grid)] if rows.size else rows
-        if not rows.size:
-            return np.zeros((0, 4)), rows
-        shapes = self.shapes[rows]
-        points = shapely.get_type_id(shapes) == shapely.GeometryType.POINT
-        dense = shapely.segmentize(shapes, _longest(shapes) / _EDGE_POINTS)
-        at, of = shapely.get_coordinates(dense, return_index=True)
-        column, row = positions(_plane(self.crs), grid, at[:, 0], at[:, 1])
-        boxes = np.stack(
-            [_least(column, of), _least(row, of), -_least(-column, of), -_least(-row, of)], axis=1
-        )
-        if points.any():
-            boxes[points] += self._around(grid)
-        return boxes, rows
-
-    @cached_property
-    def _tree(self) -> shapely.STRtree:
-        return shapely.STRtree(self.shapes)
-
-    def _reached(self, rows: NDArray[np.int64], grid: Grid) -> NDArray[np.bool_]:
-        at, of = shapely.get_coordinates(self.shapes[rows], return_index=True)
-        x, y = positions(_plane(self.crs), grid, at[:, 0], at[:, 1])
-        bad = np.unique(of[~(np.isfinite(x) & np.isfinite(y))])
-        return ~np.isin(np.arange(len(rows)), bad)
-
-    def _around(self, grid: Grid) -> Float[np.ndarray, " 4"]:
-        gsd = grid.gsd_m
-        if gsd is None or self.point_m is None:
-            raise ValueError("points need a place on the Earth and a size")
-        across, down = (self.point_m / 2 / step for step in gsd)
-        return np.array([-across, -down, across, down])
-
-
-def read_box_table(path: Path | str, config: BoxLabelsConfig) -> BoxTable:
-    """Read objects from GeoParquet, GeoJSON, GeoPackage and the like.
-
-    Raises:
-        SourceError: the file cannot be read, lacks a column, holds lines, broken or empty shapes,
-            points without a size, or a class that is not named.
-    """
-    frame = read_table(path, what="boxes or polygons of objects")
-    shapes = np.asarray(frame.geometry.array, dtype=object)
-    kinds = shapely.get_type_id(shapes)
-    allowed = {shapely.GeometryType[n].value for n in ("POLYGON", "MULTIPOLYGON", "POINT")}
-    for row in np.flatnonzero(~np.isin(kinds, list(allowed))).tolist():
-        what = "no shape" if shapes[row] is None else shapes[row].geom_type
-        raise SourceError(f"{path}: row {row} is {what}; objects are boxes, polygons or points.")
-    broken = shapely.is_empty(shapes)
-    broken |= ~np.isfinite(shapely.bounds(shapes)).all(axis=1)
-    if broken.any():
-        raise SourceError(
-            f"{path}: the shape of row {int(np.flatnonzero(broken)[0])} is empty or has a corner that "
-            "is no number: mend it, or leave the row out."
-        )
-    if config.point_m is None and (kinds == shapely.GeometryType.POINT).any():
-        raise SourceError(
-            f"{path} holds points, which have no size: declare the side of their boxes in metres "
-            "(labels.point_m)."
-        )
-    flat = (kinds != shapely.GeometryType.POINT) & (shapely.area(shapes) <= 0)
-    words, classes = _classes(frame, config, path)
-    keep = ~flat
-    notes = [f"{int(keep.sum())} objects of {len(classes)} classes: {', '.join(classes)}"]
-    if flat.any():
-        notes.append(f"{int(flat.sum())} objects have no area and were left out")
-    return BoxTable(
-        crs=str(frame.crs.to_string()),
-        shapes=shapes[keep],
-        number=np.array([classes.index(word) for word in words], dtype=np.int64)[keep],
-        difficult=_difficult(frame, config, path)[keep],
-        classes=classes,
-        point_m=config.point_m,
-        notes=tuple(notes),
-        sha256=sha256(Path(path)),
-    )
-
-
-def _classes(
-    frame: Any, config: BoxLabelsConfig, path: Path | str
-) -> tuple[list[str], tuple[str, ...]]:
-    if config.column is None:
-        return ["object"] * len(frame), config.classes or ("object",)
-    _column(frame, config.column, path, "labels.column")
-    missing = np.flatnonzero(np.asarray(frame[config.column].isna()))
-    if missing.size:
-        raise SourceError(f"{path}: row {int(missing[0])} has no class ({config.column}): name it.")
-    words = [str(word) for word in frame[config.column]]
-    classes = config.classes or tuple(sorted(set(words)))
-    for row, word in enumerate(words):
-        if word not in classes:
-            raise SourceError(
-                f"{path}: {word!r} in row {row} is not one of the classes {', '.join(classes)}."
-                f"{suggest(word, classes)} Mend it, or add it to labels.classes."
-            )
-    return words, classes
-
-
-def _difficult(frame: Any, config: BoxLabelsConfig, path: Path | str) -> NDArray[np.bool_]:
-    if config.difficult is None:
-        return np.zeros(len(frame), dtype=np.bool_)
-    _column(frame, config.difficult, path, "labels.difficult")
-    return np.asarray(frame[config.difficult].fillna(value=False)).astype(np.bool_)
-
-
-def _column(frame: Any, name: str, path: Path | str, key: str) -> None:
-    names = [str(column) for column in frame.columns]
-    if name not in names:
-        raise SourceError(
-            f"{path} has no column {name!r} ({key}).{suggest(name, names)} It has {', '.join(names)}."
-        )
 
 
 @dataclass(kw_only=True)
@@ -197,13 +40,23 @@ class TableBoxes:
     facts: SetFacts
     images: TileIndex
     table: BoxTable
-    split: Split | None
-    parts: Mapping[PartName, tuple[str, ...]]
+    divided: Parts
     pool: HandlePool
+
+    names: tuple[str, ...] = field(init=False)
+    """Of each image: its path below the source."""
+
+    parts: Mapping[PartName, tuple[str, ...]] = field(init=False)
+    """Keys of each part."""
+
+    def __post_init__(self) -> None:
+        self.names = image_names(self.images)
+        self.parts = keys_of(self.divided, self.names)
+        self._labels: dict[str, Boxes] = {}
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(_names(self.images))}
+        return {name: number for number, name in enumerate(self.names)}
 
     def number(self, key: str) -> int:
         """Return the number of an image.
@@ -211,22 +64,18 @@ class TableBoxes:
         Raises:
             KeyError: there is no such key.
         """
-        return self._numbers[key.partition("/")[2]]
+        return self._numbers[name_of(key)]
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of images, objects, classes, and which ground is for what."""
-        split = self.split
-        rows = [] if split is None else [
-            [word, shape.wkb_hex] for word, shape in zip(split.split, split.geometry, strict=True)
-        ]  # fmt: skip
         said = {
             "images": self.images.fingerprint(),
             "labels": self.table.sha256,
             "classes": self.facts.classes,
             "point_m": self.table.point_m,
             "parts": {part: list(keys) for part, keys in self.parts.items()},
-            "split": rows,
+            "split": split_facts(self.divided.split),
         }
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
@@ -246,29 +95,33 @@ class TableBoxes:
 
         Objects less than a quarter of which lies in it are left out.
         """
-        part, number = key.partition("/")[0], self.number(key)
-        grid = self.images.tiles[number].grid
-        xyxy, rows = self.table.on(grid)
-        hard = self.table.difficult[rows]
-        if self.split is not None and len(xyxy):
-            hard = hard | ~self._mine(grid, xyxy, part)
-        found = made_boxes(xyxy, self.table.number[rows].tolist(), hard.tolist())
-        return in_window(found, window or Window(0, 0, grid.height, grid.width))
+        if key not in self._labels:  # threads that come at once find the same
+            self._labels[key] = self._label(key)
+        return in_window(self._labels[key], window)
 
-    def _mine(self, grid: Grid, xyxy: Float[np.ndarray, "n 4"], part: str) -> NDArray[np.bool_]:
-        split = self.split
+    def _label(self, key: str) -> Boxes:
+        grid = self.images.tiles[self.number(key)].grid
+        xyxy, rows = self.table.on(grid)
+        hard = self.table.difficult[rows] | ~self.on_ground(key, xyxy)
+        found = made_boxes(xyxy, self.table.number[rows].tolist(), hard.tolist())
+        # Of an object that reaches over the edge of the image, what lies in it is the object.
+        return in_window(found, Window(0, 0, grid.height, grid.width))
+
+    def ground(self, key: str, window: Window) -> Bool[np.ndarray, "h w"]:
+        """Return which pixels of a window lie on the ground of the key's part."""
+        split, tile = self.divided.split, self.images.tiles[self.number(key)]
         if split is None:
+            return np.ones((window.height, window.width), dtype=np.bool_)
+        return split.of_time(tile.datetime).mask(tile.grid, window, part_of(key))
+
+    def on_ground(self, key: str, xyxy: Float[np.ndarray, "n 4"]) -> Bool[np.ndarray, " n"]:
+        """Return the boxes, in pixels of the image, whose centre lies on the ground of its part."""
+        split, tile = self.divided.split, self.images.tiles[self.number(key)]
+        if split is None or not len(xyxy):
             return np.ones(len(xyxy), dtype=np.bool_)
-        centre = (xyxy[:, :2] + xyxy[:, 2:]) / 2
-        x, y = positions(grid, _plane(split.crs), centre[:, 0], centre[:, 1])
-        mine = np.zeros(len(xyxy), dtype=np.bool_)
-        open_ = np.ones(len(xyxy), dtype=np.bool_)
-        # Where polygons overlap, the first one holds.
-        for word, polygon in zip(split.split, split.geometry, strict=True):
-            inside = open_ & shapely.intersects_xy(polygon, x, y)
-            mine |= inside & (word == part)
-            open_ &= ~inside
-        return mine
+        centre = (xyxy[:, :2] + xyxy[:, 2:]).astype(np.float64) / 2
+        split = split.of_time(tile.datetime)
+        return split.holds(tile.grid, centre[:, 0], centre[:, 1], part_of(key))
 
     def traits(self, key: str) -> Mapping[str, str]:
         """Return the date of an image, where it is known."""
@@ -277,11 +130,7 @@ class TableBoxes:
 
     def outline(self, key: str) -> tuple[float, float, float, float] | None:
         """Return west, south, east, north of an image in degrees."""
-        shape = self.images.tiles[self.number(key)].grid.footprint_wgs84()
-        if shape is None:
-            return None
-        west, south, east, north = (float(v) for v in shape.bounds)
-        return west, south, east, north
+        return degrees_of(self.images.tiles[self.number(key)])
 
 
 def open_box_table(
@@ -302,7 +151,8 @@ def open_box_table(
         images: tiles with a place on the Earth.
         labels: the vector file.
         config: what is declared of it.
-        split: a vector file of polygons with a column ``split``; None splits ground by blocks.
+        split: a vector file of polygons with a column ``split``, or a CSV of images; None makes one,
+            see :func:`geodino.data.labelled.parts.divide`.
         split_config: how blocks are made.
         pool: where open files are kept.
 
@@ -321,21 +171,9 @@ def open_box_table(
         raise SourceError(
             f"No object of {labels} lies on an image: check that both show one place."
         )
-    if split is None:
-        ground = outlines([tile.grid for tile in images.tiles])
-        chosen = make_split(ground, split_config, pixel_m=max(images.gsd_m or (1.0,)))
-    else:
-        chosen = load_split(split)
-    names = _names(images)
-    shares = [chosen.shares(tile.grid) for tile in images.tiles]
-    parts = {
-        part: tuple(
-            f"{part}/{name}" for name, own in zip(names, shares, strict=True) if part in own
-        )
-        for part in PARTS
-    }
+    divided = divide(images, range(len(images.tiles)), split=split, config=split_config)
     bare = sum(count == 0 for count in counts)
-    notes = [*table.notes, *chosen.notes]
+    notes = [*table.notes, *divided.notes]
     if bare:
         notes.append(f"{bare} of {len(counts)} images have no object: they are used as such")
     facts = SetFacts(
@@ -344,39 +182,4 @@ def open_box_table(
         gsd_m=None if images.gsd_m is None else sum(images.gsd_m) / 2, notes=tuple(notes),
         source=str(labels),
     )  # fmt: skip
-    return TableBoxes(facts=facts, images=images, table=table, split=chosen, parts=parts, pool=pool)
-
-
-def _names(images: TileIndex) -> Sequence[str]:
-    """The path of each image below the source; the whole path where it lies elsewhere."""
-    return [
-        PurePath(tile.path).relative_to(images.root).as_posix()
-        if PurePath(tile.path).is_relative_to(images.root)
-        else tile.path
-        for tile in images.tiles
-    ]
-
-
-def _least(values: Float[np.ndarray, " n"], of: NDArray[np.int64]) -> Float[np.ndarray, " k"]:
-    """The least value of each shape; shapes come one after the other."""
-    starts = np.flatnonzero(np.diff(of, prepend=-1))
-    return np.asarray(np.minimum.reduceat(values, starts))
-
-
-def _longest(shapes: NDArray[np.object_]) -> Float[np.ndarray, " n"]:
-    bounds = shapely.bounds(shapes)
-    # Points have no side; any positive length leaves them alone.
-    return np.asarray(np.maximum((bounds[:, 2:] - bounds[:, :2]).max(axis=1), 1e-9))
-
-
-def _outline(grid: Grid, crs: str) -> shapely.Polygon:
-    t = np.linspace(0.0, 1.0, 33)[:-1]
-    column = np.concatenate([t, np.ones_like(t), 1 - t, np.zeros_like(t)]) * grid.width
-    row = np.concatenate([np.zeros_like(t), t, np.ones_like(t), 1 - t]) * grid.height
-    x, y = positions(grid, _plane(crs), column, row)
-    return shapely.Polygon(np.column_stack([x, y]))
-
-
-def _plane(crs: str) -> Grid:
-    """A grid whose places are the coordinates of a CRS."""
-    return Grid(crs, Affine.identity(), 1, 1)
+    return TableBoxes(facts=facts, images=images, table=table, divided=divided, pool=pool)

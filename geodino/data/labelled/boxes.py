@@ -1,15 +1,18 @@
 """What the readers of boxes share: checks of what files say, windows, and a set of pictures."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from pydantic import Field
 
+from geodino.config import Config
 from geodino.data.labelled.common import digest, outline_of
-from geodino.data.labelled.sets import Boxes, Image, PartName, SetFacts
+from geodino.data.labelled.sets import PARTS, Boxes, Image, PartName, SetFacts
 from geodino.errors import SourceError, suggest
 from geodino.geo.bands import Band
 from geodino.geo.validity import ReadRule
@@ -26,6 +29,48 @@ PICTURES = ReadRule(alpha="mask", nodata="ignore")
 """How pictures are read: no value in them means that there is none."""
 
 
+Layout = Literal["auto", "table", "coco", "dior"]
+
+Turned = Literal["refuse", "upright"]
+"""What becomes of boxes that are turned: the file is refused, or the upright box around each is
+taken."""
+
+Other = Literal["refuse", "ignore"]
+"""What becomes of objects of classes that are not named: a sentence, or they count as background."""
+
+
+class BoxLabelsConfig(Config):
+    """How labels that are boxes are read."""
+
+    layout: Layout = "auto"
+    """How files lie. ``table``: boxes, polygons or points of a vector file, by place; ``coco``: COCO's
+    JSON, one file or one of each part; ``dior``: the folder of that set. ``auto``: DIOR's folder,
+    vector files and JSON by their endings."""
+
+    column: str | None = "class"
+    """Column of a vector file that names the class of each object; null: all are of one class,
+    ``object``."""
+
+    classes: tuple[str, ...] | None = None
+    """Names of the classes in order; null: every word of the column, sorted, or the categories of the
+    JSON in the order of their ids."""
+
+    other: Other = "refuse"
+    """What becomes of objects of classes that ``classes`` does not name: a sentence, or ``ignore``:
+    they are left out, and where they lie is background."""
+
+    difficult: str | None = None
+    """Column of a vector file that is true for objects that are neither learnt from nor counted as
+    missed."""
+
+    point_m: float | None = Field(default=None, gt=0)
+    """Side of the box around an object that is a point, metres; null refuses points."""
+
+    turned: Turned = "refuse"
+    """What becomes of turned boxes in XML files: they are refused, or the ``upright`` box around each
+    is taken."""
+
+
 @dataclass(kw_only=True)
 class BoxCounts:
     """What was changed of the boxes of a set while they were read."""
@@ -38,6 +83,9 @@ class BoxCounts:
     dropped: int = 0
     """Boxes of no area, or outside of their image."""
 
+    other: int = 0
+    """Boxes of classes that were not asked for."""
+
     def words(self) -> tuple[str, ...]:
         """Say it, as sentences for the run card."""
         said = [f"{self.boxes} boxes"]
@@ -47,6 +95,8 @@ class BoxCounts:
             )
         if self.clipped:
             said.append(f"{self.clipped} boxes reach over the edge of their image and were clipped")
+        if self.other:
+            said.append(f"{self.other} objects of other classes are background")
         if self.dropped:
             said.append(
                 f"{self.dropped} boxes have no area, or lie outside of their image: left out"
@@ -137,6 +187,11 @@ def _areas(xyxy: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
     return np.asarray(sides[:, 0] * sides[:, 1])
 
 
+def name_of(key: str) -> str:
+    """Return what a key calls its image: ``PART/NAME`` without its part."""
+    return key.partition("/")[2]
+
+
 def class_number(name: str, classes: Sequence[str], *, source: str) -> int:
     """Return the number of a class by its name.
 
@@ -149,6 +204,17 @@ def class_number(name: str, classes: Sequence[str], *, source: str) -> int:
             f"{suggest(name, classes)} Mend it, or name the classes."
         )
     return classes.index(name)
+
+
+@runtime_checkable
+class DividedGround(Protocol):
+    """A set of boxes whose images may lie on ground of several parts."""
+
+    def ground(self, key: str, window: Window) -> Bool[np.ndarray, "h w"]:
+        """Return which pixels of a window lie on the ground of the key's part."""
+
+    def on_ground(self, key: str, xyxy: Float[np.ndarray, "n 4"]) -> Bool[np.ndarray, " n"]:
+        """Return the boxes, in pixels of the image, whose centre lies on the ground of its part."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,6 +252,19 @@ class PictureBoxes:
         """A hash of images, labels, and of which key is in which part."""
         files = [picture.path for picture in self.pictures.values()]
         return digest([*files, *self.label_files], self.parts, root=self.root)
+
+    def divided(self, of: Callable[[str], PartName | None]) -> "PictureBoxes":
+        """Return the same images in other parts: ``of`` a key; None leaves the image out."""
+        parts: dict[PartName, list[str]] = {part: [] for part in PARTS}
+        pictures = {}
+        for key, picture in self.pictures.items():
+            part = of(key)
+            if part is not None:
+                new = f"{part}/{name_of(key)}"
+                parts[part].append(new)
+                pictures[new] = picture
+        kept: dict[PartName, tuple[str, ...]] = {p: tuple(keys) for p, keys in parts.items()}
+        return replace(self, parts=kept, pictures=pictures)
 
     def size(self, key: str) -> tuple[int, int]:
         """Return height and width of an image.

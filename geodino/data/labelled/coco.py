@@ -6,6 +6,8 @@ and ``annotations`` (image_id, category_id, bbox as left, top, width, height; is
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ from geodino.data.labelled.boxes import (
     PICTURES,
     BoxCounts,
     BoxPicture,
+    Other,
     PictureBoxes,
     checked,
 )
+from geodino.data.labelled.parts import part_in
 from geodino.data.labelled.sets import PartName, SetFacts
 from geodino.data.naming import channels_of
 from geodino.errors import SourceError, suggest
@@ -34,11 +38,13 @@ def open_coco(
     pool: HandlePool,
     name: str = "COCO",
     gsd_m: float | None = None,
+    classes: Sequence[str] | None = None,
+    other: Other = "refuse",
 ) -> PictureBoxes:
     """Open images with labels in COCO's form; keys are ``train/FILE_NAME``.
 
-    Categories are numbered in the order of their ids; crowds are difficult boxes. Images without
-    annotations are images without objects.
+    Crowds are difficult boxes. Images without annotations are images without objects. Where a file
+    name is not there below ``images``, it is looked for in its folder named as the part.
 
     Args:
         images: the folder that the file names start from.
@@ -46,6 +52,8 @@ def open_coco(
         pool: where open files are kept.
         name: of the set.
         gsd_m: ground sampling distance, metres, where it is known.
+        classes: names of the categories in order; None takes all, in the order of their ids.
+        other: what becomes of objects of other categories.
 
     Raises:
         SourceError: a file is damaged, or an image or category is missing.
@@ -58,14 +66,14 @@ def open_coco(
     labels = {part: Path(path) for part, path in files.items()}
     for part, path in labels.items():
         content = _read(path)
-        ids, found = _categories(content["categories"], path)
+        ids, found = _categories(content["categories"], path, classes)
         if names is not None and found != names:
             raise SourceError(
                 f"{path} has other categories ({', '.join(found)}) than the part before it "
                 f"({', '.join(names)}): one model tells one list of classes. Write the same list."
             )
         names = found
-        own = _pictures(content, root, path, ids, counts)
+        own = _pictures(content, _Where(root, part, path), ids, counts, other=other)
         parts[part] = tuple(f"{part}/{key}" for key in own)
         pictures |= {f"{part}/{key}": picture for key, picture in own.items()}
     if names is None or not pictures:
@@ -115,25 +123,64 @@ def _read(path: Path) -> Mapping[str, Sequence[Mapping[str, Any]]]:
 
 
 def _categories(
-    given: Sequence[Mapping[str, Any]], path: Path
-) -> tuple[Mapping[int, int], tuple[str, ...]]:
-    """The number of each category by its id, and the names."""
+    given: Sequence[Mapping[str, Any]], path: Path, wanted: Sequence[str] | None
+) -> tuple[Mapping[int, int | None], tuple[str, ...]]:
+    """The number of each category by its id, None for one that is not wanted, and the names."""
     ordered = sorted(given, key=lambda one: int(one["id"]))
     names = tuple(str(one["name"]) for one in ordered)
     ids = {int(one["id"]): number for number, one in enumerate(ordered)}
     if not names or len(ids) < len(names) or len(set(names)) < len(names):
         raise SourceError(f"{path}: categories need ids and names of their own: mend the list.")
-    return ids, names
+    if wanted is None:
+        return ids, names
+    for name in wanted:
+        if name not in names:
+            raise SourceError(
+                f"{path} has no category {name!r} (labels.classes); it has {', '.join(names)}."
+                f"{suggest(name, names)}"
+            )
+    numbers = {name: number for number, name in enumerate(wanted)}
+    return {i: numbers.get(names[number]) for i, number in ids.items()}, tuple(wanted)
+
+
+@dataclass(frozen=True)
+class _Where:
+    """Where the images of a file lie."""
+
+    root: Path
+    part: PartName
+    labels: Path
+
+    def find(self, name: str) -> Path:
+        """Return the file of an image.
+
+        Raises:
+            SourceError: it is not there.
+        """
+        for folder in (self.root, *self._folders):
+            if (folder / name).is_file():
+                return folder / name
+        raise SourceError(
+            f"{self.labels} lists {self.root / name}, which is not there: unpack the images."
+        )
+
+    @cached_property
+    def _folders(self) -> tuple[Path, ...]:
+        folders = (path for path in sorted(self.root.iterdir()) if path.is_dir())
+        return tuple(path for path in folders if part_in(path.name) == self.part)
 
 
 def _pictures(
     content: Mapping[str, Sequence[Mapping[str, Any]]],
-    root: Path,
-    path: Path,
-    ids: Mapping[int, int],
+    where: _Where,
+    ids: Mapping[int, int | None],
     counts: BoxCounts,
+    *,
+    other: Other,
 ) -> dict[str, BoxPicture]:
-    of: dict[int, list[Mapping[str, Any]]] = {int(one["id"]): [] for one in content["images"]}
+    path = where.labels
+    of: dict[int, list[tuple[Mapping[str, Any], int]]] = {}
+    of |= {int(one["id"]): [] for one in content["images"]}
     for one in content["annotations"]:
         if one.get("image_id") not in of:
             raise SourceError(
@@ -146,21 +193,27 @@ def _pictures(
                 f"{path}: annotation {one.get('id')} has the category {one.get('category_id')}, which "
                 f"is not listed.{suggest(str(one.get('category_id')), known)} Mend it."
             )
-        of[int(one["image_id"])].append(one)
+        number = ids[int(one["category_id"])]
+        if number is not None:
+            of[int(one["image_id"])].append((one, number))
+        elif other == "ignore":
+            counts.other += 1
+        else:
+            raise SourceError(
+                f"{path}: annotation {one.get('id')} has the category {one['category_id']}, which "
+                "labels.classes does not name: add it there, or set labels.other: ignore."
+            )
     made: dict[str, BoxPicture] = {}
     for image in content["images"]:
-        file = root / str(image["file_name"])
-        if not file.is_file():
-            raise SourceError(f"{path} lists {file}, which is not there: unpack the images.")
         size = (int(image["height"]), int(image["width"]))
         found = of[int(image["id"])]
         made[str(image["file_name"])] = BoxPicture(
-            path=file,
+            path=where.find(str(image["file_name"])),
             size=size,
             boxes=checked(
-                [_corners(one, path) for one in found],
-                [ids[int(one["category_id"])] for one in found],
-                [bool(one.get("iscrowd", 0)) for one in found],
+                [_corners(one, path) for one, _ in found],
+                [number for _, number in found],
+                [bool(one.get("iscrowd", 0)) for one, _ in found],
                 size=size, source=f"{path} ({image['file_name']})", counts=counts,
             ),
         )  # fmt: skip

@@ -10,9 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from geodino.data.labelled.boxes import PICTURES, RGB, BoxCounts, BoxPicture, PictureBoxes
+from geodino.data.labelled.boxes import (
+    PICTURES,
+    RGB,
+    BoxCounts,
+    BoxPicture,
+    PictureBoxes,
+    Turned,
+)
 from geodino.data.labelled.sets import PARTS, PartName, SetFacts
-from geodino.data.labelled.voc import Turned, read_voc
+from geodino.data.labelled.voc import read_voc
 from geodino.errors import SourceError
 from geodino.io.raster import HandlePool, describe
 

@@ -1,7 +1,6 @@
 """From what a user calls images and labels to one labelled set of classes per pixel."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,42 +20,20 @@ from geodino.data.labelled.class_labels import (
     open_polygons,
     pair_rasters,
 )
-from geodino.data.labelled.classes import ClassLabelsConfig, ClassTable, Colour, Layout, words_of
+from geodino.data.labelled.classes import ClassLabelsConfig, ClassTable, Layout, words_of
 from geodino.data.labelled.isaid import IsaidSet, is_isaid
 from geodino.data.labelled.loveda import LovedaSet, is_loveda
-from geodino.data.labelled.sets import IGNORED, LabelledSet, PartName, SetFacts
-from geodino.data.labelled.tile_set import TileSet, divide
+from geodino.data.labelled.opened import OpenedSet
+from geodino.data.labelled.parts import divide
+from geodino.data.labelled.sets import IGNORED, SetFacts
+from geodino.data.labelled.tile_set import TileSet
 from geodino.data.labels.footprints import VECTORS
 from geodino.data.parallel import thread_count
 from geodino.data.sources.find import RASTERS, local_files
-from geodino.data.splits import Split, SplitConfig
+from geodino.data.splits import SplitConfig
 from geodino.data.tiles import TileIndex
 from geodino.errors import RecipeError
 from geodino.io.raster import HandlePool
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenedClasses:
-    """A labelled set of classes per pixel, and what was decided on the way."""
-
-    set: LabelledSet
-    colours: tuple[Colour, ...]
-    """Of each class."""
-
-    layout: Layout
-    """How its files lie."""
-
-    unlabelled: frozenset[PartName] = frozenset()
-    """Parts whose labels are not public."""
-
-    notes: tuple[str, ...] = ()
-    """Decisions, as sentences for the run card."""
-
-    images: TileIndex | None = None
-    """The tiles, where images are; None for the folders of known sets."""
-
-    split: Split | None = None
-    """How the ground is split; None where whole images are."""
 
 
 def open_classes(
@@ -69,7 +46,7 @@ def open_classes(
     split_config: SplitConfig,
     pool: HandlePool,
     index: TileIndex | None = None,
-) -> OpenedClasses:
+) -> OpenedSet:
     """Open images with classes per pixel.
 
     Args:
@@ -122,7 +99,7 @@ def open_classes(
         *parts.notes,
         "images by part: " + ", ".join(f"{count} {part}" for part, count in counts.items()),
     ]
-    return OpenedClasses(
+    return OpenedSet(
         set=TileSet(facts=facts, images=tiles, labels=found, divided=parts, pool=pool),
         colours=table.colours,
         layout=layout,
@@ -157,7 +134,7 @@ def _known(
     config: ClassLabelsConfig,
     split: str | None,
     pool: HandlePool,
-) -> OpenedClasses:
+) -> OpenedSet:
     name = {"loveda": "LoveDA", "isaid": "iSAID"}[layout]
     if Path(labels).resolve() != Path(images).resolve():
         raise RecipeError(
@@ -173,7 +150,7 @@ def _known(
     found: LovedaSet | IsaidSet
     found = LovedaSet(images, pool=pool) if layout == "loveda" else IsaidSet(images, pool=pool)
     counts = ", ".join(f"{len(keys)} {part}" for part, keys in found.parts.items())
-    return OpenedClasses(
+    return OpenedSet(
         set=found,
         colours=found.colours,
         layout=layout,

@@ -3,16 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 from xml.etree import ElementTree as ET
 
-from geodino.data.labelled.boxes import BoxCounts, checked, class_number
+from geodino.data.labelled.boxes import BoxCounts, Turned, checked, class_number
 from geodino.data.labelled.sets import Boxes
 from geodino.errors import SourceError
-
-Turned = Literal["refuse", "upright"]
-"""What becomes of boxes that are turned: the file is refused, or the upright box around each is
-taken."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

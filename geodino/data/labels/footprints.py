@@ -189,12 +189,13 @@ def pair_footprints(images: TileIndex, labels: FootprintIndex) -> FootprintPairs
     return FootprintPairs(by_image=by_image, notes=(*notes, gap_note(gaps, is_doubtful)))
 
 
-def read_table(src: str | Path, *, what: str) -> Any:
+def read_table(src: str | Path, *, what: str, may_be_empty: bool = False) -> Any:
     """Read a vector file as a GeoDataFrame with a CRS.
 
     Args:
         src: the file.
         what: what it should hold, for messages.
+        may_be_empty: whether a file without a row is one as well.
 
     Raises:
         SourceError: it is missing, unreadable, has no CRS or no row.
@@ -215,7 +216,7 @@ def read_table(src: str | Path, *, what: str) -> Any:
         raise SourceError(f"{src} holds no geometry. Name a vector file of {what}.")
     if frame.crs is None:
         raise SourceError(f"{src} has no CRS. Declare it in the file.")
-    if frame.empty:
+    if frame.empty and not may_be_empty:
         raise SourceError(f"{src} holds no row. Name a file of {what}.")
     return frame.reset_index(drop=True)
 

@@ -122,6 +122,7 @@ class DetectionModel(HeadedModel):
         objects: Sequence[Objects],
         *,
         generator: torch.Generator,
+        ground: Bool[Tensor, "b h w"] | None = None,
     ) -> dict[str, Tensor]:
         """Return the four losses of a batch, and their sum ``total``.
 
@@ -130,9 +131,12 @@ class DetectionModel(HeadedModel):
             valid: True where a pixel may be used.
             objects: of each image.
             generator: on the CPU; draws which boxes are learnt from.
+            ground: True where boxes may be learnt, by their centres; None: everywhere. Pixels
+                elsewhere are seen.
         """
         size = (image.shape[-2], image.shape[-1])
         maps = self.maps(image, valid)
+        valid = valid if ground is None else valid & ground
         starts = self._anchors(maps)
         first = self.head.proposed(maps)
         logits = torch.cat([one for one, _ in first], dim=1).float()

@@ -106,3 +106,7 @@ class FinetuneConfig(LabelledConfig):
 
     log: LogConfig = LogConfig()
     """Metrics."""
+
+
+class TiledFinetuneConfig(FinetuneConfig, TiledConfig):
+    """What recipes hold of heads that learn from labelled tiles, or from the folder of a known set."""

@@ -15,6 +15,8 @@ from geodino.models.canopy_folder import LoadedCanopy, load_canopy
 from geodino.models.card import ModelCard, Parent
 from geodino.models.classification_folder import FILES as CLASSIFICATION
 from geodino.models.classification_folder import LoadedClassification, load_classification
+from geodino.models.detection_folder import FILES as DETECTION
+from geodino.models.detection_folder import LoadedDetection, load_detection
 from geodino.models.folder import CONFIG, CONTRACT, HEADS, ITEM, README, WEIGHTS, save_model
 from geodino.models.foreign.headed_to_onnx import (
     Graph,
@@ -218,6 +220,20 @@ def _about_classification(loaded: LoadedClassification) -> str:
     return "\n\n".join(lines) + "\n"
 
 
+def _about_detection(loaded: LoadedDetection) -> str:
+    lines = [
+        "## Boxes around objects",
+        (
+            f"`detection.safetensors` is the head of a Faster R-CNN: boxes of {len(loaded.classes)} "
+            f"classes ({', '.join(loaded.classes)}). `detection.json` describes it."
+        ),
+    ]
+    results = loaded.extra.get("results")
+    if results and results.get("ap50") is not None:
+        lines.append(f"AP50 on the {results['on']} part: {results['ap50']:.3f}.")
+    return "\n\n".join(lines) + "\n"
+
+
 def _graph_of_canopy(loaded: LoadedCanopy) -> Graph:
     if RECALIBRATION in loaded.extra:
         raise RecipeError(
@@ -242,6 +258,13 @@ def _graph_of_classification(loaded: LoadedClassification) -> Graph:
     )
 
 
+def _graph_of_detection(loaded: LoadedDetection) -> Graph:
+    raise RecipeError(
+        "The model finds any number of boxes, and a graph here has a fixed number of outputs: export it "
+        "for a hub (--to hub), or its backbone (--to timm)."
+    )
+
+
 DELIVERED = (
     Delivered(
         files=CANOPY,
@@ -261,6 +284,9 @@ DELIVERED = (
         load=load_classification,
         about=_about_classification,
         graph=_graph_of_classification,
+    ),
+    Delivered(
+        files=DETECTION, load=load_detection, about=_about_detection, graph=_graph_of_detection
     ),
 )
 """Every kind of head that is handed on."""

@@ -11,6 +11,7 @@ from geodino.errors import RunError
 from geodino.io.raster import HandlePool
 from geodino.models.canopy_folder import FILES as CANOPY
 from geodino.models.classification_folder import FILES as CLASSIFICATION
+from geodino.models.detection_folder import FILES as DETECTION
 from geodino.models.head_folder import HeadFiles
 from geodino.models.segmentation_folder import FILES as SEGMENTATION
 from geodino.runs.finetune.canopy.again import report_again as canopy_again
@@ -19,6 +20,8 @@ from geodino.runs.finetune.classification.again import report_again as classific
 from geodino.runs.finetune.classification.config import ClassificationFinetuneConfig
 from geodino.runs.finetune.config import LabelledConfig
 from geodino.runs.finetune.deliver import export_headed
+from geodino.runs.finetune.detection.again import report_again as detection_again
+from geodino.runs.finetune.detection.config import DetectionFinetuneConfig
 from geodino.runs.finetune.segmentation.again import report_again as segmentation_again
 from geodino.runs.finetune.segmentation.config import SegmentationFinetuneConfig
 from geodino.runs.finetune.tasks import TASKS
@@ -82,6 +85,13 @@ FINISHED = (
         head=CLASSIFICATION,
         scene=_of_task("classification"),
         report=classification_again,
+    ),
+    Finished(
+        config=DetectionFinetuneConfig,
+        task="detection",
+        head=DETECTION,
+        scene=_of_task("detection"),
+        report=detection_again,
     ),
 )
 """Every kind of run that learns from labels. How its head is exported stands in ``deliver``."""

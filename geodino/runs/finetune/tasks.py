@@ -16,13 +16,16 @@ from geodino.runs.finetune.classification.finish import finish as finish_classif
 from geodino.runs.finetune.classification.prepare import prepare as prepare_classification
 from geodino.runs.finetune.classification.prepare import read_prepared as read_classification
 from geodino.runs.finetune.classification.scene import look as look_at_classification
+from geodino.runs.finetune.detection.card import detection_card
+from geodino.runs.finetune.detection.finish import finish as finish_detection
+from geodino.runs.finetune.detection.prepare import PREPARATION as DETECTION
+from geodino.runs.finetune.detection.scene import look as look_at_detection
 from geodino.runs.finetune.prepared import PreparedFinetune
 from geodino.runs.finetune.request import FinetuneJob
 from geodino.runs.finetune.scene import Scene
 from geodino.runs.finetune.segmentation.card import segmentation_card
 from geodino.runs.finetune.segmentation.finish import finish as finish_segmentation
-from geodino.runs.finetune.segmentation.prepare import prepare as prepare_segmentation
-from geodino.runs.finetune.segmentation.prepare import read_prepared as read_segmentation
+from geodino.runs.finetune.segmentation.prepare import PREPARATION as SEGMENTATION
 from geodino.runs.finetune.segmentation.scene import look as look_at_segmentation
 from geodino.runs.record import RunFolder
 
@@ -59,8 +62,8 @@ TASKS = {
         finish=finish_canopy,
     ),
     "segmentation": FinetuneTask(
-        prepare=prepare_segmentation,
-        read=read_segmentation,
+        prepare=SEGMENTATION.prepare,
+        read=SEGMENTATION.read,
         look=look_at_segmentation,
         card=segmentation_card,
         finish=finish_segmentation,
@@ -71,6 +74,13 @@ TASKS = {
         look=look_at_classification,
         card=classification_card,
         finish=finish_classification,
+    ),
+    "detection": FinetuneTask(
+        prepare=DETECTION.prepare,
+        read=DETECTION.read,
+        look=look_at_detection,
+        card=detection_card,
+        finish=finish_detection,
     ),
 }
 """Every task there is. Adding one = its own folder beside ``canopy``, and a row here."""

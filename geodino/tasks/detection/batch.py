@@ -22,6 +22,9 @@ class BoxBatch:
     valid: Bool[Tensor, "b h w"]
     """Which pixels may be used."""
 
+    ground: Bool[Tensor, "b h w"]
+    """Which pixels lie on ground that may be learnt from."""
+
     objects: tuple[Objects, ...]
     """Of each crop."""
 
@@ -31,5 +34,6 @@ class BoxBatch:
             self,
             pixels=self.pixels.to(device, non_blocking=True),
             valid=self.valid.to(device, non_blocking=True),
+            ground=self.ground.to(device, non_blocking=True),
             objects=tuple(one.to(device) for one in self.objects),
         )

@@ -12,21 +12,21 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from pydantic import Field
 
 from geodino import seeds
-from geodino.config import Config
-from geodino.data.labelled.sets import Boxes, LabelledSet, PartName
+from geodino.data.labelled.boxes import DividedGround
+from geodino.data.labelled.sets import Boxes, PartName
 from geodino.data.parallel import in_order
 from geodino.errors import SourceError
-from geodino.geo.contract import InputContract
-from geodino.geo.validity import combine
 from geodino.geo.windows import Window
 from geodino.models.detection.matching import Objects
 from geodino.tasks.augment import Augment, Move
 from geodino.tasks.detection.batch import BoxBatch
 from geodino.tasks.feed import DrawnFeed
+from geodino.tasks.parts import TrainPartsConfig
+from geodino.tasks.source import LabelledSource
 
 
-class BoxSamplingConfig(Config):
-    """How crops are drawn."""
+class BoxSamplingConfig(TrainPartsConfig):
+    """Which crops are learnt from. Validation and testing see whole images instead."""
 
     crop: int = Field(default=512, ge=32)
     """Side, pixels. Smaller images are filled up with invalid pixels."""
@@ -39,27 +39,8 @@ class BoxSamplingConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BoxSource:
-    """Everything that is read. Safe to use from threads."""
-
-    set: LabelledSet
-    contract: InputContract
-    """Of the model: how invalid bands are filled."""
-
-    bands: tuple[int, ...]
-    """Places in the set of the bands the model reads, in its order."""
-
-    def read(
-        self, key: str, window: Window
-    ) -> tuple[Shaped[np.ndarray, "c h w"], Bool[np.ndarray, "h w"]]:
-        """Read a window of an image: the model's bands, and where they may be used."""
-        pixels, valid = self.set.image(key, window)
-        pixels, valid = pixels[list(self.bands)], valid[list(self.bands)]
-        if self.contract.valid == "any":
-            mean = np.asarray(self.contract.mean)[:, None, None]
-            mean = np.rint(mean) if pixels.dtype.kind in "iu" else mean
-            pixels = np.where(valid, pixels, mean.astype(pixels.dtype))
-        return pixels, combine(valid, self.contract.valid)
+class BoxSource(LabelledSource):
+    """Images with boxes."""
 
     def label(self, key: str, window: Window | None = None) -> Boxes:
         """Read the objects of an image or of a window of it.
@@ -71,6 +52,26 @@ class BoxSource:
         if not isinstance(found, Boxes):
             raise SourceError(f"{self.set.facts.name} holds no boxes: {key}.")
         return found
+
+    def ground(self, key: str, window: Window) -> Bool[np.ndarray, "h w"]:
+        """Return which pixels of a window lie on ground of the key's part."""
+        if isinstance(self.set, DividedGround):
+            return self.set.ground(key, window)
+        return np.ones((window.height, window.width), dtype=np.bool_)
+
+    def on_ground(self, key: str, xyxy: Float[np.ndarray, "n 4"]) -> Bool[np.ndarray, " n"]:
+        """Return the boxes whose centre lies on ground of the key's part."""
+        if isinstance(self.set, DividedGround):
+            return self.set.on_ground(key, xyxy)
+        return np.ones(len(xyxy), dtype=np.bool_)
+
+    def on_valid(self, key: str, xyxy: Float[np.ndarray, "n 4"]) -> Bool[np.ndarray, " n"]:
+        """Return the boxes whose centre lies on a pixel that may be used."""
+        height, width = self.size(key)
+        centres = np.floor((xyxy[:, :2] + xyxy[:, 2:]) / 2).astype(int)
+        columns, rows = centres.T.clip(0, [[width - 1], [height - 1]]).tolist()
+        pixels = (Window(row, column, 1, 1) for row, column in zip(rows, columns, strict=True))
+        return np.array([self.read(key, one)[1].item() for one in pixels], dtype=np.bool_)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +112,7 @@ def find_places(
     keys = tuple(key for part in parts for key in source.set.parts.get(part, ()))
     if not keys:
         raise SourceError("There is no image to learn from: check the split.")
-    sizes = tuple(in_order(source.set.size, keys, threads=threads))
+    sizes = tuple(in_order(source.size, keys, threads=threads))
     labels = list(in_order(source.label, keys, threads=threads))
     known = [~one.difficult for one in labels]
     xyxy = np.concatenate([one.xyxy[k] for one, k in zip(labels, known, strict=True)])
@@ -134,6 +135,7 @@ def find_places(
 class _Crop:
     pixels: Shaped[np.ndarray, "c h w"]
     valid: Bool[np.ndarray, "h w"]
+    ground: Bool[np.ndarray, "h w"]
     objects: Objects
 
 
@@ -173,6 +175,7 @@ class BoxFeed(DrawnFeed[_Crop, BoxBatch]):
             step=step,
             pixels=torch.from_numpy(np.stack([crop.pixels for crop in crops])),
             valid=torch.from_numpy(np.stack([crop.valid for crop in crops])),
+            ground=torch.from_numpy(np.stack([crop.ground for crop in crops])),
             objects=tuple(crop.objects for crop in crops),
         )
 
@@ -187,6 +190,7 @@ class BoxFeed(DrawnFeed[_Crop, BoxBatch]):
         return _Crop(
             pixels=move.pixels(np.pad(pixels, [(0, 0), *lack])),
             valid=move.pixels(np.pad(valid, lack)),
+            ground=move.pixels(np.pad(self._source.ground(key, window), lack)),
             objects=Objects(
                 boxes=torch.from_numpy(move.boxes(label.xyxy, side)),
                 classes=torch.from_numpy(label.classes),

@@ -1,6 +1,6 @@
-"""What found boxes are worth on a part of a labelled set, and what boxes without a model are."""
+"""Boxes of whole labelled images, and what boxes without a model are."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -9,9 +9,8 @@ from torch import Tensor
 
 from geodino import seeds
 from geodino.geo.windows import Window
-from geodino.infer.boxes import joined, taken
+from geodino.infer.boxes import chips_for, joined, taken
 from geodino.infer.cover import Cover
-from geodino.metrics.detection import DetectionScorer
 from geodino.models.detection.faster_rcnn import Found
 from geodino.tasks.detection.crops import BoxPlaces, BoxSource
 
@@ -29,7 +28,9 @@ def find_in(
     iou: float,
     device: torch.device,
 ) -> Found:
-    """Find the objects of one image, however large, chip by chip.
+    """Find the objects of one image, however large, chip by chip, on ground of its key's part.
+
+    Boxes near that ground may be among them.
 
     Args:
         find: finds objects in chips; it gets one at a time, at its own size.
@@ -41,48 +42,25 @@ def find_in(
         iou: chips say the same object where their boxes overlap by more.
         device: where to find.
     """
-    height, width = source.set.size(key)
+    height, width = source.size(key)
     cover = Cover.of(height, width, chip=chip, overlap=overlap, align=1)
     said = {}
-    for row in range(cover.rows.count):
-        for column in range(cover.columns.count):
-            corner = cover.rows.start(row), cover.columns.start(column)
-            window = Window(*corner, cover.rows.side, cover.columns.side)
-            pixels, valid = source.read(key, window)
-            if not valid.any():
-                continue
-            image = torch.from_numpy(np.ascontiguousarray(pixels))[None].to(device)
-            mask = torch.from_numpy(np.ascontiguousarray(valid))[None].to(device)
-            (found,) = find(image, mask)
-            said[row, column] = taken(cover, (row, column), found)
+    for row, column in chips_for(cover, lambda area: bool(source.ground(key, area).any())):
+        corner = cover.rows.start(row), cover.columns.start(column)
+        window = Window(*corner, cover.rows.side, cover.columns.side)
+        pixels, valid = source.read(key, window)
+        if not valid.any():
+            continue
+        image = torch.from_numpy(np.array(pixels))[None].to(device)
+        mask = torch.from_numpy(np.array(valid))[None].to(device)
+        (found,) = find(image, mask)
+        said[row, column] = taken(cover, (row, column), found)
     boxes = joined(said, iou=iou)
     return Found(
         boxes=torch.from_numpy(boxes.xyxy).float(),
         classes=torch.from_numpy(boxes.classes),
         scores=torch.from_numpy(boxes.scores).float(),
     )
-
-
-def scored(source: BoxSource, keys: Sequence[str], found: Iterable[Found]) -> DetectionScorer:
-    """Match what was found in images with their labels.
-
-    Args:
-        source: where the labels are read.
-        keys: of the images.
-        found: in each of them, in their order.
-    """
-    scorer = DetectionScorer(len(source.set.facts.classes))
-    for key, one in zip(keys, found, strict=True):
-        label = source.label(key)
-        scorer.add(
-            label.xyxy.astype(np.float64),
-            label.classes,
-            one.boxes.double().numpy(),
-            one.classes.numpy(),
-            one.scores.double().numpy(),
-            difficult=label.difficult,
-        )
-    return scorer
 
 
 def random_boxes(

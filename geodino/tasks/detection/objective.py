@@ -26,4 +26,10 @@ class BoxObjective:
         """Return the losses by name; ``total`` is what is minimised."""
         generator = torch.Generator()
         generator.manual_seed(seeds.integer(self.seed, "boxes", batch.step) >> 1)
-        return model.losses(batch.pixels.float(), batch.valid, batch.objects, generator=generator)
+        return model.losses(
+            batch.pixels.float(),
+            batch.valid,
+            batch.objects,
+            ground=batch.ground,
+            generator=generator,
+        )

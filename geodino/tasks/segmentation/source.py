@@ -1,66 +1,18 @@
-"""A labelled set of classes as a model reads it: its bands, one validity, windows of any image."""
+"""A labelled set of classes per pixel as a model reads it."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
-from affine import Affine
-from jaxtyping import Bool, Float64, Shaped, UInt8
+from jaxtyping import UInt8
 
-from geodino.data.labelled.sets import LabelledSet
 from geodino.errors import SourceError
-from geodino.geo.contract import InputContract
-from geodino.geo.grid import Grid
-from geodino.geo.validity import combine
 from geodino.geo.windows import Window
-from geodino.infer.chips import Pixels, Raster
+from geodino.tasks.source import LabelledSource
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassSource:
-    """Everything that is read, whether to learn from it or to be judged by it.
-
-    Safe to use from threads.
-    """
-
-    set: LabelledSet
-    contract: InputContract
-    """Of the model: how invalid bands are filled."""
-
-    bands: tuple[int, ...]
-    """Places in the set of the bands the model reads, in its order."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes."""
-        return self.set.facts.classes
-
-    def read(self, key: str, window: Window) -> Pixels:
-        """Read a window of an image: the model's bands, and where they may be used."""
-        pixels, valid = self.set.image(key, window)
-        chosen = list(self.bands)
-        whole = chosen == list(range(len(pixels)))
-        pixels, valid = (pixels, valid) if whole else (pixels[chosen], valid[chosen])
-        joined = combine(valid, self.contract.valid)
-        if self.contract.valid == "any":
-            pixels = np.where(valid, pixels, self._fill.astype(pixels.dtype))
-        return pixels, joined
-
-    @cached_property
-    def _fill(self) -> Float64[np.ndarray, "c 1 1"]:
-        values = np.asarray(self.contract.mean, dtype=np.float64)
-        whole = np.dtype(self.set.facts.dtype).kind in "iu"
-        return np.asarray((np.rint(values) if whole else values)[:, None, None])
-
-    def raster(self, key: str) -> Raster:
-        """Return an image as something to predict."""
-        height, width = self.set.size(key)
-        grid = Grid(crs=None, transform=Affine.identity(), width=width, height=height)
-
-        def read(window: Window) -> tuple[Shaped[np.ndarray, "c h w"], Bool[np.ndarray, "h w"]]:
-            return self.read(key, window)
-
-        return Raster(name=key, grid=grid, read=read)
+class ClassSource(LabelledSource):
+    """Images with a class for every pixel."""
 
     def label(self, key: str, window: Window) -> UInt8[np.ndarray, "h w"]:
         """Read the class of each pixel of a window of an image.
@@ -72,12 +24,3 @@ class ClassSource:
         if not isinstance(found, np.ndarray) or found.dtype != np.uint8:
             raise SourceError(f"{self.set.facts.name} holds no class per pixel: {key}.")
         return found
-
-
-def bands_in(have: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[int, ...] | None:
-    """Return the places of the wanted bands; by position where counts agree, None without them."""
-    if have == wanted:
-        return tuple(range(len(have)))
-    if set(wanted) <= set(have):
-        return tuple(have.index(name) for name in wanted)
-    return tuple(range(len(have))) if len(have) == len(wanted) else None

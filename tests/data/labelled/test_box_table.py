@@ -6,7 +6,9 @@ from labelled_support import write_tif
 
 from geodino.data.config import DataConfig
 from geodino.data.index import build_index
-from geodino.data.labelled.box_table import BoxLabelsConfig, open_box_table, read_box_table
+from geodino.data.labelled.box_file import read_box_table
+from geodino.data.labelled.box_table import open_box_table
+from geodino.data.labelled.boxes import BoxLabelsConfig
 from geodino.data.labelled.sets import LabelledSet
 from geodino.data.splits import SplitConfig
 from geodino.errors import SourceError

@@ -8,9 +8,12 @@ from geodino.data.labelled.coco import open_coco
 from geodino.geo.bands import Band
 from geodino.geo.contract import InputContract
 from geodino.io.raster import HandlePool
+from geodino.metrics.detection import DetectionScorer
 from geodino.models.detection.faster_rcnn import Found
+from geodino.tasks.chips import Chips
 from geodino.tasks.detection.crops import BoxSource, find_places
-from geodino.tasks.detection.evaluate import find_in, random_boxes, scored
+from geodino.tasks.detection.evaluate import find_in, random_boxes
+from geodino.tasks.detection.judge import judged
 
 CONTRACT = InputContract(
     bands=tuple(Band(name=n) for n in ("red", "green", "blue")),
@@ -58,7 +61,12 @@ def test_a_finder_that_sees_everything_scores_1_whatever_the_chips(source, chip)
     assert sorted(found.boxes.int().tolist()) == [
         [x, y, x + w, y + h] for x, y, w, h in sorted(BOXES)
     ]
-    scores = scored(source, ["train/a.png"], [found]).scores()
+    chips, scorer = Chips(chip=chip, overlap=12), DetectionScorer(2)
+    for one in judged(
+        by_value, source, ["train/a.png"], chips, iou=0.3, device=torch.device("cpu")
+    ):
+        one.add_to(scorer)
+    scores = scorer.scores()
     assert scores.ap50 == scores.coco_ap == 1.0
 
 

@@ -11,7 +11,7 @@ class Draws(DetectionModel):
     def __init__(self):
         torch.nn.Module.__init__(self)
 
-    def losses(self, image, valid, objects, *, generator):
+    def losses(self, image, valid, objects, *, ground, generator):
         assert image.dtype == torch.float32
         return {"total": torch.rand((), generator=generator)}
 
@@ -22,6 +22,7 @@ def test_which_boxes_are_learnt_from_depends_on_the_seed_and_the_step_alone():
             step=step,
             pixels=torch.zeros(1, 3, 8, 8, dtype=torch.uint8),
             valid=torch.ones(1, 8, 8, dtype=torch.bool),
+            ground=torch.ones(1, 8, 8, dtype=torch.bool),
             objects=(),
         )
         return BoxObjective(seed)(Draws(), batch)["total"].item()

@@ -4,16 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from geodino.data.splits import NAMES
-from geodino.models.build import assemble
 from geodino.models.canopy import CanopyModel
-from geodino.runs.card import RunCard, clock, duration_s, forward_flops
+from geodino.runs.card import RunCard
 from geodino.runs.finetune.canopy.export import label_facts
 from geodino.runs.finetune.canopy.prepare import PreparedCanopy
 from geodino.runs.finetune.canopy.scene import CanopyScene
-from geodino.runs.memory import in_words
+from geodino.runs.finetune.card import cost_lines, model_line, notes_of, step_flops, weights_line
 from geodino.tasks.canopy.source import FootprintLabels
 
 _KEPT = 5
@@ -25,10 +23,7 @@ def canopy_card(scene: CanopyScene, *, device: torch.device, out: Path) -> RunCa
     prepared = scene.prepared
     config, source = prepared.config, prepared.source
     index, labels = source.images, source.labels
-    learnt = sum(p.numel() for p in scene.model.parameters() if p.requires_grad)
-    whole = sum(p.numel() for p in scene.model.parameters())
-    flops = flops_per_crop(scene)
-    fast, slow = duration_s(flops * config.train.batch * config.train.steps, device)
+    flops = step_flops(prepared, scene.crop, lambda backbone: CanopyModel(backbone, config.canopy))
     facts = label_facts(prepared)
     windows, found = scene.windows, labels.index.found
     what = "labelled pixels"
@@ -40,10 +35,9 @@ def canopy_card(scene: CanopyScene, *, device: torch.device, out: Path) -> RunCa
     sites = {name: len(source.split.sites(name)) for name in NAMES}
     lines = {
         "recipe": config.description,
-        "model": f"{prepared.opened.name} ({prepared.opened.loaded.config.name}), backbone "
-        + ("learns" if config.optim.unfreeze else "frozen"),
+        "model": model_line(prepared),
         "head": f"{config.canopy.head.kind}, {config.canopy.bins.count} bins up to "
-        f"{config.canopy.bins.ceiling_m:g} m; {_beginning(prepared)}; {learnt / 1e6:.2f} of {whole / 1e6:.1f} M weights learn",
+        f"{config.canopy.bins.ceiling_m:g} m; {_beginning(prepared)}; {weights_line(scene.model)}",
         "images": f"{len(source.labelled)} labelled of {len(index.tiles)}, {index.dtype}, GSD {gsd} "
         f"({seen})",
         "labels": f"{facts['kind']}, metres, {statistic}; 99 % below {found.p99_m:.1f} m, up to "
@@ -55,14 +49,10 @@ def canopy_card(scene: CanopyScene, *, device: torch.device, out: Path) -> RunCa
         "steps": f"{config.train.steps}, validated every {config.validation.every} on "
         f"{min(config.validation.areas, len(scene.val))} of {len(scene.val)} areas, patience {config.validation.patience}",
         "maps": f"chips of {scene.chips.chip} px, overlap {scene.chips.overlap} px",
-        "device": str(device),
-        "time": f"about {_to(clock(fast), clock(slow))} of steps ({flops / 1e9:.1f} GFLOP a crop), "
-        "and validation",
-        "memory": f"at least {in_words(round(_memory_bytes(scene, whole, learnt)))}",
+        **cost_lines(config, scene.model, flops=flops, kept=_kept(scene), device=device),
         "out": str(out),
     }
-    notes = [*prepared.notes]
-    notes += [f"{key} = {d['value']}: {d['reason']}" for key, d in prepared.derived.items()]
+    notes = notes_of(prepared)
     notes += [f"unusable: {reason}" for _, reason in index.bad[:5]]
     return RunCard.of(lines, notes=notes, facts=_facts(scene, flops))
 
@@ -78,34 +68,13 @@ def _facts(scene: CanopyScene, flops: float) -> dict[str, Any]:
     }
 
 
-def flops_per_crop(scene: CanopyScene) -> float:
-    """Return the floating-point operations of a step for one crop, counted on the meta device.
-
-    Forward through all, backward (twice as much) through what learns.
-    """
-    loaded = scene.prepared.opened.loaded
-    bands = len(loaded.contract.bands)
-    backbone = assemble(loaded.config, mean=(0.0,) * bands, std=(1.0,) * bands)
-    twin = CanopyModel(backbone, scene.prepared.config.canopy).to("meta").eval()
-    crop = torch.empty(1, bands, scene.crop, scene.crop, device="meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        twin(crop)
-    forward = float(counter.get_total_flops())
-    below = forward_flops(loaded.config, loaded.contract, scene.crop)
-    return 3 * forward if scene.prepared.config.optim.unfreeze else 3 * forward - 2 * below
-
-
 def _beginning(prepared: PreparedCanopy) -> str:
     """What the head's weights begin as."""
     return f"goes on from {prepared.opened.name}" if prepared.begins_with_head else "new"
 
 
-def _memory_bytes(scene: CanopyScene, whole: int, learnt: int) -> float:
+def _kept(scene: CanopyScene) -> int:
+    """Numbers that the logits of a step are."""
     config = scene.prepared.config
     outputs = config.canopy.bins.count * (1 + len(config.canopy.quantiles))
-    logits = config.train.batch * scene.crop**2 * outputs
-    return 4.0 * (whole + 3 * learnt + _KEPT * logits)
-
-
-def _to(low: str, high: str) -> str:
-    return low if low == high else f"{low} to {high}"
+    return _KEPT * config.train.batch * scene.crop**2 * outputs

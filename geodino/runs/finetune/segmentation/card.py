@@ -4,14 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from geodino.data.labelled.classes import words_of
-from geodino.models.build import assemble
 from geodino.models.segmentation import SegmentationModel
-from geodino.runs.card import RunCard, clock, duration_s, forward_flops
+from geodino.runs.card import RunCard
+from geodino.runs.finetune.card import cost_lines, model_line, notes_of, step_flops, weights_line
 from geodino.runs.finetune.segmentation.scene import SegmentationScene
-from geodino.runs.memory import in_words
 
 _KEPT = 5
 """How often the logits of a step are held: forward, backward, and between them."""
@@ -21,19 +19,22 @@ def segmentation_card(scene: SegmentationScene, *, device: torch.device, out: Pa
     """Describe a run before it starts."""
     prepared, windows = scene.prepared, scene.windows
     config, facts = prepared.config, prepared.data.set.facts
-    learnt = sum(p.numel() for p in scene.model.parameters() if p.requires_grad)
-    whole = sum(p.numel() for p in scene.model.parameters())
-    flops = flops_per_crop(scene)
-    fast, slow = duration_s(flops * config.train.batch * config.train.steps, device)
+    flops = step_flops(
+        prepared,
+        scene.crop,
+        lambda backbone: SegmentationModel(
+            backbone, config.segmentation, classes=scene.network.classes
+        ),
+    )
+    kept = _KEPT * config.train.batch * scene.crop**2 * scene.network.classes
     parts = ", ".join(f"{len(keys)} {part}" for part, keys in prepared.data.set.parts.items())
     gsd = "unknown" if facts.gsd_m is None else f"{facts.gsd_m:.3g} m"
     looked = len(windows.looked_at) + len(windows.empty)
     lines = {
         "recipe": config.description,
-        "model": f"{prepared.opened.name} ({prepared.opened.loaded.config.name}), backbone "
-        + ("learns" if config.optim.unfreeze else "frozen"),
-        "head": f"{config.segmentation.head.kind}, {len(facts.classes)} classes; {learnt / 1e6:.2f} of "
-        f"{whole / 1e6:.1f} M weights learn",
+        "model": model_line(prepared),
+        "head": f"{config.segmentation.head.kind}, {len(facts.classes)} classes; "
+        + weights_line(scene.model),
         "images": f"{facts.name}: {parts}; {facts.dtype}, GSD {gsd}",
         "classes": _shares(scene),
         "crops": f"{config.train.batch} of {windows.crop} px a step, from {len(windows)} windows of "
@@ -44,14 +45,10 @@ def segmentation_card(scene: SegmentationScene, *, device: torch.device, out: Pa
         f"{min(config.validation.areas, len(scene.val))} of {len(scene.val)} images or parts of them, "
         f"patience {config.validation.patience}",
         "maps": f"chips of {scene.chips.chip} px, overlap {scene.chips.overlap} px",
-        "device": str(device),
-        "time": f"about {_to(clock(fast), clock(slow))} of steps ({flops / 1e9:.1f} GFLOP a crop), "
-        "and validation",
-        "memory": f"at least {in_words(round(_memory_bytes(scene, whole, learnt)))}",
+        **cost_lines(config, scene.model, flops=flops, kept=kept, device=device),
         "out": str(out),
     }
-    notes = [*prepared.notes]
-    notes += [f"{key} = {d['value']}: {d['reason']}" for key, d in prepared.derived.items()]
+    notes = notes_of(prepared)
     if windows.missing:
         names = words_of([facts.classes[i] for i in windows.missing])
         notes.append(f"no window that was looked at holds {names}: nothing teaches them")
@@ -91,30 +88,3 @@ def _facts(scene: SegmentationScene, flops: float) -> dict[str, Any]:
         "images_by_part": {part: len(k) for part, k in prepared.data.set.parts.items()},
         "recipe_values": prepared.config.model_dump(mode="json"),
     }
-
-
-def flops_per_crop(scene: SegmentationScene) -> float:
-    """Return the floating-point operations of a step for one crop, counted on the meta device.
-
-    Forward through all, backward (twice as much) through what learns.
-    """
-    loaded, config = scene.prepared.opened.loaded, scene.prepared.config
-    bands = len(loaded.contract.bands)
-    backbone = assemble(loaded.config, mean=(0.0,) * bands, std=(1.0,) * bands)
-    twin = SegmentationModel(backbone, config.segmentation, classes=scene.network.classes)
-    twin = twin.to("meta").eval()
-    crop = torch.empty(1, bands, scene.crop, scene.crop, device="meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        twin(crop)
-    forward = float(counter.get_total_flops())
-    below = forward_flops(loaded.config, loaded.contract, scene.crop)
-    return 3 * forward if config.optim.unfreeze else 3 * forward - 2 * below
-
-
-def _memory_bytes(scene: SegmentationScene, whole: int, learnt: int) -> float:
-    logits = scene.prepared.config.train.batch * scene.crop**2 * scene.network.classes
-    return 4.0 * (whole + 3 * learnt + _KEPT * logits)
-
-
-def _to(low: str, high: str) -> str:
-    return low if low == high else f"{low} to {high}"

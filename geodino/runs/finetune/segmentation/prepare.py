@@ -1,212 +1,46 @@
-"""Before the first step: images, classes, parts and model are brought together."""
+"""Before the first step of segmentation: which images and classes a run learns from."""
 
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-
-from geodino.data.index import build_index, load_index, save_index
-from geodino.data.labelled.open_classes import OpenedClasses, is_known_set, open_classes
-from geodino.data.parallel import thread_count
-from geodino.data.sources.find import absolute
+from geodino.data.labelled.open_classes import is_known_set, open_classes
+from geodino.data.labelled.opened import OpenedSet
 from geodino.data.tiles import TileIndex
-from geodino.errors import BandError, ContractError, SourceError
 from geodino.geo.contract import InputContract
 from geodino.io.raster import HandlePool
-from geodino.runs.finetune.prepared import PreparedFinetune, opened_again, started, unchanged
-from geodino.runs.finetune.request import FinetuneJob
+from geodino.runs.finetune.labelled import Preparation, PreparedLabelled
 from geodino.runs.finetune.segmentation.config import SegmentationFinetuneConfig
-from geodino.runs.models import OpenedModel, open_model
-from geodino.runs.recipe import load_finetune_recipe, load_recorded_finetune
-from geodino.runs.record import RunFolder
-from geodino.runs.sources import Meeting, offer_of
-from geodino.tasks.segmentation.source import ClassSource, bands_in
+from geodino.tasks.segmentation.source import ClassSource
 
-DEFAULT_RECIPE = "segmentation"
-
-_LOOKED_AT = 32
-"""Images whose values are compared with those the model was trained on."""
+PreparedSegmentation = PreparedLabelled[SegmentationFinetuneConfig, ClassSource]
 
 
-@dataclass(frozen=True, kw_only=True)
-class PreparedSegmentation(PreparedFinetune[SegmentationFinetuneConfig]):
-    """Everything a run of segmentation is, before it runs."""
-
-    data: OpenedClasses
-    source: ClassSource
-
-    @property
-    def threads(self) -> int:
-        """Threads that read."""
-        images = self.data.images
-        return thread_count(self.config.data.threads, far=images is not None and images.is_far)
-
-    @property
-    def contract(self) -> InputContract:
-        """What the resulting model demands: the backbone's contract, at the resolution it learnt."""
-        images, facts = self.data.images, self.data.set.facts
-        gsd = images.gsd_m if images is not None else None
-        if gsd is None and facts.gsd_m is not None:
-            gsd = (facts.gsd_m, facts.gsd_m)
-        return self.opened.loaded.contract.model_copy(update={"gsd_m": gsd})
-
-    @property
-    def data_facts(self) -> dict[str, Any]:
-        """How much there is to learn from."""
-        parts = self.data.set.parts
-        return {
-            "layout": self.data.layout,
-            "classes": list(self.source.classes),
-            **{part: len(keys) for part, keys in parts.items()},
-        }
-
-    def write(self, folder: RunFolder) -> None:
-        """Write the images used and the split, where there are any beside the folders."""
-        if self.data.images is not None:
-            save_index(self.data.images, folder.tiles)
-        if self.data.split is not None:
-            self.data.split.save(folder.split)
-
-
-def prepare(job: FinetuneJob, model: str, pool: HandlePool) -> PreparedSegmentation:
-    """Read the recipe, open the model, images and labels, and decide what is for what.
-
-    Args:
-        job: what was asked.
-        model: MODEL.
-        pool: where open files are kept.
-
-    Raises:
-        GeodinoError: whatever is wrong with any of them.
-    """
-    recipe = job.recipe or DEFAULT_RECIPE
-    config = load_finetune_recipe(SegmentationFinetuneConfig, recipe, job.settings)
-    opened = open_model(model)
-    config = started(config, opened, model)
-    derived: dict[str, Any] = {}
-    index = None
-    if not is_known_set(job.images, config.labels):
-        config, index = _images(job.images, config, opened, derived)
-    return _prepared(
-        config, opened, index, pool,
-        images=absolute(job.images), labels=absolute(job.needed_labels),
-        split=None if job.split is None else absolute(job.split), derived=derived,
-    )  # fmt: skip
-
-
-def read_prepared(folder: RunFolder, pool: HandlePool) -> PreparedSegmentation:
-    """Read what a run folder says the run is.
-
-    Raises:
-        GeodinoError: a file is missing or damaged, or images, labels or model are others by now.
-    """
-    config = load_recorded_finetune(SegmentationFinetuneConfig, folder.recipe)
-    facts = folder.read_facts()
-    opened = opened_again(config, folder)
-    index = load_index(folder.tiles) if folder.tiles.exists() else None
-    # The ground was split once; a list of images or folders tell the same again.
-    kept = str(folder.split) if folder.split.exists() else facts["split_from"]
-    found = _prepared(
-        config, opened, index, pool, images=facts["source"], labels=facts["labels_from"],
-        split=kept, derived=facts["derived"], recorded=facts,
-    )  # fmt: skip
-    unchanged(found.fingerprint, facts, folder)
-    return found
-
-
-def _prepared(
-    config: SegmentationFinetuneConfig,
-    opened: OpenedModel,
-    index: TileIndex | None,
-    pool: HandlePool,
-    *,
+def _opened(
     images: str,
     labels: str,
+    config: SegmentationFinetuneConfig,
+    *,
     split: str | None,
-    derived: dict[str, Any],
-    recorded: dict[str, Any] | None = None,
-) -> PreparedSegmentation:
-    data = open_classes(
+    pool: HandlePool,
+    index: TileIndex | None,
+) -> OpenedSet:
+    return open_classes(
         images, labels, config=config.labels, data=config.data, split=split,
         split_config=config.split, pool=pool, index=index,
     )  # fmt: skip
-    for part in ("train", "val"):
-        if not data.set.parts.get(part):
-            raise SourceError(
-                f"{images} holds no image for {part}, and training needs both train and val. Unpack that "
-                "part, declare other shares (split.shares), or name a file with both (--split)."
-            )
-    source = ClassSource(set=data.set, contract=opened.loaded.contract, bands=_bands(data, opened))
-    _check_images(source, config, opened)
-    return PreparedSegmentation(
-        config=config,
-        opened=opened,
-        data=data,
-        source=source,
-        images_from=images,
-        labels_from=labels,
-        split_from=split if recorded is None else recorded["split_from"],
-        fingerprint=data.set.fingerprint,
-        notes=data.notes if recorded is None else tuple(recorded["notes"]),
-        derived=derived,
-    )
 
 
-def _images(
-    images: str, config: SegmentationFinetuneConfig, opened: OpenedModel, derived: dict[str, Any]
-) -> tuple[SegmentationFinetuneConfig, TileIndex]:
-    """List the images; where they hold more bands than the model reads, take the model's."""
-    contract = opened.loaded.contract
-    threads = thread_count("auto")
-    if config.data.valid != contract.valid:
-        derived["data.valid"] = {"value": contract.valid, "reason": "as the model was trained"}
-        config = config.with_values({"data": {"valid": contract.valid}})
-    index = build_index(images, config.data, threads=threads)
-    wanted = contract.band_names
-    have = tuple(band.name for band in index.bands)
-    if config.data.bands is None and have != wanted and set(wanted) <= set(have):
-        config = config.with_values({"data": {"bands": wanted}})
-        derived["data.bands"] = {"value": list(wanted), "reason": "those the model reads"}
-        index = build_index(images, config.data, threads=threads)
-    return config, index
+def _source(
+    data: OpenedSet,
+    config: SegmentationFinetuneConfig,
+    contract: InputContract,
+    bands: tuple[int, ...],
+) -> ClassSource:
+    return ClassSource(set=data.set, contract=contract, bands=bands)
 
 
-def _bands(data: OpenedClasses, opened: OpenedModel) -> tuple[int, ...]:
-    """Return the places of the model's bands in the images.
-
-    Raises:
-        BandError: there are not the bands that the model reads.
-    """
-    have = tuple(band.name for band in data.set.facts.bands)
-    wanted = opened.loaded.contract.band_names
-    found = bands_in(have, wanted)
-    if found is None:
-        raise BandError(
-            f"The images have {len(have)} bands ({', '.join(have)}), the model {opened.name} reads "
-            f"{len(wanted)} ({', '.join(wanted)}). Choose its bands in its order with data.bands, or "
-            "take another model."
-        )
-    return found
-
-
-def _check_images(
-    source: ClassSource, config: SegmentationFinetuneConfig, opened: OpenedModel
-) -> None:
-    """Refuse images that are not what the backbone was trained on.
-
-    Raises:
-        ContractError: naming the first.
-    """
-    contract, facts = opened.loaded.contract, source.set.facts
-    how = Meeting(accept=config.accept, bands=config.data.bands, gsd_m=facts.gsd_m)
-    keys = [key for keys in source.set.parts.values() for key in keys]
-    bands = tuple(facts.bands[i] for i in source.bands)
-    numbers = np.linspace(0, len(keys) - 1, min(_LOOKED_AT, len(keys)))
-    for place in np.unique(numbers.round().astype(int)).tolist():
-        offer = offer_of(source.raster(keys[place]), bands, facts.dtype, contract, how)
-        try:
-            contract.check(offer, accept=config.accept)
-        except ContractError as error:
-            raise ContractError(
-                f"{error}\nIn a recipe, `accept` lists what is taken as it is, such as accept: [gsd]."
-            ) from error
+PREPARATION = Preparation(
+    config=SegmentationFinetuneConfig,
+    recipe="segmentation",
+    brings_labels=lambda images, config: is_known_set(images, config.labels),
+    has_tiles=lambda images, _, config: not is_known_set(images, config.labels),
+    open=_opened,
+    source=_source,
+)
