@@ -38,7 +38,8 @@ def predict(
     out: Annotated[
         Path,
         typer.Option(
-            help="FILE.tif, FILE.zarr, or a folder of GeoTIFFs; of objects FILE.parquet or .geojson."
+            help="FILE.tif, FILE.zarr, or a folder of GeoTIFFs; of objects FILE.parquet or .geojson; "
+            "of classes of whole images FILE.csv or .parquet."
         ),
     ],
     mosaic: Mosaic = None,

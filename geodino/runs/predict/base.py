@@ -185,7 +185,7 @@ class MapTask(Task):
         if job.is_table:
             raise RecipeError(
                 f"--out {job.out}: {self.name} gives {self.what}: write a map, FILE.tif or a folder. "
-                "Tables are of models that find objects."
+                "Tables are of models that find objects or tell whole images apart."
             )
         if job.score is not None:
             raise RecipeError(
@@ -256,6 +256,32 @@ class MapTask(Task):
         """
         plain = self._predictor(device, scale=scale, applicability=applicability)
         return plain if symmetries == "none" else Symmetric(plain, SYMMETRIES[symmetries])
+
+
+def refuse_of_maps(job: PredictJob, name: str, what: str) -> None:
+    """Refuse options of maps, where rows of a table are made.
+
+    Args:
+        job: what was asked.
+        name: of the model.
+        what: the rows are about.
+
+    Raises:
+        RecipeError: naming the option.
+    """
+    of_maps = {
+        f"--dtype {job.dtype}": job.dtype != "float32",
+        f"--symmetries {job.symmetries}": job.symmetries != "none",
+        "--no-interval": not job.interval,
+        "--applicability": job.applicability,
+        "--probabilities": job.probabilities,
+    }
+    for option, is_asked in of_maps.items():
+        if is_asked:
+            raise RecipeError(
+                f"{option} is of maps, but {name} gives {what}, which are rows of a table. Leave it "
+                "out."
+            )
 
 
 def name_of(model: str) -> str:

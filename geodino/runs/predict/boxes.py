@@ -12,7 +12,7 @@ from geodino.infer.search import BoxFinder
 from geodino.io.object_table import FORMATS
 from geodino.models.detection_folder import FILES, LoadedDetection, load_detection
 from geodino.runs.models import tensors_hash
-from geodino.runs.predict.base import Task, item_of, name_of
+from geodino.runs.predict.base import Task, item_of, name_of, refuse_of_maps
 from geodino.runs.predict.job import PredictJob
 
 
@@ -63,24 +63,12 @@ class BoxTask(Task):
         Raises:
             RecipeError: what was asked, what can be, and what to change.
         """
-        if not job.is_table:
+        if job.out.suffix.lower() not in FORMATS:
             raise RecipeError(
                 f"--out {job.out}: {self.name} finds objects, which are rows of a table: write "
                 f"FILE{' or FILE'.join(FORMATS)}."
             )
-        of_maps = {
-            f"--dtype {job.dtype}": job.dtype != "float32",
-            f"--symmetries {job.symmetries}": job.symmetries != "none",
-            "--no-interval": not job.interval,
-            "--applicability": job.applicability,
-            "--probabilities": job.probabilities,
-        }
-        for option, is_asked in of_maps.items():
-            if is_asked:
-                raise RecipeError(
-                    f"{option} is of maps, but {self.name} finds objects, which are rows of a "
-                    "table. Leave it out."
-                )
+        refuse_of_maps(job, self.name, "objects")
         self.least_score(job.score)
 
     def least_score(self, wanted: float | None) -> float:

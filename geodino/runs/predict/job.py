@@ -15,6 +15,10 @@ PROBABILITY_TYPES: dict[str, ProbabilityType] = {n: n for n in get_args(Probabil
 SYMMETRIES: dict[str, Symmetries] = {name: name for name in get_args(Symmetries)}
 
 
+ANSWERS = (".parquet", ".csv")
+"""Endings of tables of what is said of whole images."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Storage:
     """What is stored of predictions; None takes what suits the task."""
@@ -51,8 +55,8 @@ class PredictJob(MapJob):
 
     @property
     def is_table(self) -> bool:
-        """Whether ``out`` is a table of objects."""
-        return self.out.suffix.lower() in FORMATS
+        """Whether ``out`` is a table, of objects or of images."""
+        return self.out.suffix.lower() in {*FORMATS, *ANSWERS}
 
     @property
     def keeps_apart(self) -> bool:
@@ -77,10 +81,11 @@ class PredictJob(MapJob):
         Raises:
             RecipeError: what was asked, what can be, and what to change.
         """
-        if self.out.suffix.lower() not in ("", ".tif", ".tiff", ".zarr", *FORMATS):
+        if not (self.is_table or self.out.suffix.lower() in ("", ".tif", ".tiff", ".zarr")):
             raise RecipeError(
                 f"--out {self.out}: a map is written as FILE.tif or FILE.zarr, or as a folder of "
-                f"GeoTIFFs (no ending); objects as FILE{' or FILE'.join(FORMATS)}."
+                f"GeoTIFFs (no ending); objects as FILE{' or FILE'.join(FORMATS)}; classes of whole "
+                f"images as FILE{' or FILE'.join(ANSWERS)}."
             )
         known = {**HEIGHT_TYPES, **PROBABILITY_TYPES}
         if self.dtype not in known:

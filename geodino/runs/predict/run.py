@@ -14,8 +14,10 @@ from geodino.runs.device import choose_device
 from geodino.runs.mapping.maps import refuse_elsewhere
 from geodino.runs.mapping.mosaic import as_mapped
 from geodino.runs.mapping.show import rate, show_card
+from geodino.runs.predict.answers import Answers
 from geodino.runs.predict.base import MapTask, Task
 from geodino.runs.predict.boxes import BoxTask
+from geodino.runs.predict.images import ImageTask
 from geodino.runs.predict.job import PredictJob
 from geodino.runs.predict.maps import Maps
 from geodino.runs.predict.table import Table
@@ -25,7 +27,7 @@ from geodino.runs.sources import Source, open_sources
 
 
 def predict(job: PredictJob) -> dict[str, Any]:
-    """Write a map of each raster, or a table of the objects in all; with style, picture and item.
+    """Write a map of each raster, or a table: of the objects in all, or of what each image shows.
 
     Returns:
         What was written, how fast, and of maps how much the borders of chips show.
@@ -73,9 +75,11 @@ def predict(job: PredictJob) -> dict[str, Any]:
 
 def _planned(
     job: PredictJob, task: Task, sources: Sequence[Source], *, device: torch.device
-) -> Maps | Table:
+) -> Maps | Table | Answers:
     if isinstance(task, BoxTask):
         return Table.plan(job, task, sources, device=device)
+    if isinstance(task, ImageTask):
+        return Answers.plan(job, task, sources, device=device)
     if isinstance(task, MapTask):
         return Maps.plan(job, task, sources, device=device)
     raise TypeError(f"{type(task).__name__} makes neither maps nor a table")

@@ -9,8 +9,9 @@ from geodino.runs.predict.base import Task
 from geodino.runs.predict.boxes import BoxTask
 from geodino.runs.predict.classes import ClassTask
 from geodino.runs.predict.heights import HeightTask
+from geodino.runs.predict.images import ImageTask
 
-_OF_FOLDERS: tuple[type[Task], ...] = (ClassTask, BoxTask)
+_OF_FOLDERS: tuple[type[Task], ...] = (ClassTask, BoxTask, ImageTask)
 """Tasks whose models are folders of ours alone; heights come in other forms too."""
 
 
