@@ -106,8 +106,8 @@ def measured(folder: Path, rounds: int, count: int, *, name: str, size: int | No
 def run(rounds: int, small: bool) -> dict:
     """Measure a small network at the images' size and a larger one at 224 px."""
     cases = (
-        ("vit_nano", None, 16 if small else 2000),
-        ("vit_small_patch16_dinov3", 32 if small else 224, 4 if small else 128),
+        ("vit_nano", None, 16 if small else 400),
+        ("vit_small_patch16_dinov3", 32 if small else 224, 4 if small else 32),
     )
     tables, figures = [], {}
     for name, size, count in cases:
