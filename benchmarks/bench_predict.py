@@ -1,8 +1,8 @@
-"""Maps of large rasters, end to end: ours, terratorch's tiled inference, and a plain loop.
+"""Maps of large rasters: ours, terratorch's tiled inference, and a plain loop.
 
-A tiled RGB raster on disk becomes a map on disk, chips of 256 pixels with 64 in common, once with a
-model that returns the first band (all that is measured is what surrounds a model) and once with
-a small ViT. Ours streams and ends in a COG. terratorch (its module alone is loaded) holds the raster
+First stitching alone, between arrays in memory, with a model that returns the first band. Then end
+to end: a tiled RGB raster on disk becomes a map on disk, chips of 256 pixels with 64 in common, once
+with that model (all that is measured is what surrounds a model) and once with ViT-S/16. Ours streams and ends in a COG. terratorch (its module alone is loaded) holds the raster
 and the map in memory, and the plain loop too, which averages by a count of chips; both write a
 tiled GeoTIFF that GDAL's COG driver copies, terratorch once more without that copy, hence without
 overviews and statistics. Limits: reading alone, writing the COG alone, the model alone on as many
@@ -12,12 +12,10 @@ process of its own that tells its peak.
 
 import argparse
 import functools
-import importlib.util
 import shutil
 import subprocess
 import sys
 import tempfile
-import types
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +25,7 @@ import rasterio
 import rasterio.shutil
 import torch
 from _harness import Timing, interleave, main, ratio, table
+from _terratorch import ABSENT, terratorch
 from affine import Affine
 from rasterio.windows import Window as GdalWindow
 
@@ -37,7 +36,7 @@ from geodino.geo.validity import ReadRule
 from geodino.geo.windows import Window
 from geodino.infer.chips import Pixels, Raster
 from geodino.infer.cover import Cover
-from geodino.infer.engine import Predictor
+from geodino.infer.engine import Predictor, predicted
 from geodino.infer.heights import HeightPredictor, HeightProduct
 from geodino.infer.render import Rendering
 from geodino.io.cog.assemble import assemble
@@ -56,7 +55,6 @@ STEP = CHIP - OVERLAP
 CPU = torch.device("cpu")
 GEOTIFF = {"driver": "GTiff", "tiled": True, "blockxsize": 512, "blockysize": 512}
 GEOTIFF |= {"compress": "zstd", "zstd_level": 1, "num_threads": 1}
-ABSENT = "terratorch is not installed: its row is left out (pip install --no-deps terratorch)."
 RULE = ReadRule(alpha="band", nodata="ignore")
 
 
@@ -69,6 +67,22 @@ class FirstBand:
         return pixels[:, :1].float()
 
 
+class InMemory:
+    """A raster that is there already, with what chips need beyond its edge."""
+
+    def __init__(self, pixels: np.ndarray, needed: Window) -> None:
+        self._pixels = np.zeros((len(pixels), needed.height, needed.width), dtype=pixels.dtype)
+        self._valid = np.zeros((needed.height, needed.width), dtype=bool)
+        rows, columns = slice(0, pixels.shape[1]), slice(0, pixels.shape[2])
+        self._pixels[:, rows, columns], self._valid[rows, columns] = pixels, True
+
+    def pixels(self, top: int, stop: int) -> Pixels:
+        return self._pixels[:, top:stop], self._valid[top:stop]
+
+    def used_columns(self, top: int, stop: int) -> np.ndarray:
+        return self._valid[top]
+
+
 def run(rounds: int = 5, small: bool = False, *, memory: bool = False) -> dict:
     """Compare both models; ``small`` takes a raster of 600 pixels a side."""
     threads = torch.get_num_threads()
@@ -76,8 +90,11 @@ def run(rounds: int = 5, small: bool = False, *, memory: bool = False) -> dict:
     result: dict = {"tables": [], "cases": {}}
     try:
         with tempfile.TemporaryDirectory() as folder:
-            for model, side in (("first band", 4096), ("vit_nano", 2048)):
-                path = made(Path(folder) / "scene.tif", 600 if small else side)
+            figures, text = stitching(600 if small else 4096, rounds)
+            result["cases"]["stitching"], result["tables"] = figures, [text]
+            cases = [("first band", 4096), ("vit_small_patch16_dinov3", 1024)]
+            for model, side in [("first band", 600), ("vit_nano", 600)] if small else cases:
+                path = made(Path(folder) / "scene.tif", side)
                 figures, text = compare(model, path, rounds)
                 if memory:
                     figures["peak_bytes"] = found = peaks(model, path)
@@ -87,6 +104,36 @@ def run(rounds: int = 5, small: bool = False, *, memory: bool = False) -> dict:
     finally:
         torch.set_num_threads(threads)
     return result
+
+
+def stitching(side: int, rounds: int) -> tuple[dict, str]:
+    """Interleave ours and terratorch's between arrays; every value must come back."""
+    grid = Grid("EPSG:32632", Affine.scale(0.6), side, side)
+    predictor, cover, whole = FirstBand(), cover_of(grid), Window(0, 0, side, side)
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (3, side, side), dtype=np.uint8)
+    source = InMemory(pixels, cover.needed(whole))
+    made = np.empty((1, side, side), dtype=np.float32)
+
+    def by_ours() -> np.ndarray:
+        for strip in predicted(source, predictor, cover, whole):
+            assert strip.values is not None
+            made[:, strip.top : strip.top + strip.height] = strip.values
+        return made
+
+    cases = {"ours": by_ours}
+    tiled = terratorch()
+    if tiled is not None:
+        cases["terratorch"] = lambda: stitched_by(tiled.tiled_inference, predictor, pixels)
+    for name, case in cases.items():
+        np.testing.assert_allclose(case()[0], pixels[0], rtol=1e-5, err_msg=name)
+    timings = interleave(cases, rounds, warm_up=False)
+    text = table(
+        f"stitching alone, {side} px a side", timings, work=pixels[0].size / 1e6, unit="Mpx",
+        ours="ours",
+    )  # fmt: skip
+    faster = {name: ratio(timings, name, "ours") for name in cases if name != "ours"}
+    return {"timings": timings, "ours_is_faster_by": faster}, text
 
 
 def compare(model: str, path: Path, rounds: int) -> tuple[dict, str]:
@@ -206,11 +253,18 @@ def cog_of(rows: Path, name: str) -> Path:
 def by_terratorch(tiled_inference: Callable, predictor: Predictor, path: Path) -> Path:
     """Its function as it is, of the whole raster; without its padding, which costs it more."""
     with rasterio.open(path) as source:
-        pixels, profile = torch.from_numpy(source.read()), source.profile
+        pixels, profile = source.read(), source.profile
+    out = path.with_name("terratorch.tif")
+    write_rows(out, stitched_by(tiled_inference, predictor, pixels)[0], profile)
+    return out
+
+
+def stitched_by(tiled_inference: Callable, predictor: Predictor, pixels: np.ndarray) -> np.ndarray:
+    """All of an array by terratorch's function."""
     valid = torch.ones((BATCH, CHIP, CHIP), dtype=torch.bool)
     values = tiled_inference(
         lambda chips: predictor(chips, valid[: len(chips)]),
-        pixels[None],
+        torch.from_numpy(pixels)[None],
         crop=CHIP,
         stride=STEP,
         delta=0,
@@ -218,33 +272,7 @@ def by_terratorch(tiled_inference: Callable, predictor: Predictor, path: Path) -
         batch_size=BATCH,
         device="cpu",
     )
-    out = path.with_name("terratorch.tif")
-    write_rows(out, values[0, 0].numpy(), profile)
-    return out
-
-
-def terratorch() -> types.ModuleType | None:
-    """Return terratorch's module of tiled inference alone: the package loads half of its field."""
-    found = importlib.util.find_spec("terratorch")
-    if found is None or found.origin is None:
-        return None
-    path = Path(found.origin).parent / "tasks" / "tiled_inference.py"
-    spec = importlib.util.spec_from_file_location("terratorch_tiled_inference", path)
-    if spec is None or spec.loader is None:
-        return None
-    module = importlib.util.module_from_spec(spec)
-    # It imports one function that it does not call, and with it all of terratorch's models.
-    models = types.ModuleType("terratorch.models.utils")
-    models.pad_images = None  # type: ignore[attr-defined]
-    parents = {name: types.ModuleType(name) for name in ("terratorch", "terratorch.models")}
-    stand_ins = {**parents, models.__name__: models}
-    sys.modules.update(stand_ins)
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        for name in stand_ins:
-            del sys.modules[name]
-    return module
+    return values[0].numpy()
 
 
 def read_all(path: Path) -> None:
@@ -269,13 +297,15 @@ def write_cog(out: Path, heights: np.ndarray, grid: Grid) -> None:
 
 
 def compute(predictor: Predictor, grid: Grid) -> None:
-    """The model on as many batches as ours computes."""
+    """The model on the batches that ours computes."""
     cover = cover_of(grid)
-    size = BATCH, 3, cover.rows.side, cover.columns.side
+    size = cover.group, 3, cover.rows.side, cover.columns.side
     chips = torch.full(size, 100, dtype=torch.uint8)
-    valid = torch.ones((BATCH, *size[2:]), dtype=torch.bool)
-    for _ in range(cover.rows.count * -(-cover.columns.count // cover.group)):
-        predictor(chips, valid)
+    valid = torch.ones((cover.group, *size[2:]), dtype=torch.bool)
+    for _ in range(cover.rows.count):
+        for group in cover.groups(range(cover.columns.count)):
+            many = len(cover.members(group))
+            predictor(chips[:many], valid[:many])
 
 
 def cover_of(grid: Grid) -> Cover:

@@ -198,7 +198,7 @@ class Cover:
     ) -> "Cover":
         """Cover a raster of ``height`` x ``width`` pixels with square chips.
 
-        Groups are of equal size, at most ``group``, so that few places of a batch stay empty.
+        Groups are about equal, of at most ``group`` chips each.
         """
         rows, columns = (
             ChipAxis(length, chip=chip, overlap=overlap, align=align, stride=stride)
@@ -223,10 +223,10 @@ class Cover:
         valid: Bool[np.ndarray, "h w"],
         *,
         left: int,
-        into: tuple[Shaped[torch.Tensor, "b c h side"], Bool[torch.Tensor, "b h side"]]
+        into: tuple[Shaped[torch.Tensor, "most c h side"], Bool[torch.Tensor, "most h side"]]
         | None = None,
     ) -> tuple[Shaped[torch.Tensor, "b c h side"], Bool[torch.Tensor, "b h side"]]:
-        """Return the chips of a group as a batch of constant size; places without a chip hold 0.
+        """Return the chips of a group.
 
         Args:
             group: its number.
@@ -236,9 +236,9 @@ class Cover:
             into: where to, overwritten (see :meth:`room`); None takes fresh memory.
         """
         members, side = self.members(group), self.columns.side
-        batch = self.room(pixels, valid) if into is None else into
+        room = self.room(pixels, valid) if into is None else into
+        batch = room[0][: len(members)], room[1][: len(members)]
         chips, masks = (tensor.numpy() for tensor in batch)
-        chips[len(members) :], masks[len(members) :] = 0, False
         for place, chip in enumerate(members):
             start = self.columns.start(chip) - left
             columns = slice(start, start + side)
@@ -247,8 +247,8 @@ class Cover:
 
     def room(
         self, pixels: Shaped[np.ndarray, "c h w"], valid: Bool[np.ndarray, "h w"]
-    ) -> tuple[Shaped[torch.Tensor, "b c h side"], Bool[torch.Tensor, "b h side"]]:
-        """Return memory for a batch of chips out of a row of them."""
+    ) -> tuple[Shaped[torch.Tensor, "most c h side"], Bool[torch.Tensor, "most h side"]]:
+        """Return memory for the chips of the largest group."""
         side = self.columns.side
         chips = np.empty((self.group, len(pixels), len(valid), side), dtype=pixels.dtype)
         masks = np.empty((self.group, len(valid), side), dtype=bool)

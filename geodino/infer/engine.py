@@ -131,7 +131,7 @@ class _ChipRow:
         for group in sorted({chip // self._cover.group for chip in needed}):
             members = self._cover.members(group)
             values = self._predict_group(pixels, valid, group)
-            for chip, part in zip(members, values[: len(members)], strict=True):
+            for chip, part in zip(members, values, strict=True):
                 if chip in needed:
                     self._chips[chip].join(strip, part)
         return strip
@@ -139,7 +139,7 @@ class _ChipRow:
     def _predict_group(
         self, pixels: Shaped[np.ndarray, "c h w"], valid: Bool[np.ndarray, "h w"], group: int
     ) -> Float[Tensor, "b k hh ww"]:
-        """Predict a batch of constant size."""
+        """Predict the chips of a group."""
         if self._batch is None:
             # One for all batches: fresh memory for each would cost as much as filling it.
             self._batch = self._cover.room(pixels, valid)

@@ -178,7 +178,7 @@ class Search:
         said = finder(pixels.to(finder.device), valid.to(finder.device))
         found = []
         members = self.cover.members(group)
-        for column, one in zip(members, said[: len(members)], strict=True):
+        for column, one in zip(members, said, strict=True):
             boxes = taken(self.cover, (row, column), one)
             if len(boxes):
                 found.append([column, boxes.as_rows()])

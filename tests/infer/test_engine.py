@@ -61,7 +61,10 @@ def test_the_identity_gives_the_raster_back_bit_for_bit(geometry):
     predictor = Identity(align=align)
     cover = cover_of(pixels, predictor, chip=chip, overlap=overlap, group=group)
     np.testing.assert_array_equal(run(pixels, valid, predictor, cover), pixels)
-    assert len(set(predictor.batches)) == 1
+    # Each chip once, in groups that hold none but chips.
+    assert len({batch[1:] for batch in predictor.batches}) == 1
+    assert sum(batch[0] for batch in predictor.batches) == cover.rows.count * cover.columns.count
+    assert max(batch[0] for batch in predictor.batches) <= group
 
 
 @pytest.mark.parametrize(("chip", "overlap"), [(16, 8), (32, 8), (24, 12), (64, 32), (128, 16)])
