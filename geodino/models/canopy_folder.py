@@ -5,7 +5,6 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +13,13 @@ import torch
 from geodino.geo.contract import InputContract
 from geodino.models.backbone import Backbone
 from geodino.models.canopy import UNIT, CanopyConfig, CanopyModel
-from geodino.models.card import ModelCard, Parent
-from geodino.models.head_folder import HeadFiles, load_headed, save_headed
+from geodino.models.card import ModelCard
+from geodino.models.head_folder import HeadFiles, LoadedHead, load_headed, save_headed
 
 FILES = HeadFiles("canopy", "a canopy model")
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoadedCanopy:
-    """A canopy model in memory."""
-
-    model: CanopyModel
-    """On the CPU, in evaluation mode, its backbone frozen."""
-
-    contract: InputContract
-    license: str
-    """Licence the weights carry."""
-
-    lineage: tuple[Parent, ...]
-    """Weights they descend from."""
-
-    extra: Mapping[str, Any]
-    """What its maker wrote beside it: calibration, sampling distance, chips; any JSON object."""
+LoadedCanopy = LoadedHead[CanopyModel, str]
+"""A canopy model in memory; it has no classes."""
 
 
 def save_canopy(
@@ -72,15 +56,7 @@ def load_canopy(folder: Path | str) -> LoadedCanopy:
     Raises:
         CheckpointError: a file is missing, damaged, or does not fit the others.
     """
-    model, loaded, extra = load_headed(folder, of=FILES, build=_built, is_same=_what_differs)
-    model.freeze()
-    return LoadedCanopy(
-        model=model.eval(),
-        contract=loaded.contract,
-        license=loaded.license,
-        lineage=loaded.lineage,
-        extra=extra,
-    )
+    return load_headed(folder, of=FILES, build=_built, is_same=_what_differs)
 
 
 def _built(backbone: Backbone, described: Mapping[str, Any]) -> CanopyModel:

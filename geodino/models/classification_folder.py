@@ -6,38 +6,26 @@ section ``extra`` (results).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from geodino.geo.contract import InputContract
 from geodino.models.backbone import Backbone
-from geodino.models.card import ModelCard, Parent
+from geodino.models.card import ModelCard
 from geodino.models.classification import ClassificationConfig, ClassificationModel
-from geodino.models.head_folder import HeadFiles, load_headed, save_headed
+from geodino.models.head_folder import (
+    HeadFiles,
+    LoadedHead,
+    load_headed,
+    names_in,
+    save_headed,
+)
 
 FILES = HeadFiles("classification", "a classification model")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoadedClassification:
-    """A classification model in memory."""
-
-    model: ClassificationModel
-    """On the CPU, in evaluation mode, its backbone frozen."""
-
-    classes: tuple[str, ...]
-    """Names by number."""
-
-    contract: InputContract
-    license: str
-    """Licence the weights carry."""
-
-    lineage: tuple[Parent, ...]
-    """Weights they descend from."""
-
-    extra: Mapping[str, Any]
-    """What its maker wrote beside it: results; any JSON object."""
+LoadedClassification = LoadedHead[ClassificationModel, str]
+"""A classification model in memory; its classes are names."""
 
 
 def save_classification(
@@ -72,29 +60,17 @@ def load_classification(folder: Path | str) -> LoadedClassification:
     Raises:
         CheckpointError: a file is missing, damaged, or does not fit the others.
     """
-    names: list[str] = []
+    return load_headed(folder, of=FILES, build=_built, classes=names_in)
 
-    def built(backbone: Backbone, described: Mapping[str, Any]) -> ClassificationModel:
-        names.extend(str(name) for name in described["classes"])
-        kind, size = described["kind"], described["image_size"]
-        if kind not in ("classification", "multilabel"):
-            raise ValueError(f"kind {kind!r}")
-        return ClassificationModel(
-            backbone,
-            ClassificationConfig.model_validate(described["config"]),
-            classes=len(names),
-            kind=kind,
-            image_size=None if size is None else int(size),
-        )
 
-    model, loaded, extra = load_headed(folder, of=FILES, build=built, is_same=lambda *_: "")
-    model.freeze()
-    model.eval()
-    return LoadedClassification(
-        model=model,
-        classes=tuple(names),
-        contract=loaded.contract,
-        license=loaded.license,
-        lineage=loaded.lineage,
-        extra=extra,
+def _built(backbone: Backbone, described: Mapping[str, Any]) -> ClassificationModel:
+    kind, size = described["kind"], described["image_size"]
+    if kind not in ("classification", "multilabel"):
+        raise ValueError(f"kind {kind!r}")
+    return ClassificationModel(
+        backbone,
+        ClassificationConfig.model_validate(described["config"]),
+        classes=len(described["classes"]),
+        kind=kind,
+        image_size=None if size is None else int(size),
     )

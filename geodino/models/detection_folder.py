@@ -6,39 +6,27 @@ the classes, the strides of its maps, and a section ``extra`` (chip, overlap, re
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from geodino.geo.contract import InputContract
 from geodino.models.backbone import Backbone
-from geodino.models.card import ModelCard, Parent
+from geodino.models.card import ModelCard
 from geodino.models.detection.faster_rcnn import DetectionModel
 from geodino.models.detection.head import DetectionConfig
-from geodino.models.head_folder import HeadFiles, load_headed, save_headed
+from geodino.models.head_folder import (
+    HeadFiles,
+    LoadedHead,
+    load_headed,
+    names_in,
+    save_headed,
+)
 
 FILES = HeadFiles("detection", "a detection model")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoadedDetection:
-    """A detection model in memory."""
-
-    model: DetectionModel
-    """On the CPU, in evaluation mode, its backbone frozen."""
-
-    classes: tuple[str, ...]
-    """Names, by number."""
-
-    contract: InputContract
-    license: str
-    """Licence the weights carry."""
-
-    lineage: tuple[Parent, ...]
-    """Weights they descend from."""
-
-    extra: Mapping[str, Any]
-    """What its maker wrote beside it: chips, results; any JSON object."""
+LoadedDetection = LoadedHead[DetectionModel, str]
+"""A detection model in memory; its classes are names."""
 
 
 def save_detection(
@@ -73,25 +61,13 @@ def load_detection(folder: Path | str) -> LoadedDetection:
     Raises:
         CheckpointError: a file is missing, damaged, or does not fit the others.
     """
-    classes: list[str] = []
+    return load_headed(folder, of=FILES, build=_built, classes=names_in, is_same=_what_differs)
 
-    def built(backbone: Backbone, described: Mapping[str, Any]) -> DetectionModel:
-        classes.extend(str(name) for name in described["classes"])
-        # JSON has no tuples.
-        config = DetectionConfig.model_validate_json(json.dumps(described["config"]))
-        return DetectionModel(backbone, config, classes=len(classes))
 
-    model, loaded, extra = load_headed(folder, of=FILES, build=built, is_same=_what_differs)
-    model.freeze()
-    model.eval()
-    return LoadedDetection(
-        model=model,
-        classes=tuple(classes),
-        contract=loaded.contract,
-        license=loaded.license,
-        lineage=loaded.lineage,
-        extra=extra,
-    )
+def _built(backbone: Backbone, described: Mapping[str, Any]) -> DetectionModel:
+    # JSON has no tuples.
+    config = DetectionConfig.model_validate_json(json.dumps(described["config"]))
+    return DetectionModel(backbone, config, classes=len(described["classes"]))
 
 
 def _what_differs(model: DetectionModel, described: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
@@ -17,10 +17,9 @@ from geodino import files
 from geodino.errors import CheckpointError, RecipeError
 from geodino.geo.contract import InputContract
 from geodino.models.backbone import Backbone
-from geodino.models.card import VERSION, ModelCard
+from geodino.models.card import VERSION, ModelCard, Parent
 from geodino.models.folder import (
     WEIGHTS,
-    LoadedModel,
     load_model,
     load_tensors,
     read_text,
@@ -30,6 +29,7 @@ from geodino.models.folder import (
 from geodino.models.headed import HeadedModel
 
 M = TypeVar("M", bound=HeadedModel)
+C = TypeVar("C")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,27 @@ class HeadFiles:
         """Return the model folder: the path, or ``model`` in it; None where neither is one."""
         folder = Path(model)
         return next((p for p in (folder, folder / "model") if self.are_in(p)), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedHead(Generic[M, C]):
+    """A model with a head in memory."""
+
+    model: M
+    """On the CPU, in evaluation mode, its backbone frozen."""
+
+    classes: tuple[C, ...] = ()
+    """What its outputs are of, by number; empty for heights."""
+
+    contract: InputContract
+    license: str
+    """Licence the weights carry."""
+
+    lineage: tuple[Parent, ...]
+    """Weights they descend from."""
+
+    extra: Mapping[str, Any]
+    """What its maker wrote beside it: chips, sampling distance, results; any JSON object."""
 
 
 def save_headed(
@@ -116,18 +137,17 @@ def load_headed(
     *,
     of: HeadFiles,
     build: Callable[[Backbone, Mapping[str, Any]], M],
-    is_same: Callable[[M, Mapping[str, Any]], str],
-) -> tuple[M, LoadedModel, Mapping[str, Any]]:
+    classes: Callable[[Mapping[str, Any]], tuple[C, ...]] = lambda _: (),
+    is_same: Callable[[M, Mapping[str, Any]], str] = lambda *_: "",
+) -> LoadedHead[M, C]:
     """Read a model folder with a head, strictly.
 
     Args:
         folder: the folder.
         of: names of the files.
         build: makes the model, its head's weights unset, of what is described.
+        classes: reads the classes of what is described.
         is_same: says what of the description this version makes otherwise; empty for nothing.
-
-    Returns:
-        The model, the backbone's folder, and the section ``extra``.
 
     Raises:
         CheckpointError: a file is missing, damaged, or does not fit the others.
@@ -138,7 +158,7 @@ def load_headed(
     loaded = load_model(folder)
     version = described.get("version", "unknown")
     try:
-        model = build(loaded.backbone, described)
+        model, found = build(loaded.backbone, described), classes(described)
         digest, extra = described["backbone_sha256"], described["extra"]
         differs = is_same(model, described)
     except (ValidationError, RecipeError, KeyError, TypeError, ValueError) as error:
@@ -157,7 +177,21 @@ def load_headed(
             f"the files belong to different models. Export the {of.bare} again."
         )
     load_tensors(folder / of.weights, model.head.state_dict(), described_in=of.described)
-    return model, loaded, extra
+    model.freeze()
+    model.eval()
+    return LoadedHead(
+        model=model,
+        classes=found,
+        contract=loaded.contract,
+        license=loaded.license,
+        lineage=loaded.lineage,
+        extra=extra,
+    )
+
+
+def names_in(described: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return classes that are described by their names alone."""
+    return tuple(str(name) for name in described["classes"])
 
 
 def _described(path: Path, of: HeadFiles) -> dict[str, Any]:

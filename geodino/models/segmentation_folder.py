@@ -11,8 +11,8 @@ from typing import Any
 
 from geodino.geo.contract import InputContract
 from geodino.models.backbone import Backbone
-from geodino.models.card import ModelCard, Parent
-from geodino.models.head_folder import HeadFiles, load_headed, save_headed
+from geodino.models.card import ModelCard
+from geodino.models.head_folder import HeadFiles, LoadedHead, load_headed, save_headed
 from geodino.models.segmentation import SegmentationConfig, SegmentationModel
 
 FILES = HeadFiles("segmentation", "a segmentation model")
@@ -29,23 +29,8 @@ class ClassOfMap:
     colour: Colour
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoadedSegmentation:
-    """A segmentation model in memory."""
-
-    model: SegmentationModel
-    """On the CPU, in evaluation mode, its backbone frozen."""
-
-    classes: tuple[ClassOfMap, ...]
-    contract: InputContract
-    license: str
-    """Licence the weights carry."""
-
-    lineage: tuple[Parent, ...]
-    """Weights they descend from."""
-
-    extra: Mapping[str, Any]
-    """What its maker wrote beside it: chips, results; any JSON object."""
+LoadedSegmentation = LoadedHead[SegmentationModel, ClassOfMap]
+"""A segmentation model in memory."""
 
 
 def save_segmentation(
@@ -79,26 +64,20 @@ def load_segmentation(folder: Path | str) -> LoadedSegmentation:
     Raises:
         CheckpointError: a file is missing, damaged, or does not fit the others.
     """
-    found: list[ClassOfMap] = []
+    return load_headed(folder, of=FILES, build=_built, classes=_classes, is_same=_what_differs)
 
-    def built(backbone: Backbone, described: Mapping[str, Any]) -> SegmentationModel:
-        for one in described["classes"]:
-            red, green, blue = one["colour"]
-            found.append(ClassOfMap(str(one["name"]), (int(red), int(green), int(blue))))
-        config = SegmentationConfig.model_validate(described["config"])
-        return SegmentationModel(backbone, config, classes=len(found))
 
-    model, loaded, extra = load_headed(folder, of=FILES, build=built, is_same=_what_differs)
-    model.freeze()
-    model.eval()
-    return LoadedSegmentation(
-        model=model,
-        classes=tuple(found),
-        contract=loaded.contract,
-        license=loaded.license,
-        lineage=loaded.lineage,
-        extra=extra,
-    )
+def _built(backbone: Backbone, described: Mapping[str, Any]) -> SegmentationModel:
+    config = SegmentationConfig.model_validate(described["config"])
+    return SegmentationModel(backbone, config, classes=len(described["classes"]))
+
+
+def _classes(described: Mapping[str, Any]) -> tuple[ClassOfMap, ...]:
+    found = []
+    for one in described["classes"]:
+        red, green, blue = one["colour"]
+        found.append(ClassOfMap(str(one["name"]), (int(red), int(green), int(blue))))
+    return tuple(found)
 
 
 def _what_differs(model: SegmentationModel, described: Mapping[str, Any]) -> str:

@@ -1,18 +1,17 @@
 """A model with a head in other forms: its backbone for timm, all of it for a hub, a graph for ONNX."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from geodino import files
 from geodino.errors import CheckpointError, RecipeError, RunError
-from geodino.geo.contract import InputContract
 from geodino.models.canopy_folder import FILES as CANOPY
 from geodino.models.canopy_folder import LoadedCanopy, load_canopy
-from geodino.models.card import ModelCard, Parent
+from geodino.models.card import ModelCard
 from geodino.models.classification_folder import FILES as CLASSIFICATION
 from geodino.models.classification_folder import LoadedClassification, load_classification
 from geodino.models.detection_folder import FILES as DETECTION
@@ -25,8 +24,7 @@ from geodino.models.foreign.headed_to_onnx import (
     save_headed_onnx,
     segmentation_graph,
 )
-from geodino.models.head_folder import HeadFiles
-from geodino.models.headed import HeadedModel
+from geodino.models.head_folder import HeadFiles, LoadedHead
 from geodino.models.segmentation_folder import FILES as SEGMENTATION
 from geodino.models.segmentation_folder import LoadedSegmentation, load_segmentation
 from geodino.runs.predict.heights import RECALIBRATION
@@ -40,38 +38,13 @@ _CHIP = 256
 """Side of the chips of a graph, pixels, where the model does not say what it was made with."""
 
 
-@runtime_checkable
-class Loaded(Protocol):
-    """A model folder with a head, read."""
-
-    @property
-    def model(self) -> HeadedModel:
-        """Backbone and head."""
-
-    @property
-    def contract(self) -> InputContract:
-        """What it demands of its input."""
-
-    @property
-    def license(self) -> str:
-        """Licence the weights carry."""
-
-    @property
-    def lineage(self) -> tuple[Parent, ...]:
-        """Weights they descend from."""
-
-    @property
-    def extra(self) -> Mapping[str, Any]:
-        """What its maker wrote beside it."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delivered:
     """How models with one kind of head are handed on."""
 
     files: HeadFiles
-    load: Callable[[Path], Any]
-    """Reads a model folder: a ``Loaded``."""
+    load: Callable[[Path], LoadedHead[Any, Any]]
+    """Reads a model folder."""
 
     about: Callable[[Any], str]
     """The section of the card on the head, Markdown."""
@@ -114,7 +87,7 @@ def export_headed(model: Path, *, to: str, out: Path | None = None) -> dict[str,
         raise CheckpointError(f"{folder} holds a backbone and no head that geodino knows.")
     if out is None and not is_run:
         raise RunError(f"{model} is no run folder: say with --out where the export goes.")
-    loaded: Loaded = row.load(folder)
+    loaded = row.load(folder)
     places = {"timm": model / "timm", "hub": model / "hub", "onnx": model / "model.onnx"}
     target = places[to] if out is None else out
     if target.resolve() == folder.resolve():
@@ -135,7 +108,7 @@ def export_headed(model: Path, *, to: str, out: Path | None = None) -> dict[str,
     return {"model": str(target), **facts}
 
 
-def _card(loaded: Loaded, name: str, row: Delivered) -> ModelCard:
+def _card(loaded: LoadedHead[Any, Any], name: str, row: Delivered) -> ModelCard:
     return ModelCard(
         name=name,
         description=f"{loaded.model.backbone.config.name} of the {row.files.bare} {name}.",
@@ -145,7 +118,7 @@ def _card(loaded: Loaded, name: str, row: Delivered) -> ModelCard:
     )
 
 
-def _save_backbone(loaded: Loaded, target: Path, *, card: ModelCard) -> None:
+def _save_backbone(loaded: LoadedHead[Any, Any], target: Path, *, card: ModelCard) -> None:
     backbone = loaded.model.backbone
     save_model(
         target, backbone=backbone, heads=None, contract=loaded.contract, config=backbone.config,
@@ -153,7 +126,7 @@ def _save_backbone(loaded: Loaded, target: Path, *, card: ModelCard) -> None:
     )  # fmt: skip
 
 
-def _copy(folder: Path, target: Path, loaded: Loaded, row: Delivered) -> None:
+def _copy(folder: Path, target: Path, loaded: LoadedHead[Any, Any], row: Delivered) -> None:
     """Copy the model's files, and say in the card what the head does."""
     names = [*_BACKBONE, row.files.weights, row.files.described]
     names += [name for name in row.beside if (folder / name).is_file()]

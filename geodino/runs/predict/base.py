@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import torch
 
@@ -14,40 +14,13 @@ from geodino.infer.engine import Predictor
 from geodino.infer.render import Product
 from geodino.infer.symmetries import Symmetric
 from geodino.models.backbone import Backbone
-from geodino.models.card import Parent
 from geodino.models.folder import ITEM, LoadedModel
 from geodino.models.foreign.hugging_face import HUB
-from geodino.models.head_folder import HeadFiles
-from geodino.models.headed import HeadedModel
+from geodino.models.head_folder import HeadFiles, LoadedHead
 from geodino.runs.mapping.chips import chip_overlap, chip_side
 from geodino.runs.mapping.maps import Map
 from geodino.runs.models import OpenedModel, open_model, tensors_hash
 from geodino.runs.predict.job import SYMMETRIES, PredictJob, Storage
-
-
-@runtime_checkable
-class Loaded(Protocol):
-    """What a model folder with a head holds."""
-
-    @property
-    def model(self) -> HeadedModel:
-        """On the CPU, in evaluation mode."""
-
-    @property
-    def contract(self) -> InputContract:
-        """What the backbone demands."""
-
-    @property
-    def license(self) -> str:
-        """Licence the weights carry."""
-
-    @property
-    def lineage(self) -> tuple[Parent, ...]:
-        """Weights they descend from."""
-
-    @property
-    def extra(self) -> Mapping[str, Any]:
-        """What its maker wrote beside it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +64,7 @@ class Task(ABC):
 
     @property
     @abstractmethod
-    def loaded(self) -> Loaded:
+    def loaded(self) -> LoadedHead[Any, Any]:
         """The model."""
 
     @abstractmethod
@@ -140,7 +113,8 @@ class Task(ABC):
     @property
     def align(self) -> int:
         """Sides of chips are multiples of it."""
-        return self.loaded.model.backbone.patch_size
+        backbone: Backbone = self.loaded.model.backbone
+        return backbone.patch_size
 
     def chip(self, wanted: int | None) -> int:
         """Return the side of a chip, pixels.
