@@ -40,9 +40,14 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # in rich's own markup words in brackets are commands
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-recipes_app = typer.Typer(help="Recipes that travel with the package.", no_args_is_help=True)
+recipes_app = typer.Typer(
+    help="Recipes that travel with the package.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
 app.add_typer(recipes_app, name="recipes")
 
 
@@ -107,7 +112,7 @@ def inspect(
         list[str],
         typer.Argument(
             help="Folders, globs, files, stores, indexes, STAC documents or descriptors.",
-            metavar="SRC...",
+            metavar="SRC",
         ),
     ],
     overrides: Overrides = None,
