@@ -14,6 +14,7 @@ import geodino
 from geodino import seeds
 from geodino.data.config import DataConfig
 from geodino.data.index import build_index, save_index
+from geodino.data.labelled.sets import Missing
 from geodino.errors import BandError, RecipeError, RunError, SourceError
 from geodino.evals.tables import COLUMNS
 from geodino.geo.bands import Band
@@ -22,6 +23,7 @@ from geodino.models.build import build_backbone
 from geodino.models.folder import save_model
 from geodino.models.sizes import ModelConfig
 from geodino.runs.evaluate import EvaluateJob, evaluate
+from geodino.runs.evaluate.words import missing_words
 
 
 @pytest.fixture(scope="module")
@@ -261,3 +263,19 @@ def test_the_mini_suite_runs_whole_from_python(model, tmp_path):
     found = json.loads((tmp_path / "out" / "sets" / "mini-cover" / "result.json").read_text())
     assert facts["failed"] == []
     assert found["groups"]["region"][0]["worst"] in found["groups"]["region"][0]["scores"]
+
+
+def test_sets_that_are_missing_for_one_reason_are_named_in_one_sentence():
+    absent = [
+        Missing(
+            name=name, reason=f"/data has no {name}.tortilla", cure=f"Get {name} from hub/{name}."
+        )
+        for name in ("caffe", "fotw")
+    ]
+    boxes = Missing(
+        name="nzcattle", reason="its boxes are not read", cure="Write nzcattle as JSON."
+    )
+    assert missing_words([absent[0], boxes, absent[1]]) == [
+        "caffe, fotw are missing: /data has no NAME.tortilla. Get NAME from hub/NAME.",
+        "nzcattle is missing: its boxes are not read. Write nzcattle as JSON.",
+    ]

@@ -1,5 +1,6 @@
 """What the readers of boxes share: checks of what files say, windows, and a set of pictures."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,7 +30,7 @@ PICTURES = ReadRule(alpha="mask", nodata="ignore")
 """How pictures are read: no value in them means that there is none."""
 
 
-Layout = Literal["auto", "table", "coco", "dior"]
+Layout = Literal["auto", "table", "coco", "dior", "dota"]
 
 Turned = Literal["refuse", "upright"]
 """What becomes of boxes that are turned: the file is refused, or the upright box around each is
@@ -44,8 +45,9 @@ class BoxLabelsConfig(Config):
 
     layout: Layout = "auto"
     """How files lie. ``table``: boxes, polygons or points of a vector file, by place; ``coco``: COCO's
-    JSON, one file or one of each part; ``dior``: the folder of that set. ``auto``: DIOR's folder,
-    vector files and JSON by their endings."""
+    JSON, one file or one of each part; ``dior``: the folder of that set; ``dota``: that of DOTA, or a
+    folder of its text files. ``auto``: the folders of those sets, vector files and JSON by their
+    endings."""
 
     column: str | None = "class"
     """Column of a vector file that names the class of each object; null: all are of one class,
@@ -233,7 +235,6 @@ class BoxPicture:
 class PictureBoxes:
     """Image files with boxes (see :class:`geodino.data.labelled.sets.LabelledSet`)."""
 
-    root: Path
     facts: SetFacts
     parts: Mapping[PartName, tuple[str, ...]]
     pictures: Mapping[str, BoxPicture]
@@ -251,7 +252,9 @@ class PictureBoxes:
     def fingerprint(self) -> str:
         """A hash of images, labels, and of which key is in which part."""
         files = [picture.path for picture in self.pictures.values()]
-        return digest([*files, *self.label_files], self.parts, root=self.root)
+        paths = [path.absolute() for path in (*files, *self.label_files)]
+        root = os.path.commonpath([path.parent for path in paths])
+        return digest(paths, self.parts, root=Path(root))
 
     def divided(self, of: Callable[[str], PartName | None]) -> "PictureBoxes":
         """Return the same images in other parts: ``of`` a key; None leaves the image out."""
@@ -285,6 +288,8 @@ class PictureBoxes:
         """Read an image, or a window of it, all bands."""
         path = self.pictures[key].path
         bands = list(range(1, len(self.facts.bands) + 1))
+        if self.facts.bands == RGB and describe(path).count == 1:
+            bands = [1, 1, 1]  # a grey photograph
         return read(self.pool, path, window, bands=bands, rule=self.rule)
 
     def label(self, key: str, window: Window | None = None) -> Boxes:

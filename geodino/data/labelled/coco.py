@@ -93,17 +93,9 @@ def open_coco(
         source=str(root),
     )
     return PictureBoxes(
-        root=_common(root, labels.values()), facts=facts, parts=parts, pictures=pictures,
+        facts=facts, parts=parts, pictures=pictures,
         label_files=tuple(labels.values()), rule=rule, pool=pool,
     )  # fmt: skip
-
-
-def _common(root: Path, files: Any) -> Path:
-    """The folder that holds images and labels."""
-    for parent in (root.resolve(), *root.resolve().parents):
-        if all(path.resolve().is_relative_to(parent) for path in files):
-            return parent
-    return Path(root.anchor)
 
 
 def _read(path: Path) -> Mapping[str, Sequence[Mapping[str, Any]]]:

@@ -96,7 +96,7 @@ def open_dior(root: Path | str, *, pool: HandlePool, turned: Turned = "refuse") 
         source="DIOR (arXiv 1909.00133), pictures of Google Earth: for academic use",
     )  # fmt: skip
     return PictureBoxes(
-        root=root, facts=facts, parts=parts, pictures=pictures, label_files=tuple(labels),
+        facts=facts, parts=parts, pictures=pictures, label_files=tuple(labels),
         rule=PICTURES, pool=pool, unlabelled=frozenset(bare),
     )  # fmt: skip
 

@@ -124,8 +124,8 @@ def _geobench_v2(names: Sequence[str], place: Path | None) -> Found:
             missing.append(
                 Missing(
                     name=name,
-                    reason="its boxes are not read from tortillas",
-                    cure="Convert it to COCO, DOTA or VOC annotations.",
+                    reason="boxes are not read from tortillas",
+                    cure="Write the labels as COCO's JSON and measure with geodino finetune detection.",
                 )
             )
         elif name in found:

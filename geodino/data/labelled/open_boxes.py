@@ -1,5 +1,6 @@
 """From what a user calls images and labels to one labelled set of boxes."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from geodino.data.labelled.boxes import BoxLabelsConfig, Layout, PictureBoxes, n
 from geodino.data.labelled.classes import default_colours
 from geodino.data.labelled.coco import open_coco
 from geodino.data.labelled.dior import is_dior, open_dior
+from geodino.data.labelled.dota import has_dota_labels, is_dota, open_dota
 from geodino.data.labelled.opened import OpenedSet
 from geodino.data.labelled.parts import divide_names, part_in, part_of, val_of_train
 from geodino.data.labelled.sets import PARTS, PartName
@@ -20,6 +22,9 @@ from geodino.data.splits import SplitConfig
 from geodino.data.tiles import TileIndex
 from geodino.errors import RecipeError, SourceError
 from geodino.io.raster import HandlePool
+
+_SETS: tuple[tuple[Layout, Callable[[Path], bool]], ...] = (("dior", is_dior), ("dota", is_dota))
+"""Sets with a layout of their own, and how to tell their folders."""
 
 
 def open_boxes(
@@ -40,7 +45,7 @@ def open_boxes(
     Args:
         images: any source of tiles with a place, for a vector file; else a folder.
         labels: a vector file or a folder of them; COCO's JSON or a folder with one for each part; for
-            DIOR the same folder.
+            DIOR and DOTA the same folder; a folder of DOTA's text files.
         config: what is declared of the labels.
         data: how images with a place are read.
         split: a vector file of polygons, or a CSV of images; None makes a split.
@@ -58,6 +63,8 @@ def open_boxes(
         return _table(index, labels, config, split, split_config, pool)
     if layout == "dior":
         found, notes = _dior(images, labels, config, split, split_config, pool)
+    elif layout == "dota":
+        found, notes = _dota(images, labels, config, split, split_config, pool)
     else:
         found, notes = _coco(images, labels, config, split, split_config, pool)
     counts = ", ".join(f"{len(keys)} {part}" for part, keys in found.parts.items() if keys)
@@ -74,7 +81,13 @@ def open_boxes(
 
 def is_known_set(images: str, config: BoxLabelsConfig) -> bool:
     """Whether images are the folder of a set whose layout is known."""
-    return config.layout == "dior" or (config.layout == "auto" and is_dior(Path(images)))
+    return _known(images, config) is not None
+
+
+def _known(images: str, config: BoxLabelsConfig) -> Layout | None:
+    if config.layout == "auto":
+        return next((name for name, is_it in _SETS if is_it(Path(images))), None)
+    return config.layout if config.layout in dict(_SETS) else None
 
 
 def layout_of(images: str, labels: str, config: BoxLabelsConfig) -> Layout:
@@ -83,8 +96,9 @@ def layout_of(images: str, labels: str, config: BoxLabelsConfig) -> Layout:
     Raises:
         SourceError: they tell nothing.
     """
-    if is_known_set(images, config):
-        return "dior"
+    known = _known(images, config)
+    if known is not None:
+        return known
     if config.layout != "auto":
         return config.layout
     path = Path(labels)
@@ -92,10 +106,12 @@ def layout_of(images: str, labels: str, config: BoxLabelsConfig) -> Layout:
         return "table"
     if path.suffix.lower() == ".json" or any(path.glob("*.json")) or any(path.glob("*/*.json")):
         return "coco"
+    if has_dota_labels(path):
+        return "dota"
     raise SourceError(
         f"{labels} is neither a vector file ({', '.join(VECTORS)}) or a folder of them, nor COCO's JSON "
-        "or a folder with one for each part, and the images are not DIOR: name one of those, or declare "
-        "labels.layout."
+        "or a folder with one for each part, nor a folder of DOTA's text files, and the images are "
+        "neither DIOR nor DOTA: name one of those, or declare labels.layout."
     )
 
 
@@ -144,6 +160,22 @@ def _dior(
     return _validated(open_dior(images, pool=pool, turned=config.turned), split_config)
 
 
+def _dota(
+    images: str,
+    labels: str,
+    config: BoxLabelsConfig,
+    split: str | None,
+    split_config: SplitConfig,
+    pool: HandlePool,
+) -> tuple[PictureBoxes, list[str]]:
+    found = open_dota(images, labels, pool=pool, classes=config.classes, other=config.other)
+    if len(found.parts) == 1:
+        return _divided(found, split, split_config)
+    if split is not None:
+        raise RecipeError(f"{images} is DOTA with parts of its own: leave --split out.")
+    return _validated(found, split_config)
+
+
 def _coco(
     images: str,
     labels: str,
@@ -164,8 +196,15 @@ def _coco(
     )  # fmt: skip
     if not one:
         return _validated(found, split_config)
+    return _divided(found, split, split_config)
+
+
+def _divided(
+    found: PictureBoxes, split: str | None, config: SplitConfig
+) -> tuple[PictureBoxes, list[str]]:
+    """Divide images that come as one part."""
     names = [name_of(key) for key in found.parts["train"]]
-    divided = divide_names(names, split=split, config=split_config)
+    divided = divide_names(names, split=split, config=config)
     numbers = {names[i]: part for part, chosen in divided.images.items() for i in chosen}
     return found.divided(lambda key: numbers.get(name_of(key))), list(divided.notes)
 

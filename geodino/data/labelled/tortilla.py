@@ -87,8 +87,8 @@ def open_tortilla(
         )
     if V2[known].kind == "detection":
         raise SourceError(
-            f"{known} of GEO-Bench-2 holds boxes, which are not read from tortillas. Convert it to "
-            "COCO, DOTA or VOC annotations and evaluate those."
+            f"{known} of GEO-Bench-2 holds boxes, which are not read from tortillas. Write it as "
+            "COCO's JSON and measure it with geodino finetune detection."
         )
     return TortillaSet(known, paths, modality=modality, date=date, classes=classes)
 

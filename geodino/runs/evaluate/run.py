@@ -27,7 +27,7 @@ from geodino.geo.outlines import outlines
 from geodino.runs.device import choose_device
 from geodino.runs.evaluate.job import EvaluateJob
 from geodino.runs.evaluate.page import write_page
-from geodino.runs.evaluate.words import card_text, set_words
+from geodino.runs.evaluate.words import card_text, missing_words, set_words
 from geodino.runs.models import OpenedModel, open_model
 from geodino.runs.progress import JobProgress
 from geodino.runs.record import RunLog, environment
@@ -64,8 +64,7 @@ def evaluate(job: EvaluateJob) -> dict[str, Any]:
         return _facts(job, _Done(sets=[], failed=[]), missing)
     if not found:
         raise SourceError(
-            f"Nothing of {job.suite} can be measured here. "
-            + " ".join(f"{m.name}: {m.reason}. {m.cure}" for m in missing[:3])
+            f"Nothing of {job.suite} can be measured here. " + " ".join(missing_words(missing))
         )
     _claim(job)
     settings = Settings(

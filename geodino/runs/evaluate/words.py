@@ -12,6 +12,9 @@ from geodino.evals.tables import best_rows
 from geodino.runs.evaluate.job import EvaluateJob
 from geodino.runs.models import OpenedModel
 
+_NAME = "NAME"
+"""Stands for the name of a set in what is said of several."""
+
 
 def card_text(
     job: EvaluateJob,
@@ -35,8 +38,22 @@ def card_text(
     }
     width = max(map(len, lines))
     text = [f"  {name:<{width}}  {value}" for name, value in lines.items()]
-    text += [f"  * {one.name} is missing: {one.reason}. {one.cure}" for one in missing]
+    text += [f"  * {line}" for line in missing_words(missing)]
     return "\n".join(text)
+
+
+def missing_words(missing: Sequence[Missing]) -> list[str]:
+    """Say which sets are missing, why, and the cure; in one sentence where all but the name agrees."""
+    groups: dict[str, list[str]] = {}
+    for one in missing:
+        said = f"{one.reason}. {one.cure}".replace(one.name, _NAME)
+        groups.setdefault(said, []).append(one.name)
+    return [
+        f"{names[0]} is missing: {said.replace(_NAME, names[0])}"
+        if len(names) == 1
+        else f"{', '.join(names)} are missing: {said}"
+        for said, names in groups.items()
+    ]
 
 
 def set_words(result: dict[str, Any]) -> str:

@@ -199,3 +199,15 @@ def test_a_box_outside_of_its_image_is_left_out_and_counted():
     )  # fmt: skip
     assert found.xyxy.tolist() == [[0, 0, 5, 5]]
     assert (counts.boxes, counts.dropped, counts.clipped) == (1, 1, 1)
+
+
+def test_relative_paths_and_labels_elsewhere_give_the_hash_of_absolute_ones(
+    tmp_path, pool, monkeypatch
+):
+    picture(tmp_path / "set" / "images" / "a.png")
+    labels = coco_json(tmp_path / "set" / "boxes.json", [(1, "a.png")], [(1, 3, (1, 1, 20, 20))])
+    whole = open_coco(tmp_path / "set" / "images", {"train": labels}, pool=pool).fingerprint
+    monkeypatch.chdir(tmp_path)
+    assert open_coco("set/images", {"train": "set/boxes.json"}, pool=pool).fingerprint == whole
+    (tmp_path / "set").rename(tmp_path / "moved")
+    assert open_coco("moved/images", {"train": "moved/boxes.json"}, pool=pool).fingerprint == whole
