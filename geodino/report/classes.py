@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from geodino.report.canopy import ScoreRow
 from geodino.report.content import Curve, Pairs, Picture, Repeat
 from geodino.report.panels import curve_panels
 from geodino.report.pictures import data_uri
+from geodino.report.render import rendered
 
 _MOST_CLASSES = 40
 """Classes in the table of confusion, at most."""
@@ -67,18 +67,9 @@ class ClassReport:
 
 def render_classes(report: ClassReport) -> str:
     """Return the whole page; the same report gives the same text."""
-    environment = Environment(
-        loader=PackageLoader("geodino.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    style, _, _ = environment.loader.get_source(environment, "style.css")  # type: ignore[union-attr]
-    return environment.get_template("classes.html.j2").render(
+    return rendered(
+        "classes.html.j2",
         report=report,
-        style=Markup(style),  # noqa: S704  (our own file)
         panels=curve_panels(report.curves, report.titles),
         confusion=None if report.confusion is None else confusion_table(report),
     )
