@@ -20,6 +20,7 @@ from geodino.report.height_plots import (
 from geodino.report.maps import HeightCase, height_panels
 from geodino.report.panels import curve_panels
 from geodino.report.render import rendered
+from geodino.report.scores import ScoreRow
 
 _TITLES = {
     "loss/total": "total loss",
@@ -37,15 +38,6 @@ _TITLES = {
 
 _SITES = 30
 """Sites in the plot of coverage, at most."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScoreRow:
-    """One line of the table of results, each score as text with its interval."""
-
-    name: str
-    cells: tuple[str, ...]
-    is_model: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,11 +11,11 @@ from geodino.report.canopy import (
     CanopyReport,
     HeightPoints,
     KeptIntervals,
-    ScoreRow,
     render_canopy,
 )
 from geodino.report.content import Repeat
 from geodino.report.maps import HeightCase, height_panels
+from geodino.report.scores import ScoreRow
 
 NAN = float("nan")
 

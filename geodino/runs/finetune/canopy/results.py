@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from geodino.errors import RunError
+from geodino.evals.results import MODEL
 from geodino.infer.engine import Predictor
 from geodino.metrics.bootstrap import Interval
 from geodino.metrics.conformal import (
@@ -173,7 +174,7 @@ def scored(measured: Measured | None, *, seed: int) -> dict[str, Any] | None:
     """Return scores over all sites with their intervals, those of the floors, and differences."""
     if measured is None:
         return None
-    rows = {"model": measured.model, **measured.floors}
+    rows = {MODEL: measured.model, **measured.floors}
     found: dict[str, Any] = {
         "sites": len(measured.model),
         "pixels": sum(int(s.totals["n"]) for s in measured.model.values()),

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from geodino.data.labelled.classes import words_of
-from geodino.data.labelled.sets import PARTS
+from geodino.data.labelled.sets import PARTS, parts_in_words
 from geodino.runs.card import RunCard, forward_flops
 from geodino.runs.finetune.card import cost_lines, model_line, notes_of, weights_line
 from geodino.runs.finetune.classification.scene import ClassificationScene, spoken
@@ -27,7 +27,7 @@ def classification_card(scene: ClassificationScene, *, device: torch.device, out
         "model": model_line(prepared),
         "head": f"linear on {config.classification.features}, dropout {config.classification.dropout:g}; "
         + weights_line(scene.model),
-        "images": f"{facts.name}: {_parts(scene)}; {facts.dtype}, "
+        "images": f"{facts.name}: {parts_in_words(source.set.parts)}; {facts.dtype}, "
         + ("GSD unknown" if facts.gsd_m is None else f"GSD {facts.gsd_m:.3g} m"),
         "bands": ", ".join(prepared.contract.band_names),
         "classes": _shares(scene),
@@ -40,11 +40,6 @@ def classification_card(scene: ClassificationScene, *, device: torch.device, out
         "out": str(out),
     }
     return RunCard.of(lines, notes=notes_of(prepared), facts=_facts(scene, flops))
-
-
-def _parts(scene: ClassificationScene) -> str:
-    source = scene.prepared.source
-    return ", ".join(f"{len(source.keys(part))} {part}" for part in PARTS)
 
 
 def _shares(scene: ClassificationScene) -> str:
