@@ -181,13 +181,9 @@ def _effects(effects: dict[str, Any]) -> Pairs:
 def _case(prepared: PreparedGround[Any], one: Compared) -> HeightCase:
     source, area = prepared.source, one.area
     pixels, seen = source.read_image(area.image, area.window)
-    display = Display.of(prepared.opened.loaded.contract)
-    shown = pixels[list(display.bands)].astype(np.float64)
     return HeightCase(
         name=f"site {area.site}, image {Path(source.images.tiles[area.image].path).name}",
-        image=np.where(seen, shown, np.nan),
-        low=display.low,
-        high=display.high,
+        image=Display.of(prepared.opened.loaded.contract).seen(pixels, seen),
         predicted_m=np.where(one.valid, one.values[0], np.nan),
         true_m=one.true_m,
         valid=one.valid,

@@ -138,15 +138,11 @@ def _case(scene: DetectionScene, one: Judged, score: float) -> BoxCase:
     source = native(scene.prepared.source)
     window = _window(one.truth, source.size(one.key))
     pixels, seen = source.read(one.key, window)
-    display = Display.of(scene.prepared.opened.loaded.contract)
-    shown = pixels[list(display.bands)].astype(np.float64)
     sure = one.from_score(score)
     matches, counted = sure.matches(), ~one.truth.difficult
     return BoxCase(
         name=name_of(one.key),
-        image=np.where(seen, shown, np.nan),
-        low=display.low,
-        high=display.high,
+        image=Display.of(scene.prepared.opened.loaded.contract).seen(pixels, seen),
         true=_within(window, one.truth.xyxy, counted & matches.seen, counted & ~matches.seen),
         found=_within(window, sure.boxes, matches.right, matches.wrong),
     )

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from geodino.files import read_lines
 from geodino.report.class_maps import ClassCase, class_legend, class_panels
 from geodino.report.classes import ClassReport, class_rows, render_classes
@@ -126,13 +124,9 @@ def _data(scene: SegmentationScene) -> Pairs:
 def _case(scene: SegmentationScene, one: Judged) -> ClassCase:
     source = scene.prepared.source
     pixels, seen = source.read(one.cell.key, one.cell.window)
-    display = Display.of(scene.prepared.opened.loaded.contract)
-    shown = pixels[list(display.bands)].astype(np.float64)
     return ClassCase(
         name=one.cell.key,
-        image=np.where(seen, shown, np.nan),
-        low=display.low,
-        high=display.high,
+        image=Display.of(scene.prepared.opened.loaded.contract).seen(pixels, seen),
         predicted=one.predicted,
         truth=one.truth,
     )
