@@ -9,10 +9,10 @@ import torch
 from geodino import seeds
 from geodino.data.labelled.sets import PartName
 from geodino.evals.results import MODEL
+from geodino.files import finite
 from geodino.infer.search import BoxFinder
 from geodino.metrics.boxes import AtScore, Matches, at_score
 from geodino.metrics.detection import DetectionScorer
-from geodino.runs.finetune.canopy.results import finite
 from geodino.runs.finetune.detection.scene import DetectionScene
 from geodino.tasks.detection.evaluate import random_boxes
 from geodino.tasks.detection.judge import Judged, judged, on_own_ground
