@@ -3,10 +3,12 @@
 import errno
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +94,7 @@ def sha256(path: Path_, *, block: int = 1 << 20) -> str:
 
 def append_lines(path: Path_, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append rows to a JSON-lines file and flush them to disk; non-finite floats become null."""
-    text = "".join(json.dumps(_finite(row), default=str) + "\n" for row in rows)
+    text = "".join(json.dumps(finite(row), default=str) + "\n" for row in rows)
     if not text:
         return
     with writing(path), Path(path).open("a", encoding="utf-8") as handle:
@@ -107,8 +109,16 @@ def read_lines(path: Path_) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    infinite = (float("inf"), float("-inf"))
-    return {
-        k: None if isinstance(v, float) and (v != v or v in infinite) else v for k, v in row.items()
-    }
+def finite(value: Any) -> Any:
+    """Return a value as JSON wants it: None for every number that is not finite, lists for tuples.
+
+    Args:
+        value: of mappings, lists, tuples, and numbers of Python or numpy.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    if isinstance(value, Real) and not isinstance(value, Integral):
+        return float(value) if math.isfinite(value) else None
+    return value

@@ -7,14 +7,12 @@ asks for is enough for all of torchvision that is written in Python; the compile
 themselves stay unavailable and say so when called. Where torchvision is whole, nothing happens.
 """
 
-import importlib
-import importlib.util
 import sys
-from collections.abc import Iterable
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.abc import Loader
 from types import ModuleType
 from typing import Any
+
+from geodino import import_hook
 
 _SCHEMAS = ("nms", "qnms")
 _MISSING = "operator torchvision::nms does not exist"
@@ -23,49 +21,20 @@ _library: list[Any] = []  # keeps the declared schemas alive: they vanish with t
 
 def install() -> None:
     """Put the hook before the normal finders, once; imports nothing."""
-    if "torchvision" not in sys.modules and not any(isinstance(f, _Finder) for f in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    import_hook.install("torchvision", _load)
 
 
-class _Finder(MetaPathFinder):
-    """Wraps the loader that the other finders give torchvision; stays, since some only ask."""
-
-    _asking = False
-
-    def find_spec(
-        self, fullname: str, path: Iterable[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname != "torchvision" or self._asking:
-            return None
-        self._asking = True
-        try:
-            spec = importlib.util.find_spec(fullname)
-        finally:
-            self._asking = False
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
-        return spec
-
-
-class _Loader(Loader):
-    """Runs torchvision's own loader; declares the operators and runs it again if they lack."""
-
-    def __init__(self, inner: Loader) -> None:
-        self.inner = inner
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.inner.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        try:
-            self.inner.exec_module(module)
-        except RuntimeError as error:
-            if _MISSING not in str(error):
-                raise
-            for name in [n for n in sys.modules if n.startswith("torchvision.")]:
-                del sys.modules[name]
-            _declare()
-            self.inner.exec_module(module)
+def _load(loader: Loader, module: ModuleType) -> None:
+    """Run torchvision's own loader; declare the operators and run it again if they lack."""
+    try:
+        loader.exec_module(module)
+    except RuntimeError as error:
+        if _MISSING not in str(error):
+            raise
+        for name in [n for n in sys.modules if n.startswith("torchvision.")]:
+            del sys.modules[name]
+        _declare()
+        loader.exec_module(module)
 
 
 def _declare() -> None:

@@ -1,10 +1,19 @@
 import errno
 import json
 
+import numpy as np
 import pytest
 
 from geodino.errors import RunError
-from geodino.files import append_lines, read_lines, sha256, write_json, write_text, write_with
+from geodino.files import (
+    append_lines,
+    finite,
+    read_lines,
+    sha256,
+    write_json,
+    write_text,
+    write_with,
+)
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -45,6 +54,12 @@ def test_lines_are_appended_and_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
     with path.open("a") as handle:
         handle.write('{"step": 3, "lo')
     assert read_lines(path) == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": None}]
+
+
+def test_numbers_that_are_not_finite_become_none_however_deep():
+    given = {"a": (1, np.float32("nan"), [np.inf]), 2: {"b": np.float32(0.5), "c": True}}
+    assert finite(given) == {"a": [1, None, [None]], "2": {"b": 0.5, "c": True}}
+    assert type(finite(np.float32(0.5))) is float
 
 
 def test_json_refuses_nan(tmp_path):

@@ -41,6 +41,14 @@ def test_asking_where_torchvision_is_does_not_use_the_hook_up():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("package", ["torchvision", "xarray"])
+def test_a_package_that_is_hooked_still_gives_away_its_files(package):
+    done = python(
+        f"import geodino, pkgutil\nassert pkgutil.get_data({package!r}, '__init__.py') is not None"
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_torchvision_operator_that_did_not_load_says_so_when_called():
     code = (
         "import geodino, torch, torchvision\n"

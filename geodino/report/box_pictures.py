@@ -9,7 +9,7 @@ from markupsafe import Markup
 from numpy import ndarray
 
 from geodino.report.class_maps import Colour, class_legend
-from geodino.report.pictures import data_uri, stretched
+from geodino.report.picture_table import Cell, Seen, picture_table, place_row
 
 BOX_SIDE = 512
 """Longest side of a picture in the page, pixels."""
@@ -43,14 +43,7 @@ class BoxCase:
     """One image, or a window of it."""
 
     name: str
-    image: Float[ndarray, "c h w"]
-    """One band or three, any values; invalid where not finite."""
-
-    low: Float[ndarray, " c"]
-    """What becomes black, per band."""
-
-    high: Float[ndarray, " c"]
-    """What becomes white, per band."""
+    image: Seen
 
     true: ShownBoxes
     found: ShownBoxes
@@ -60,12 +53,7 @@ def box_panels(cases: Sequence[BoxCase]) -> Markup:
     """Draw each case as a row of two pictures; none gives an empty fragment."""
     if not cases:
         return Markup("")
-    rows = Markup("").join(_row(case) for case in cases)
-    heads = Markup("").join(Markup('<th scope="col">{}</th>').format(name) for name in _COLUMNS)
-    return Markup(
-        '<div class="scroll"><table class="maps heights"><thead><tr>{}</tr></thead>\n'
-        "<tbody>{}</tbody></table></div>\n"
-    ).format(heads, rows)
+    return picture_table(_COLUMNS, map(_row, cases))
 
 
 def box_legend() -> Markup:
@@ -94,23 +82,19 @@ def outlined(
 
 
 def _row(case: BoxCase) -> Markup:
-    seen = np.isfinite(case.image).all(axis=0)
-    image = stretched(
-        np.where(seen, case.image, 0.0), seen, low=case.low, high=case.high, side=BOX_SIDE
-    )
-    scale = np.array([image.shape[1] / seen.shape[1], image.shape[0] / seen.shape[0]] * 2)
+    image, (height, width) = case.image.picture(side=BOX_SIDE), case.image.size
+    scale = np.array([image.shape[1] / width, image.shape[0] / height] * 2)
     missed, wrong = int(case.true.wrong.sum()), int(case.found.wrong.sum())
     said = (
         f"{int(case.true.right.sum())} of {int((case.true.right | case.true.wrong).sum())} objects "
         f"found, {missed} missed, {wrong} wrong"
     )
-    cells = Markup("")
-    for boxes, words in ((case.true, "true boxes"), (case.found, "found boxes")):
-        drawn = outlined(image, boxes.xyxy * scale, boxes.colours)
-        cells += Markup('<td><img src="{}" alt="{}: {}" width="{}" height="{}"></td>').format(
-            data_uri(drawn, kind="photo"), case.name, words, drawn.shape[1], drawn.shape[0]
+    cells = [
+        Cell(
+            rgb=outlined(image, boxes.xyxy * scale, boxes.colours),
+            kind="photo",
+            words=f"{what} boxes",
         )
-    caption = Markup('<tr><th scope="rowgroup" colspan="2">{}: {}</th></tr>').format(
-        case.name, said
-    )
-    return Markup("{}<tr>{}</tr>\n").format(caption, cells)
+        for what, boxes in zip(_COLUMNS, (case.true, case.found), strict=True)
+    ]
+    return place_row(case.name, said, cells)

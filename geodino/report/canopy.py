@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from geodino.metrics.coverage import CoverageReport
@@ -20,6 +19,8 @@ from geodino.report.height_plots import (
 )
 from geodino.report.maps import HeightCase, height_panels
 from geodino.report.panels import curve_panels
+from geodino.report.render import rendered
+from geodino.report.scores import ScoreRow
 
 _TITLES = {
     "loss/total": "total loss",
@@ -37,15 +38,6 @@ _TITLES = {
 
 _SITES = 30
 """Sites in the plot of coverage, at most."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScoreRow:
-    """One line of the table of results, each score as text with its interval."""
-
-    name: str
-    cells: tuple[str, ...]
-    is_model: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,18 +106,9 @@ class CanopyReport:
 
 def render_canopy(report: CanopyReport) -> str:
     """Return the whole page; the same report gives the same text."""
-    environment = Environment(
-        loader=PackageLoader("geodino.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    style, _, _ = environment.loader.get_source(environment, "style.css")  # type: ignore[union-attr]
-    return environment.get_template("canopy.html.j2").render(
+    return rendered(
+        "canopy.html.j2",
         report=report,
-        style=Markup(style),  # noqa: S704  (our own file)
         panels=curve_panels(report.curves, _TITLES),
         classes=class_error_plot(
             report.classes,

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, UInt8
 from markupsafe import Markup
 from numpy import ndarray
 
-from geodino.report.pictures import data_uri, enlarged, enlargement, hatched, stretched
+from geodino.report.picture_table import Cell, Seen, picture_table, place_row
+from geodino.report.pictures import enlarged, enlargement, hatched
 
 MAP_SIDE = 256
 """Longest side of a map in the page, pixels."""
@@ -27,14 +28,7 @@ class ClassCase:
     """One image: what was seen, what was predicted, what is true."""
 
     name: str
-    image: Float[ndarray, "c h w"]
-    """One band or three, any values; invalid where not finite."""
-
-    low: Float[ndarray, " c"]
-    """What becomes black, per band."""
-
-    high: Float[ndarray, " c"]
-    """What becomes white, per band."""
+    image: Seen
 
     predicted: UInt8[ndarray, "h w"]
     """Number of the class; 255 where there is no prediction."""
@@ -58,12 +52,7 @@ def class_panels(cases: Sequence[ClassCase], *, colours: Sequence[Colour]) -> Ma
     """
     if not cases:
         return Markup("")
-    rows = Markup("").join(_row(case, colours) for case in cases)
-    heads = Markup("").join(Markup('<th scope="col">{}</th>').format(name) for name in _COLUMNS)
-    return Markup(
-        '<div class="scroll"><table class="maps heights"><thead><tr>{}</tr></thead>\n'
-        "<tbody>{}</tbody></table></div>\n"
-    ).format(heads, rows)
+    return picture_table(_COLUMNS, (_row(case, colours) for case in cases))
 
 
 def class_legend(names: Sequence[str], colours: Sequence[Colour]) -> Markup:
@@ -89,38 +78,23 @@ def class_colours(
 
 
 def _row(case: ClassCase, colours: Sequence[Colour]) -> Markup:
-    seen = np.isfinite(case.image).all(axis=0)
-    image = stretched(
-        np.where(seen, case.image, 0.0), seen, low=case.low, high=case.high, side=MAP_SIDE
-    )
     both = case.both
     share = float((case.predicted == case.truth)[both].mean()) if both.any() else float("nan")
     said = f"{share:.1%} of the pixels right" if both.any() else "no truth"
     wrong = np.where((case.predicted != case.truth)[..., None], _WRONG, _RIGHT).astype(np.uint8)
-    pictures = (
-        (data_uri(image, kind="photo"), image, "image"),
+    cells = (
+        Cell(rgb=case.image.picture(side=MAP_SIDE), kind="photo", words="image"),
         _map(class_colours(case.predicted, colours), case.predicted != NO_CLASS, "prediction"),
         _map(class_colours(case.truth, colours), case.truth != NO_CLASS, "truth"),
         _map(wrong, both, f"wrong pixels: {said}"),
     )
-    cells = Markup("").join(
-        Markup('<td><img src="{}" alt="{}: {}" width="{}" height="{}"></td>').format(
-            link, case.name, words, rgb.shape[1], rgb.shape[0]
-        )
-        for link, rgb, words in pictures
-    )
-    caption = Markup('<tr><th scope="rowgroup" colspan="4">{}: {}</th></tr>').format(
-        case.name, said
-    )
-    return Markup("{}<tr>{}</tr>\n").format(caption, cells)
+    return place_row(case.name, said, cells)
 
 
-def _map(
-    rgb: UInt8[ndarray, "h w 3"], valid: Bool[ndarray, "h w"], words: str
-) -> tuple[str, UInt8[ndarray, "h2 w2 3"], str]:
+def _map(rgb: UInt8[ndarray, "h w 3"], valid: Bool[ndarray, "h w"], words: str) -> Cell:
     step = math.ceil(max(valid.shape) / MAP_SIDE)
     inside = tuple(slice(step // 2, side // step * step or None, step) for side in valid.shape)
     small, there = rgb[inside], valid[inside]
     factor = enlargement(max(there.shape), wanted=MAP_SIDE)
     shown = hatched(enlarged(small, factor), enlarged(there, factor))
-    return data_uri(shown, kind="map"), shown, words
+    return Cell(rgb=shown, kind="map", words=words)

@@ -1,17 +1,18 @@
 """The page of a run that learnt classes, of pixels or images: results, floors, confusion, pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from geodino.report.canopy import ScoreRow
 from geodino.report.content import Curve, Pairs, Picture, Repeat
 from geodino.report.panels import curve_panels
 from geodino.report.pictures import data_uri
+from geodino.report.render import rendered
+from geodino.report.scores import ScoreRow, figure
 
 _MOST_CLASSES = 40
 """Classes in the table of confusion, at most."""
@@ -23,6 +24,23 @@ class ClassRow:
 
     name: str
     cells: tuple[str, ...]
+
+
+def class_rows(
+    classes: Mapping[str, Mapping[str, Any]], scores: Iterable[str], *, counted: str
+) -> tuple[ClassRow, ...]:
+    """Return a row for each class.
+
+    Args:
+        classes: by name, and there by name of the figure.
+        scores: which figures are scores.
+        counted: which one counts what the class is made of; it stands last.
+    """
+    scores = tuple(scores)
+    return tuple(
+        ClassRow(name=name, cells=(*(figure(row[key]) for key in scores), f"{row[counted]:,}"))
+        for name, row in classes.items()
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,18 +85,9 @@ class ClassReport:
 
 def render_classes(report: ClassReport) -> str:
     """Return the whole page; the same report gives the same text."""
-    environment = Environment(
-        loader=PackageLoader("geodino.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    style, _, _ = environment.loader.get_source(environment, "style.css")  # type: ignore[union-attr]
-    return environment.get_template("classes.html.j2").render(
+    return rendered(
+        "classes.html.j2",
         report=report,
-        style=Markup(style),  # noqa: S704  (our own file)
         panels=curve_panels(report.curves, report.titles),
         confusion=None if report.confusion is None else confusion_table(report),
     )

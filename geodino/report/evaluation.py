@@ -4,14 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from geodino.evals.results import MODEL
 from geodino.evals.tables import best_rows
 from geodino.metrics.bootstrap import Interval
 from geodino.report.content import Evaluation, Pairs, Score
 from geodino.report.plots import score_plot
+from geodino.report.render import rendered
 
 _CLASSES = 60
 """Classes in a table, at most."""
@@ -89,18 +87,9 @@ class EvaluationPage:
 
 def render_evaluation(page: EvaluationPage) -> str:
     """Return the whole page; the same content gives the same text."""
-    environment = Environment(
-        loader=PackageLoader("geodino.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    style, _, _ = environment.loader.get_source(environment, "style.css")  # type: ignore[union-attr]
-    return environment.get_template("evaluation.html.j2").render(
+    return rendered(
+        "evaluation.html.j2",
         page=page,
-        style=Markup(style),  # noqa: S704  (our own file)
         plots=[
             score_plot(
                 section.evaluation.scores,

@@ -12,7 +12,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy import ndarray
 
 from geodino.geo.height_colours import height_colours, height_ticks_m, round_highest_m
-from geodino.report.pictures import data_uri, enlarged, enlargement, hatched, shrunk, stretched
+from geodino.report.picture_table import Cell, Seen, picture_table, place_row
+from geodino.report.pictures import enlarged, enlargement, hatched, shrunk
 from geodino.report.plots import svg
 from geodino.report.words import tick
 
@@ -37,14 +38,7 @@ class HeightCase:
     name: str
     """Site or tile, as the reader knows it."""
 
-    image: Float[ndarray, "c h1 w1"]
-    """One band or three, any values; invalid where not finite."""
-
-    low: Float[ndarray, " c"]
-    """What becomes black, per band."""
-
-    high: Float[ndarray, " c"]
-    """What becomes white, per band."""
+    image: Seen
 
     predicted_m: Float[ndarray, "h w"]
     """Metres; NaN where there is no prediction."""
@@ -87,15 +81,13 @@ def height_panels(
         return Markup("")
     highest = _highest(cases) if highest_m is None else highest_m
     worst = _worst(cases) if error_m is None else error_m
-    rows = Markup("").join(_row(case, highest_m=highest, error_m=worst) for case in cases)
-    heads = Markup("").join(Markup('<th scope="col">{}</th>').format(name) for name in _COLUMNS)
-    return Markup(
-        '<div class="scroll"><table class="maps heights"><thead><tr>{heads}</tr></thead>\n'
-        '<tbody>{rows}</tbody></table></div>\n<div class="two">'
+    rows = (_row(case, highest_m=highest, error_m=worst) for case in cases)
+    return picture_table(_COLUMNS, rows) + Markup(
+        '<div class="two">'
         "<figure>{heights}<figcaption>canopy height, metres</figcaption></figure>"
         "<figure>{errors}<figcaption>predicted minus true, metres: below 0 is too low, above 0 too "
         "tall</figcaption></figure></div>"
-    ).format(heads=heads, rows=rows, heights=_height_legend(highest), errors=_error_legend(worst))
+    ).format(heights=_height_legend(highest), errors=_error_legend(worst))
 
 
 def error_colours(error_m: Float[ndarray, "*s"], *, worst_m: float) -> UInt8[ndarray, "*s 3"]:
@@ -121,36 +113,23 @@ def _worst(cases: Sequence[HeightCase]) -> float:
 
 
 def _row(case: HeightCase, *, highest_m: float, error_m: float) -> Markup:
-    seen = np.isfinite(case.image).all(axis=0)
-    image = stretched(
-        np.where(seen, case.image, 0.0), seen, low=case.low, high=case.high, side=MAP_SIDE
-    )
     there, both = np.isfinite(case.predicted_m), case.both
     error = case.predicted_m - np.maximum(case.true_m, 0.0)
     errors = case.errors_m
     said = "no truth"
     if errors.size:
         said = f"mean error {errors.mean():+.2f} m, mean absolute {np.abs(errors).mean():.2f} m"
-    pictures = (
-        (data_uri(image, kind="photo"), image, "image"),
+    cells = (
+        Cell(rgb=case.image.picture(side=MAP_SIDE), kind="photo", words="image"),
         _map(_heights(case.predicted_m, there, highest_m), "predicted heights"),
         _map(_heights(case.true_m, case.valid, highest_m), "true heights"),
         _map(_errors(error, both, error_m), f"errors: {said}"),
     )
-    cells = Markup("").join(
-        Markup('<td><img src="{}" alt="{}: {}" width="{}" height="{}"></td>').format(
-            link, case.name, words, rgb.shape[1], rgb.shape[0]
-        )
-        for link, rgb, words in pictures
-    )
-    caption = Markup('<tr><th scope="rowgroup" colspan="4">{}: {}</th></tr>').format(
-        case.name, said
-    )
-    return Markup("{}<tr>{}</tr>\n").format(caption, cells)
+    return place_row(case.name, said, cells)
 
 
-def _map(rgb: UInt8[ndarray, "h w 3"], words: str) -> tuple[str, UInt8[ndarray, "h w 3"], str]:
-    return data_uri(rgb, kind="map"), rgb, words
+def _map(rgb: UInt8[ndarray, "h w 3"], words: str) -> Cell:
+    return Cell(rgb=rgb, kind="map", words=words)
 
 
 def _heights(

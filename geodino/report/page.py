@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from geodino.report.content import Curve, Data, Picture, Report, Training
@@ -13,6 +12,7 @@ from geodino.report.footprints import closer_map, footprint_map
 from geodino.report.labels import GROUPS, label_of
 from geodino.report.pictures import coloured, data_uri
 from geodino.report.plots import curve_plot, histogram_plot, score_plot
+from geodino.report.render import rendered
 from geodino.report.words import count, number, percent
 
 
@@ -36,21 +36,20 @@ class _Group:
 
 def render(report: Report) -> str:
     """Return the whole page; the same report gives the same text."""
-    environment = Environment(
-        loader=PackageLoader("geodino.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(count=count, number=number, percent=percent, photo=_photo, map=_map)
     probes = report.features.probes
-    style, _, _ = environment.loader.get_source(environment, "style.css")  # type: ignore[union-attr]
-    return environment.get_template("page.html.j2").render(
+    place, closer = _maps(report.data)
+    return rendered(
+        "page.html.j2",
+        filters={
+            "count": count,
+            "number": number,
+            "percent": percent,
+            "photo": _photo,
+            "map": _map,
+        },
         report=report,
-        style=Markup(style),  # noqa: S704  (our own file)
-        **_maps(report.data),
+        place=place,
+        closer=closer,
         histograms=_histograms(report.data),
         groups=_groups(report.training),
         tiles=() if probes is None else tile_maps(probes),
@@ -63,14 +62,15 @@ def render(report: Report) -> str:
     )
 
 
-def _maps(data: Data) -> dict[str, Markup | None]:
+def _maps(data: Data) -> tuple[Markup | None, Markup | None]:
+    """Where the data lie, and the most crowded part of it."""
     if not data.place.outlines:
-        return {"place": None, "closer": None}
+        return None, None
     tiles = count(data.place.tiles, "tile")
-    return {
-        "place": footprint_map(data.place, label=f"Map of the footprints of {tiles}"),
-        "closer": closer_map(data.place, label="Map of the most crowded part"),
-    }
+    return (
+        footprint_map(data.place, label=f"Map of the footprints of {tiles}"),
+        closer_map(data.place, label="Map of the most crowded part"),
+    )
 
 
 def _histograms(data: Data) -> list[_Panel]:

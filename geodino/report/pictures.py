@@ -11,6 +11,9 @@ from jaxtyping import Bool, Float, UInt8
 from matplotlib.image import imsave
 from numpy import ndarray
 
+Kind = Literal["photo", "map"]
+"""Of a picture: of many colours, or of few and flat ones."""
+
 SIDE = 160
 """Longest side of a picture in the page, pixels; pictures that are much smaller are enlarged."""
 
@@ -88,7 +91,7 @@ def marked(
     return out
 
 
-def data_uri(rgb: UInt8[ndarray, "h w 3"], *, kind: Literal["photo", "map"]) -> str:
+def data_uri(rgb: UInt8[ndarray, "h w 3"], *, kind: Kind) -> str:
     """Return a picture as a link that holds it: WebP for photos, PNG for flat colours."""
     buffer = io.BytesIO()
     if kind == "photo":

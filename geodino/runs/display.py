@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Shaped
 from geodino.geo.bands import rgb_indices
 from geodino.geo.contract import InputContract
 from geodino.report.content import Picture
+from geodino.report.picture_table import Seen
 from geodino.report.pictures import stretched
 
 _DEVIATIONS = 2.5
@@ -47,6 +48,11 @@ class Display:
             text=f"Shown: {names}, from {_DEVIATIONS:g} standard deviations below the mean to as "
             "many above.",
         )
+
+    def seen(self, pixels: Shaped[np.ndarray, "bands h w"], valid: Bool[np.ndarray, "h w"]) -> Seen:
+        """Take what is shown from stored values of all bands of the source."""
+        values = np.where(valid, pixels[list(self.bands)].astype(np.float64), np.nan)
+        return Seen(values=values, low=self.low, high=self.high)
 
     def stored(
         self,

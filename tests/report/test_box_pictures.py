@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geodino.report.box_pictures import BoxCase, ShownBoxes, box_legend, box_panels, outlined
+from geodino.report.picture_table import Seen
 
 RED = (255, 0, 0)
 
@@ -39,7 +40,7 @@ def test_boxes_anywhere_are_drawn_without_an_error(rows):
 
 def test_a_case_shows_true_and_found_boxes_and_counts_them():
     case = BoxCase(
-        name="a <b>", image=np.zeros((1, 40, 60)), low=np.zeros(1), high=np.ones(1),
+        name="a <b>", image=Seen(values=np.zeros((1, 40, 60)), low=np.zeros(1), high=np.ones(1)),
         true=shown((1, 1, 9, 9), (20, 20, 30, 30), right=False), found=shown((1, 1, 9, 9)),
     )  # fmt: skip
     page = str(box_panels([case]))

@@ -11,11 +11,12 @@ from geodino.report.canopy import (
     CanopyReport,
     HeightPoints,
     KeptIntervals,
-    ScoreRow,
     render_canopy,
 )
 from geodino.report.content import Repeat
 from geodino.report.maps import HeightCase, height_panels
+from geodino.report.picture_table import Seen
+from geodino.report.scores import ScoreRow
 
 NAN = float("nan")
 
@@ -41,9 +42,7 @@ BARE = CanopyReport(
 )
 CASE = HeightCase(
     name="site <b>",
-    image=np.full((1, 20, 20), 50.0),
-    low=np.zeros(1),
-    high=np.full(1, 100.0),
+    image=Seen(values=np.full((1, 20, 20), 50.0), low=np.zeros(1), high=np.full(1, 100.0)),
     predicted_m=np.full((10, 10), 12.0),
     true_m=np.full((10, 10), 10.0),
     valid=np.ones((10, 10), dtype=bool),

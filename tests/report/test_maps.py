@@ -11,6 +11,7 @@ from matplotlib.image import imread
 
 from geodino.geo.height_colours import height_colours
 from geodino.report.maps import HeightCase, error_colours, height_panels
+from geodino.report.picture_table import Seen
 
 NAN = float("nan")
 
@@ -19,9 +20,9 @@ def case(**fields):
     """Heights of 64 x 64 pixels: 10 m predicted and true, an image of twice the pixels."""
     values = {
         "name": "a wood",
-        "image": np.full((3, 128, 128), 100.0),
-        "low": np.zeros(3),
-        "high": np.full(3, 200.0),
+        "image": Seen(
+            values=np.full((3, 128, 128), 100.0), low=np.zeros(3), high=np.full(3, 200.0)
+        ),
         "predicted_m": np.full((64, 64), 10.0),
         "true_m": np.full((64, 64), 10.0),
         "valid": np.ones((64, 64), dtype=bool),

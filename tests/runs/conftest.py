@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from canopy_support import write_backbone
 from tests_support import textured, write_tile
 
 from geodino.runs.pretrain import PretrainJob, pretrain
@@ -38,6 +39,12 @@ def reports() -> Iterator[Callable[[], AbstractContextManager[None]]]:
 
     yield within
     patch.undo()
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory) -> Path:
+    """An untrained model of uint8 red, green and blue."""
+    return write_backbone(tmp_path_factory.mktemp("backbone"))
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import rasterio
-import torch
 from labelled_support import make_geobench
 
 import geodino
@@ -17,31 +16,13 @@ from geodino.data.index import build_index, save_index
 from geodino.data.labelled.sets import Missing
 from geodino.errors import BandError, RecipeError, RunError, SourceError
 from geodino.evals.tables import COLUMNS
-from geodino.geo.bands import Band
-from geodino.geo.contract import InputContract
-from geodino.models.build import build_backbone
-from geodino.models.folder import save_model
-from geodino.models.sizes import ModelConfig
 from geodino.runs.evaluate import EvaluateJob, evaluate
 from geodino.runs.evaluate.words import missing_words
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """An untrained model of uint8 red, green, blue."""
-    folder = tmp_path_factory.mktemp("model") / "nano"
-    contract = InputContract(
-        bands=tuple(Band(name=n, common_name=n) for n in ("red", "green", "blue")), dtype="uint8",
-        mean=(120.0,) * 3, std=(40.0,) * 3, low=(0.0,) * 3, high=(255.0,) * 3,
-    )  # fmt: skip
-    config = ModelConfig(name="vit_nano")
-    generator = torch.Generator().manual_seed(0)
-    save_model(
-        folder, backbone=build_backbone(config, contract, generator=generator), heads=None,
-        contract=contract, config=config, head_configs=None,
-        card={"name": "nano", "description": "Untrained.", "image_size": 32},
-    )  # fmt: skip
-    return folder
+def model(backbone):
+    return backbone
 
 
 @pytest.fixture(scope="module")

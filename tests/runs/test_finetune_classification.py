@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from canopy_support import write_backbone
 from classification_support import COLOURS, picture, run, write_folders, write_table
+from finetune_support import assert_handed_on, assert_same_weights, stopped_after
 from PIL import Image
 from tests_support import no_report
 
@@ -20,11 +20,6 @@ from geodino.runs.models import open_model
 from geodino.runs.report import report
 
 STEADY = ("classification.dropout=0.2", "loss.label_smoothing=0.1", "sampling.balance=0.5")
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    return write_backbone(tmp_path_factory.mktemp("backbone"))
 
 
 @pytest.fixture(scope="module")
@@ -91,25 +86,10 @@ def test_its_report_again_is_the_same_page_and_predicts_nothing(done, tmp_path, 
 
 
 def test_its_model_is_handed_on_whole_as_a_backbone_or_as_a_graph(done, tmp_path):
-    out, _ = done
-    ours = load_classification(out / "model")
-    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 255
-    with torch.no_grad():
-        expected = ours.model.probabilities(image)
-    export_model(out, to="hub")
-    theirs = load_classification(out / "hub")
-    torch.testing.assert_close(theirs.model.probabilities(image), expected, rtol=0, atol=0)
-    assert "one of 3 classes for a whole image" in (out / "hub/README.md").read_text()
-    export_model(out, to="timm", out=tmp_path / "backbone")
-    assert not list((tmp_path / "backbone").glob("classification*"))
-    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
-    runtime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
-    export_model(out, to="onnx")
-    session = runtime.InferenceSession(out / "model.onnx")
-    (found,) = session.run(["probabilities"], {"image": image.numpy()})
-    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
-    told = session.get_modelmeta().custom_metadata_map
-    assert json.loads(told["classes"]) == list(COLOURS)
+    assert_handed_on(
+        done[0], tmp_path, load=load_classification, side=16, files="classification",
+        said="one of 3 classes for a whole image", classes=COLOURS,
+    )  # fmt: skip
 
 
 def test_a_run_that_has_not_finished_is_told_how_to_go_on(done, tmp_path):
@@ -123,29 +103,12 @@ def test_a_run_that_has_not_finished_is_told_how_to_go_on(done, tmp_path):
             attempt()
 
 
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(
-    folders, backbone, done, tmp_path, monkeypatch, plain
-):
-    from geodino.runs.finetune.recorder import FinetuneRecorder
-
-    out, keep = tmp_path / "halved", FinetuneRecorder.keep
-
-    class Killed(BaseException):
-        pass
-
-    def kill_at_ten(self, trainer, module):
-        keep(self, trainer, module)
-        if trainer.global_step == 10:
-            raise Killed
-
-    monkeypatch.setattr(FinetuneRecorder, "keep", kill_at_ten)
-    with pytest.raises(Killed):
-        run(folders, backbone, out, *STEADY)
-    monkeypatch.setattr(FinetuneRecorder, "keep", keep)
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(folders, backbone, done, tmp_path, plain):
+    out = tmp_path / "halved"
+    stopped_after(10, lambda: run(folders, backbone, out, *STEADY))
     run(folders, None, out, resume=True)
     one, other = (load_classification(path / "model") for path in (done[0], out))
-    for name, value in one.model.state_dict().items():
-        assert torch.equal(value, other.model.state_dict()[name]), name
+    assert_same_weights(one.model, other.model)
 
 
 def test_a_resumed_run_goes_on_with_its_own_images_and_model_alone(done, tmp_path, folders):

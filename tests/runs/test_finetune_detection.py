@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 from boxes_support import make_dior
-from canopy_support import write_backbone
 from detection_support import run, write_squares, write_town
+from finetune_support import assert_same_weights, stopped_after
+from tests_support import no_report
 
 from geodino.errors import BandError, RecipeError, RunError, SourceError
 from geodino.models.detection_folder import load_detection
@@ -31,11 +31,6 @@ def squares(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    return write_backbone(tmp_path_factory.mktemp("backbone"))
-
-
-@pytest.fixture(scope="module")
 def done(town, backbone, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "whole"
     return out, run(town / "images", town / "buildings", backbone, out, SPLIT)
@@ -44,9 +39,7 @@ def done(town, backbone, tmp_path_factory):
 @pytest.fixture
 def no_page(monkeypatch):
     """Drawing a page takes longer than the training before it."""
-    monkeypatch.setattr(
-        "geodino.runs.finetune.detection.report.write_report", lambda *_: Path("none")
-    )
+    monkeypatch.setattr("geodino.runs.finetune.detection.report.write_report", no_report)
 
 
 def test_a_run_ends_with_results_a_model_and_a_report(done):
@@ -100,32 +93,12 @@ def test_all_boxes_that_were_found_are_kept_with_their_images(done):
     assert all(0 <= x0 < x1 <= 128 and 0 <= y0 < y1 <= 128 for x0, y0, x1, y1 in corners)
 
 
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(
-    town, backbone, done, tmp_path, monkeypatch, no_page
-):
-    straight, _ = done
-    out = tmp_path / "halved"
-    from geodino.runs.finetune.recorder import FinetuneRecorder
-
-    keep = FinetuneRecorder.keep
-
-    class Killed(BaseException):
-        pass
-
-    def kill_at_three(self, trainer, module):
-        keep(self, trainer, module)
-        if trainer.global_step == 3:
-            raise Killed
-
-    monkeypatch.setattr(FinetuneRecorder, "keep", kill_at_three)
-    settings = (SPLIT, "checkpoint.every=3")
-    with pytest.raises(Killed):
-        run(town / "images", town / "buildings", backbone, out, *settings)
-    monkeypatch.setattr(FinetuneRecorder, "keep", keep)
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(town, backbone, done, tmp_path, no_page):
+    out, settings = tmp_path / "halved", (SPLIT, "checkpoint.every=3")
+    stopped_after(3, lambda: run(town / "images", town / "buildings", backbone, out, *settings))
     run(town / "images", None, None, out, resume=True)
-    one, other = load_detection(straight / "model"), load_detection(out / "model")
-    for name, value in one.model.state_dict().items():
-        assert torch.equal(value, other.model.state_dict()[name]), name
+    one, other = (load_detection(path / "model") for path in (done[0], out))
+    assert_same_weights(one.model, other.model)
     with pytest.raises(RunError, match="another recipe"):
         run(town / "images", None, None, out, resume=True, seed=3)
 
@@ -139,9 +112,8 @@ def test_what_lies_under_invalid_pixels_changes_no_bit(backbone, tmp_path, no_pa
             town / "images", town / "buildings", backbone, out, SPLIT, "train.steps=2",
             "validation.every=2",
         )  # fmt: skip
-        found.append(load_detection(out / "model").model.head.state_dict())
-    for name, value in found[0].items():
-        assert torch.equal(value, found[1][name]), name
+        found.append(load_detection(out / "model").model.head)
+    assert_same_weights(*found)
 
 
 def test_coco_without_a_part_to_validate_on_takes_some_training_images(

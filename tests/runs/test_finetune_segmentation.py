@@ -6,27 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from canopy_support import write_backbone
+from finetune_support import assert_handed_on, assert_same_weights, stopped_after
 from PIL import Image
 from segmentation_support import run, write_world
 
 from geodino.errors import BandError, RecipeError, RunError, SourceError
 from geodino.models.segmentation_folder import load_segmentation
-from geodino.runs.export import export_model
 from geodino.runs.finetune import FinetuneJob, finetune
 from geodino.runs.predict import PredictJob, predict
 from geodino.runs.report import report
+
+NAMES = ["grass", "arable", "trees", "water", "built"]
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     return write_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    return write_backbone(tmp_path_factory.mktemp("backbone"))
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +42,11 @@ def test_a_run_ends_with_results_a_model_and_a_report(done):
         assert miou["low"] <= miou["value"] <= miou["high"]
     else:
         assert facts[on]["note"].startswith("one image")
-    assert set(facts[on]["classes"]) == {"grass", "arable", "trees", "water", "built"}
+    assert set(facts[on]["classes"]) == set(NAMES)
     confusion = np.array(facts[on]["confusion"])
     assert confusion.sum() == facts[on]["pixels"]
     loaded = load_segmentation(out / "model")
-    assert [one.name for one in loaded.classes] == ["grass", "arable", "trees", "water", "built"]
+    assert [one.name for one in loaded.classes] == NAMES
     assert loaded.extra["chip"] == 64
     assert loaded.extra["results"]["miou"] == pytest.approx(scores["model"]["miou"]["value"])
     page = (out / "report.html").read_text()
@@ -83,52 +78,18 @@ def test_its_report_again_is_the_same_page(done, tmp_path):
 
 
 def test_its_model_is_handed_on_whole_as_a_backbone_or_as_a_graph(done, tmp_path):
-    out, _ = done
-    ours = load_segmentation(out / "model")
-    export_model(out, to="hub")
-    theirs = load_segmentation(out / "hub")
-    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 255
-    with torch.no_grad():
-        expected = ours.model.probabilities(image)
-    torch.testing.assert_close(theirs.model.probabilities(image), expected, rtol=0, atol=0)
-    assert "## Classes of pixels" in (out / "hub/README.md").read_text()
-    export_model(out, to="timm", out=tmp_path / "backbone")
-    assert not list((tmp_path / "backbone").glob("segmentation*"))
-    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
-    runtime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
-    export_model(out, to="onnx")
-    session = runtime.InferenceSession(out / "model.onnx")
-    (found,) = session.run(["probabilities"], {"image": image.numpy()})
-    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
-    told = session.get_modelmeta().custom_metadata_map
-    assert json.loads(told["classes"]) == ["grass", "arable", "trees", "water", "built"]
+    assert_handed_on(
+        done[0], tmp_path, load=load_segmentation, side=64, files="segmentation",
+        said="## Classes of pixels", classes=NAMES,
+    )  # fmt: skip
 
 
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(
-    world, backbone, done, tmp_path, monkeypatch
-):
-    straight, _ = done
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(world, backbone, done, tmp_path):
     out = tmp_path / "halved"
-    from geodino.runs.finetune.recorder import FinetuneRecorder
-
-    keep = FinetuneRecorder.keep
-
-    class Killed(BaseException):
-        pass
-
-    def kill_at_ten(self, trainer, module):
-        keep(self, trainer, module)
-        if trainer.global_step == 10:
-            raise Killed
-
-    monkeypatch.setattr(FinetuneRecorder, "keep", kill_at_ten)
-    with pytest.raises(Killed):
-        run(world, backbone, out, "sampling.balance=0.5", "loss.dice=1.0")
-    monkeypatch.setattr(FinetuneRecorder, "keep", keep)
+    stopped_after(10, lambda: run(world, backbone, out, "sampling.balance=0.5", "loss.dice=1.0"))
     run(world, backbone, out, resume=True)
-    one, other = load_segmentation(straight / "model"), load_segmentation(out / "model")
-    for name, value in one.model.state_dict().items():
-        assert torch.equal(value, other.model.state_dict()[name]), name
+    one, other = (load_segmentation(path / "model") for path in (done[0], out))
+    assert_same_weights(one.model, other.model)
     with pytest.raises(RunError, match="another recipe"):
         finetune(
             FinetuneJob(
@@ -145,9 +106,8 @@ def test_what_lies_under_invalid_pixels_changes_no_bit(backbone, tmp_path):
         world = write_world(tmp_path / f"w{fill}", fill=fill)
         out = tmp_path / f"r{fill}"
         run(world, backbone, out, "train.steps=3", "validation.every=3", "floors.pixels=0")
-        found.append(load_segmentation(out / "model").model.head.state_dict())
-    for name, value in found[0].items():
-        assert torch.equal(value, found[1][name]), name
+        found.append(load_segmentation(out / "model").model.head)
+    assert_same_weights(*found)
 
 
 def loveda(root, side=64):

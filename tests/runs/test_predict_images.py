@@ -8,36 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
-import torch
 from classification_support import COLOURS, picture, run, write_folders, write_table
 from process_support import run_geodino
 from shapely.geometry import box
 
 import geodino
 from geodino.errors import RecipeError, RunError, SourceError
-from geodino.geo.bands import Band
-from geodino.geo.contract import InputContract
-from geodino.models.build import build_backbone
-from geodino.models.folder import save_model
-from geodino.models.sizes import ModelConfig
 from geodino.runs.predict import PredictJob, predict
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("backbone") / "nano"
-    contract = InputContract(
-        bands=tuple(Band(name=n, common_name=n) for n in ("red", "green", "blue")), dtype="uint8",
-        mean=(120.0,) * 3, std=(40.0,) * 3, low=(0.0,) * 3, high=(255.0,) * 3,
-    )  # fmt: skip
-    config = ModelConfig(name="vit_nano")
-    generator = torch.Generator().manual_seed(0)
-    save_model(
-        folder, backbone=build_backbone(config, contract, generator=generator), heads=None,
-        contract=contract, config=config, head_configs=None,
-        card={"name": "nano", "description": "Untrained.", "image_size": 16},
-    )  # fmt: skip
-    return folder
 
 
 @pytest.fixture(scope="module")

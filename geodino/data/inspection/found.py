@@ -1,9 +1,10 @@
 """What an inspection found: plain values, for people (text, page) and for programs (JSON)."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from geodino.files import finite
 
 Topic = Literal[
     "kinds",
@@ -363,15 +364,5 @@ class Inspection:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as values that JSON knows; numbers that are not finite become null."""
-        found: dict[str, Any] = _plain(asdict(self))
+        found: dict[str, Any] = finite(asdict(self))
         return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

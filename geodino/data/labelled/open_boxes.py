@@ -15,7 +15,7 @@ from geodino.data.labelled.dior import is_dior, open_dior
 from geodino.data.labelled.dota import has_dota_labels, is_dota, open_dota
 from geodino.data.labelled.opened import OpenedSet
 from geodino.data.labelled.parts import divide_names, part_in, part_of, val_of_train
-from geodino.data.labelled.sets import PARTS, PartName
+from geodino.data.labelled.sets import PARTS, PartName, parts_in_words
 from geodino.data.labels.footprints import VECTORS
 from geodino.data.parallel import thread_count
 from geodino.data.splits import SplitConfig
@@ -126,13 +126,12 @@ def _table(
     found = open_box_table(
         index, labels, config=config, split=split, split_config=split_config, pool=pool
     )
-    counts = ", ".join(f"{len(keys)} {part}" for part, keys in found.parts.items())
     return OpenedSet(
         set=found,
         colours=default_colours(len(found.facts.classes)),
         layout="table",
         notes=(
-            *index.rule.reasons, *index.notes, *found.facts.notes, f"images by part: {counts}"
+            *index.rule.reasons, *index.notes, *found.facts.notes, f"images by part: {parts_in_words(found.parts)}",
         ),
         images=index,
         split=found.divided.split,

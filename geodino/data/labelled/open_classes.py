@@ -25,7 +25,7 @@ from geodino.data.labelled.isaid import IsaidSet, is_isaid
 from geodino.data.labelled.loveda import LovedaSet, is_loveda
 from geodino.data.labelled.opened import OpenedSet
 from geodino.data.labelled.parts import divide
-from geodino.data.labelled.sets import IGNORED, SetFacts
+from geodino.data.labelled.sets import IGNORED, SetFacts, parts_in_words
 from geodino.data.labelled.tile_set import TileSet
 from geodino.data.labels.footprints import VECTORS
 from geodino.data.parallel import thread_count
@@ -76,7 +76,6 @@ def open_classes(
     else:
         found, table, said, layout = _rasters(labels, config, tiles, layout, pool, threads)
     parts = divide(tiles, found.labelled, split=split, config=split_config)
-    counts = {part: len(numbers) for part, numbers in parts.images.items()}
     background = None if config.background is None else table.names.index(config.background)
     facts = SetFacts(
         name=Path(images).name or images,
@@ -97,7 +96,7 @@ def open_classes(
         + (f"; {without} without are not used" if without else ""),
         f"{len(table.names)} classes: {words_of(table.names)}",
         *parts.notes,
-        "images by part: " + ", ".join(f"{count} {part}" for part, count in counts.items()),
+        f"images by part: {parts_in_words(parts.images)}",
     ]
     return OpenedSet(
         set=TileSet(facts=facts, images=tiles, labels=found, divided=parts, pool=pool),
@@ -149,13 +148,12 @@ def _known(
         )
     found: LovedaSet | IsaidSet
     found = LovedaSet(images, pool=pool) if layout == "loveda" else IsaidSet(images, pool=pool)
-    counts = ", ".join(f"{len(keys)} {part}" for part, keys in found.parts.items())
     return OpenedSet(
         set=found,
         colours=found.colours,
         layout=layout,
         unlabelled=found.unlabelled,
-        notes=(f"{name}: {counts}; {found.facts.source}", *found.facts.notes),
+        notes=(f"{name}: {parts_in_words(found.parts)}; {found.facts.source}", *found.facts.notes),
     )
 
 

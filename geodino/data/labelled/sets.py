@@ -4,7 +4,7 @@ A set is a list of keys in three parts. Images are stored values with their vali
 one kind per set. Reading is lazy, thread-safe, and a window of a large image reads that window.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args, runtime_checkable
 
@@ -115,6 +115,15 @@ class SetFacts:
 
     source: str = ""
     """Where the set comes from and its licence, in a line."""
+
+
+def parts_in_words(parts: Mapping[PartName, Sized]) -> str:
+    """Say how many images each part has.
+
+    Args:
+        parts: the images of each.
+    """
+    return ", ".join(f"{len(keys)} {part}" for part, keys in parts.items())
 
 
 @runtime_checkable

@@ -23,22 +23,29 @@ def model_line(prepared: PreparedFinetune[Any]) -> str:
 
 
 def weights_line(model: HeadedModel) -> str:
-    """Say how many weights there are, and how many learn."""
+    """Say how many weights there are, and how many learn, which may be a few thousand."""
     learnt, whole = _weights(model)
-    return f"{learnt / 1e6:.2f} of {whole / 1e6:.1f} M weights learn"
+    return f"{learnt / 1e6:.3f} of {whole / 1e6:.1f} M weights learn"
 
 
 def cost_lines(
-    config: FinetuneConfig, model: HeadedModel, *, flops: float, kept: int, device: torch.device
+    config: FinetuneConfig,
+    model: HeadedModel,
+    *,
+    flops: float,
+    kept: int,
+    device: torch.device,
+    each: str = "a crop",
 ) -> dict[str, str]:
     """Say how long the steps take and what memory must hold at least.
 
     Args:
         config: the recipe.
         model: what learns.
-        flops: of a step for one crop.
+        flops: of a step for one sample.
         kept: numbers that a step holds beside the weights.
         device: where it computes.
+        each: what a sample is.
     """
     learnt, whole = _weights(model)
     fast, slow = (
@@ -47,7 +54,7 @@ def cost_lines(
     return {
         "device": str(device),
         "time": f"about {fast if fast == slow else f'{fast} to {slow}'} of steps "
-        f"({flops / 1e9:.1f} GFLOP a crop), and validation",
+        f"({flops / 1e9:.1f} GFLOP {each}), and validation",
         "memory": f"at least {in_words(round(4.0 * (whole + 3 * learnt + kept)))}",
     }
 

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from geodino import __version__
 from geodino.data.inspection.found import Histogram, Inspection
+from geodino.report.render import rendered
 from geodino.runs.inspect.words import (
     BANDS,
     COLUMNS,
@@ -31,26 +29,19 @@ _LISTED = 1000
 
 def as_html(inspections: Sequence[Inspection]) -> str:
     """Return the whole page; the same inspections give the same text."""
-    environment = Environment(
-        loader=PackageLoader("geodino.runs.inspect"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(
-        number=number,
-        percent=percent,
-        plural=plural,
-        bars=bars,
-        ends=ends,
-        base=lambda path: Path(path).name or path,
-    )
-    style = (Path(__file__).parent / "templates" / "inspect.css").read_text(encoding="utf-8")
-    return environment.get_template("inspect.html.j2").render(
+    return rendered(
+        "inspect.html.j2",
+        package="geodino.runs.inspect",
+        sheet="inspect.css",
+        filters={
+            "number": number,
+            "percent": percent,
+            "plural": plural,
+            "bars": bars,
+            "ends": ends,
+            "base": lambda path: Path(path).name or path,
+        },
         inspections=inspections,
-        style=Markup(style),  # noqa: S704  (our own file)
         version=__version__,
         headline=headline,
         source_facts=source_facts,

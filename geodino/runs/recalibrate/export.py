@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from geodino.evals.results import MODEL
 from geodino.metrics.recalibration import HeightCurve
 from geodino.models.canopy_folder import save_canopy
 from geodino.models.card import ModelCard
@@ -14,7 +15,7 @@ from geodino.runs.record import RunFolder
 from geodino.tasks.canopy.applicability import load_applicability
 from geodino.tasks.chips import Chips
 
-ROWS = {"mae_m": "model", "mae_before_m": BEFORE, "mae_of_mean_height_m": MEAN}
+ROWS = {"mae_m": MODEL, "mae_before_m": BEFORE, "mae_of_mean_height_m": MEAN}
 """What is kept of the results, by the row it stands in."""
 
 

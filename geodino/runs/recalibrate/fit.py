@@ -27,8 +27,9 @@ from geodino.metrics.recalibration import (
 from geodino.runs.finetune.canopy.judge import Subject, thinned
 from geodino.runs.predict.heights import HeightTask
 from geodino.runs.recalibrate.config import RecalibrateConfig
-from geodino.tasks.canopy.areas import Area, drawn_areas
+from geodino.tasks.canopy.areas import Area
 from geodino.tasks.canopy.evaluate import by_site, judged
+from geodino.tasks.drawn import drawn
 
 CURVE = "curve.json"
 """Its file in the run folder: a run that was killed after it need not fit it again."""
@@ -156,7 +157,7 @@ def learn(
             thinned(one, wanted.pixels_per_area, subject.seed)
             for one in judged(
                 subject.source,
-                drawn_areas(areas, wanted.areas, seed=subject.seed),
+                drawn(areas, wanted.areas, seed=subject.seed),
                 "val" if held_out else "train",
                 predictor,
                 subject.chips,

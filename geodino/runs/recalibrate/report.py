@@ -3,10 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from geodino.files import write_text
 from geodino.report.canopy import CurveShown, render_canopy
 from geodino.runs.finetune.canopy.report import collected, ground, points
 from geodino.runs.finetune.canopy.results import Results
+from geodino.runs.finetune.page import write_page
 from geodino.runs.recalibrate.fit import Learnt
 from geodino.runs.recalibrate.prepare import PreparedRecalibration
 from geodino.runs.record import RunFolder
@@ -48,9 +48,7 @@ def write_report(
             curve=curve, bins=learnt.bins, before=points(results, before), words=words
         ),
     )
-    path = folder.report if out is None else out
-    write_text(path, render_canopy(page))
-    return path
+    return write_page(folder, render_canopy(page), out=out)
 
 
 def _quantiles(prepared: PreparedRecalibration) -> tuple[float, ...]:

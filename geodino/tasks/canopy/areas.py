@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from geodino import seeds
 from geodino.data.labels.reader import onto_label_grid
 from geodino.data.parallel import in_order
 from geodino.data.splits import Split, SplitName
@@ -72,14 +71,6 @@ def find_areas(source: CanopySource, which: SplitName, *, threads: int) -> tuple
     both = [(image, label) for image in source.labelled for label in pairs.by_image[image]]
     found = in_order(lambda pair: _raster_areas(source, *pair, which), both, threads=threads)
     return tuple(area for areas in found for area in areas)
-
-
-def drawn_areas(areas: tuple[Area, ...], count: int, *, seed: int) -> tuple[Area, ...]:
-    """Return at most ``count`` of the areas, drawn by seed, in their order."""
-    if len(areas) <= count:
-        return areas
-    some = seeds.rng(seed, "areas").permutation(len(areas))[:count]
-    return tuple(areas[i] for i in np.sort(some).tolist())
 
 
 def _raster_areas(source: CanopySource, image: int, label: int, which: SplitName) -> list[Area]:

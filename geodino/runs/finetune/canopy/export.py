@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from geodino.evals.results import MODEL
 from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
 from geodino.models.canopy_folder import save_canopy
@@ -54,7 +55,7 @@ def extra_of(scene: CanopyScene, results: Results) -> dict[str, Any]:
         "labels": label_facts(prepared),
         "results": {
             "on": results.facts["reported_on"],
-            "mae_m": _mae(results.facts, "model"),
+            "mae_m": _mae(results.facts, MODEL),
             "mae_of_mean_height_m": _mae(results.facts, MEAN),
         },
         "augment": prepared.config.sampling.augment,
@@ -90,7 +91,7 @@ def _mae(facts: dict[str, Any], row: str) -> float | None:
 def _card(scene: CanopyScene, results: Results, folder: RunFolder, step: int) -> dict[str, Any]:
     prepared = scene.prepared
     config, facts = prepared.config, results.facts
-    mae, floor = _mae(facts, "model"), _mae(facts, MEAN)
+    mae, floor = _mae(facts, MODEL), _mae(facts, MEAN)
     kind = config.canopy.head.kind
     backbone = "fine-tuned" if config.optim.unfreeze else "frozen"
     head = "head that went on from its own" if prepared.begins_with_head else "head"

@@ -15,11 +15,12 @@ from geodino.infer.symmetries import Symmetric, Symmetries
 from geodino.metrics.height import HeightSums
 from geodino.models.canopy import CanopyModel
 from geodino.runs.finetune.canopy.config import GroundConfig
-from geodino.tasks.canopy.areas import Area, Compared, drawn_areas, find_areas
+from geodino.tasks.canopy.areas import Area, Compared, find_areas
 from geodino.tasks.canopy.evaluate import SiteSums, SiteValues, by_site, judged
 from geodino.tasks.canopy.floors import Floors, fit_floors, green_map
 from geodino.tasks.canopy.source import CanopySource
 from geodino.tasks.chips import Chips
+from geodino.tasks.drawn import drawn
 
 MEAN, GREEN = "mean height", "height by greenness"
 """What the floors are called."""
@@ -90,7 +91,7 @@ class Judge:
         """Fit the floors on training ground."""
         subject = self._subject
         areas = find_areas(subject.source, "train", threads=subject.threads)
-        return fit_floors(subject.source, drawn_areas(areas, _FLOOR_AREAS, seed=subject.seed))
+        return fit_floors(subject.source, drawn(areas, _FLOOR_AREAS, seed=subject.seed))
 
     def measure(self, which: SplitName, floors: Floors | None) -> Measured | None:
         """Predict all areas of a split; None where it has none."""
@@ -128,7 +129,7 @@ class Judge:
     def effects(self) -> dict[str, Any]:
         """Return what other chips and moved chips change on a few validation areas."""
         subject = self._subject
-        areas = drawn_areas(subject.val, _EFFECT_AREAS, seed=subject.seed)
+        areas = drawn(subject.val, _EFFECT_AREAS, seed=subject.seed)
         usual = list(self._judged(areas, "val"))
         found: dict[str, Any] = {"areas": len(areas), "mae_m": _mae(usual)}
         align = self._predictor.align

@@ -7,23 +7,18 @@ from typing import Any
 import numpy as np
 
 from geodino.data.splits import NAMES
-from geodino.files import read_lines, write_text
-from geodino.report.canopy import (
-    CanopyReport,
-    HeightPoints,
-    KeptIntervals,
-    ScoreRow,
-    render_canopy,
-)
+from geodino.files import read_lines
+from geodino.report.canopy import CanopyReport, HeightPoints, KeptIntervals, render_canopy
 from geodino.report.content import Pairs
 from geodino.report.curves import training_of
 from geodino.report.maps import HeightCase
+from geodino.report.scores import score_rows, with_interval
 from geodino.runs.display import Display
 from geodino.runs.finetune.canopy.prepare import PreparedGround
 from geodino.runs.finetune.canopy.results import Results
 from geodino.runs.finetune.canopy.scene import CanopyScene
 from geodino.runs.finetune.canopy.words import in_words
-from geodino.runs.finetune.finish import repeated
+from geodino.runs.finetune.page import repeated, write_page
 from geodino.runs.record import RunFolder
 from geodino.tasks.canopy.areas import Compared
 
@@ -56,9 +51,7 @@ def write_report(
         curves=training_of(read_lines(folder.metrics)).curves,
         effects=_effects(results.facts["effects_on_val"]),
     )
-    path = folder.report if out is None else out
-    write_text(path, render_canopy(page))
-    return path
+    return write_page(folder, render_canopy(page), out=out)
 
 
 def collected(
@@ -73,14 +66,6 @@ def collected(
     facts = results.facts
     on = facts["reported_on"]
     found: dict[str, Any] = facts[on] if on else {"scores": {}, "by_site": {}, "model_minus": {}}
-    rows = tuple(
-        ScoreRow(
-            name=name,
-            cells=tuple(_cell(scores[key]) for key in _COLUMNS),
-            is_model=name == "model",
-        )
-        for name, scores in found["scores"].items()
-    )
     rows_of = "Nothing could be measured: there is no labelled ground to do it on."
     if on:
         rows_of = (
@@ -95,10 +80,11 @@ def collected(
         decisions=prepared.notes,
         curves=(),
         columns=tuple(_COLUMNS.values()),
-        rows=rows,
+        rows=score_rows(found["scores"], _COLUMNS, decimals=2),
         rows_of=rows_of,
         differences=tuple(
-            (name, _cell(row["mae_m"]) + " m") for name, row in found["model_minus"].items()
+            (name, with_interval(row["mae_m"], decimals=2) + " m")
+            for name, row in found["model_minus"].items()
         ),
         classes=results.classes,
         sites=tuple(
@@ -116,15 +102,6 @@ def collected(
         cases=tuple(_case(prepared, one) for one in results.shown if one.true_m.ndim == 2),
         points=points(results, 0),
         repeat=repeated("canopy", prepared, folder),
-    )
-
-
-def _cell(score: dict[str, float | None]) -> str:
-    value, low, high = score["value"], score["low"], score["high"]
-    if value is None:
-        return "none"
-    return (
-        f"{value:.2f}" if low is None or high is None else f"{value:.2f} ({low:.2f} to {high:.2f})"
     )
 
 
@@ -204,13 +181,9 @@ def _effects(effects: dict[str, Any]) -> Pairs:
 def _case(prepared: PreparedGround[Any], one: Compared) -> HeightCase:
     source, area = prepared.source, one.area
     pixels, seen = source.read_image(area.image, area.window)
-    display = Display.of(prepared.opened.loaded.contract)
-    shown = pixels[list(display.bands)].astype(np.float64)
     return HeightCase(
         name=f"site {area.site}, image {Path(source.images.tiles[area.image].path).name}",
-        image=np.where(seen, shown, np.nan),
-        low=display.low,
-        high=display.high,
+        image=Display.of(prepared.opened.loaded.contract).seen(pixels, seen),
         predicted_m=np.where(one.valid, one.values[0], np.nan),
         true_m=one.true_m,
         valid=one.valid,

@@ -1,15 +1,14 @@
 """What a trained head is worth: scores with intervals beside floors, coverage, effects of chips."""
 
-import math
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from functools import reduce
 from typing import Any
 
-import numpy as np
-
 from geodino.errors import RunError
+from geodino.evals.results import MODEL
+from geodino.files import finite
 from geodino.infer.engine import Predictor
 from geodino.metrics.bootstrap import Interval
 from geodino.metrics.conformal import (
@@ -173,7 +172,7 @@ def scored(measured: Measured | None, *, seed: int) -> dict[str, Any] | None:
     """Return scores over all sites with their intervals, those of the floors, and differences."""
     if measured is None:
         return None
-    rows = {"model": measured.model, **measured.floors}
+    rows = {MODEL: measured.model, **measured.floors}
     found: dict[str, Any] = {
         "sites": len(measured.model),
         "pixels": sum(int(s.totals["n"]) for s in measured.model.values()),
@@ -214,14 +213,3 @@ def _few(sums: HeightSums) -> dict[str, float]:
     named = sums.named()
     keys = ("mae_m", "rmse_m", "bias_predicted_minus_true_m", "r2")
     return {"pixels": float(sums.totals["n"]), **{key: named[key] for key in keys}}
-
-
-def finite(value: Any) -> Any:
-    """Return a value with None for whatever is not finite, as JSON wants it."""
-    if isinstance(value, Mapping):
-        return {key: finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return value

@@ -12,12 +12,13 @@ from geodino.runs.finetune.canopy.judge import Subject
 from geodino.runs.finetune.canopy.prepare import PreparedCanopy, PreparedGround
 from geodino.runs.finetune.scene import Judgement, Scene
 from geodino.runs.networks import seeded_generator
-from geodino.tasks.canopy.areas import Area, drawn_areas, find_areas
+from geodino.tasks.canopy.areas import Area, find_areas
 from geodino.tasks.canopy.crops import CropFeed, Windows, find_windows
 from geodino.tasks.canopy.evaluate import SiteSums, judged
 from geodino.tasks.canopy.objective import CanopyObjective
 from geodino.tasks.canopy.source import FootprintLabels
 from geodino.tasks.chips import Chips
+from geodino.tasks.drawn import drawn
 from geodino.tasks.module import Objective
 
 
@@ -90,7 +91,7 @@ class CanopyScene(Scene[PreparedCanopy]):
             SourceError: no pixel of it has both a label and a valid image.
         """
         config = self.prepared.config
-        areas = drawn_areas(self.val, config.validation.areas, seed=config.train.seed)
+        areas = drawn(self.val, config.validation.areas, seed=config.train.seed)
         model = self.canopy
         was_training = model.training
         sums = SiteSums(config.protocol)

@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from geodino.evals.results import MODEL
-from geodino.files import read_lines, write_text
-from geodino.report.canopy import ScoreRow
-from geodino.report.classes import ClassReport, ClassRow, picture_row, render_classes
+from geodino.data.labelled.sets import parts_in_words
+from geodino.files import read_lines
+from geodino.report.classes import ClassReport, class_rows, picture_row, render_classes
 from geodino.report.content import Pairs, Picture
 from geodino.report.curves import training_of
+from geodino.report.scores import score_rows, with_interval
 from geodino.runs.display import Display
 from geodino.runs.finetune.classification.results import in_words, read_predictions
 from geodino.runs.finetune.classification.scene import ClassificationScene, spoken
-from geodino.runs.finetune.finish import repeated
+from geodino.runs.finetune.page import repeated, write_page
 from geodino.runs.record import RunFolder
 
 _TITLES = {
@@ -37,9 +37,7 @@ def write_report(
     Raises:
         GeodinoError: it cannot be written, or a file of the run is damaged.
     """
-    path = folder.report if out is None else out
-    write_text(path, render_classes(_collected(scene, facts, folder)))
-    return path
+    return write_page(folder, render_classes(_collected(scene, facts, folder)), out=out)
 
 
 def _collected(scene: ClassificationScene, facts: dict[str, Any], folder: RunFolder) -> ClassReport:
@@ -57,27 +55,15 @@ def _collected(scene: ClassificationScene, facts: dict[str, Any], folder: RunFol
         curves=training_of(read_lines(folder.metrics)).curves,
         titles={**{f"val/{name}": f"validation {spoken(name)}" for name in columns}, **_TITLES},
         columns=tuple(spoken(name) for name in columns),
-        rows=tuple(
-            ScoreRow(
-                name=name,
-                cells=tuple(_cell(scores[key]) for key in columns),
-                is_model=name == MODEL,
-            )
-            for name, scores in found["scores"].items()
-        ),
+        rows=score_rows(found["scores"], columns),
         rows_of=f"{found['images']} test images; nothing was chosen on them. predictions.parquet holds "
         "what is said of each.",
-        differences=tuple((name, _cell(row)) for name, row in found["model_minus"].items()),
+        differences=tuple((name, with_interval(row)) for name, row in found["model_minus"].items()),
         differences_of=f"{spoken(metric).capitalize()} of the model minus that of each floor, on the "
         "same images; above 0 the model is better",
         names=prepared.source.classes,
         class_columns=(*(_OF_CLASS[key] for key in of_class), "test images"),
-        classes=tuple(
-            ClassRow(
-                name=name, cells=(*(_share(row[key]) for key in of_class), f"{row['images']:,}")
-            )
-            for name, row in found["classes"].items()
-        ),
+        classes=class_rows(found["classes"], of_class, counted="images"),
         confusion=None if confusion is None else np.array(confusion, dtype=np.int64),
         counted="images",
         images=(),
@@ -88,17 +74,6 @@ def _collected(scene: ClassificationScene, facts: dict[str, Any], folder: RunFol
         "those it has right. Hatched: no valid image.",
         repeat=repeated("classification", prepared, folder),
     )
-
-
-def _share(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
-
-
-def _cell(score: dict[str, float | None]) -> str:
-    value, low, high = score["value"], score["low"], score["high"]
-    if value is None or low is None or high is None:
-        return _share(value)
-    return f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _figures(scene: ClassificationScene, folder: RunFolder) -> Pairs:
@@ -116,11 +91,10 @@ def _data(scene: ClassificationScene) -> Pairs:
     prepared, source = scene.prepared, scene.prepared.source
     counts = source.counts("train").tolist()
     shares = ", ".join(f"{name} {n:,}" for name, n in zip(source.classes, counts, strict=True))
-    parts = ", ".join(f"{len(keys)} {part}" for part, keys in source.set.parts.items())
     return (
         ("images", prepared.images_from),
         ("set", f"{source.set.facts.name}, {source.set.facts.kind}"),
-        ("images by part", parts),
+        ("images by part", parts_in_words(source.set.parts)),
         ("training images by class", shares),
         ("bands", ", ".join(prepared.contract.band_names)),
         ("augmentation", prepared.config.sampling.augment),

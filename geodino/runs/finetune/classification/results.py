@@ -15,10 +15,9 @@ from geodino.evals.results import MODEL, Outcome, SetResult
 from geodino.evals.runner import clusters_of, copies_across
 from geodino.evals.scoring import Judged, score_names
 from geodino.evals.tables import write_predictions
-from geodino.files import write_with
+from geodino.files import finite, write_with
 from geodino.metrics.bootstrap import Interval
 from geodino.metrics.classification import confusion_matrix
-from geodino.runs.finetune.canopy.results import finite
 from geodino.runs.finetune.classification.floors import encoded, floors
 from geodino.runs.finetune.classification.scene import ClassificationScene, spoken
 from geodino.runs.record import RunFolder

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from geodino import seeds
 from geodino.data.labelled.sets import PartName, SetFacts
 from geodino.evals.probes.prediction import Prediction, many_classes, one_class
 from geodino.evals.scoring import Judged, score_names
@@ -17,6 +16,7 @@ from geodino.runs.networks import seeded_generator
 from geodino.tasks.classification.evaluate import probabilities
 from geodino.tasks.classification.feed import ImageFeed
 from geodino.tasks.classification.objective import ImageObjective
+from geodino.tasks.drawn import drawn
 from geodino.tasks.module import Objective
 
 
@@ -72,10 +72,8 @@ class ClassificationScene(Scene[PreparedClassification]):
     def validate(self, threads: Executor) -> dict[str, float]:
         """Return the scores of the model on some of the validation images; it trains on afterwards."""
         config = self.prepared.config
-        rows = np.arange(len(self.prepared.source.keys("val")))
-        if len(rows) > config.validation.areas:
-            drawn = seeds.rng(config.train.seed, "areas").permutation(rows)
-            rows = np.sort(drawn[: config.validation.areas])
+        every = range(len(self.prepared.source.keys("val")))
+        rows = np.array(drawn(every, config.validation.areas, seed=config.train.seed))
         judged = Judged(self.facts, self.predicted("val", rows), self.truth("val", rows))
         return {name: judged.value(name) for name in score_names(self.facts)}
 

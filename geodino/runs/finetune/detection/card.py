@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from geodino.data.labelled.classes import words_of
+from geodino.data.labelled.sets import parts_in_words
 from geodino.models.detection.faster_rcnn import DetectionModel
 from geodino.models.detection.head import CELLS
 from geodino.runs.card import RunCard
@@ -25,7 +26,6 @@ def detection_card(scene: DetectionScene, *, device: torch.device, out: Path) ->
         lambda backbone: DetectionModel(backbone, config.detection, classes=scene.network.classes),
         _forward,
     )
-    parts = ", ".join(f"{len(keys)} {part}" for part, keys in prepared.data.set.parts.items())
     gsd = "unknown" if facts.gsd_m is None else f"{facts.gsd_m:.3g} m"
     small, large = np.percentile(places.side.max(axis=1), (5, 95)).tolist()
     val = len(prepared.data.set.parts["val"])
@@ -34,7 +34,7 @@ def detection_card(scene: DetectionScene, *, device: torch.device, out: Path) ->
         "model": model_line(prepared),
         "head": f"Faster R-CNN of {config.detection.channels} channels, {len(facts.classes)} classes; "
         + weights_line(scene.model),
-        "images": f"{facts.name}: {parts}; {facts.dtype}, GSD {gsd}"
+        "images": f"{facts.name}: {parts_in_words(prepared.data.set.parts)}; {facts.dtype}, GSD {gsd}"
         + (f", resized to {config.size} px" if config.size else ""),
         "objects": f"{len(places.image):,} to learn from ({_shares(scene)}); 90 % of them are from "
         f"{small:.0f} to {large:.0f} px long",

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from geodino.data.labelled.boxes import name_of
+from geodino.evals.results import MODEL
 from geodino.files import replacing
 from geodino.models.card import ModelCard
 from geodino.models.detection_folder import save_detection
-from geodino.runs.finetune.detection.results import MODEL, RANDOM, Results
+from geodino.runs.finetune.detection.results import RANDOM, Results
 from geodino.runs.finetune.detection.scene import DetectionScene
 from geodino.runs.record import RunFolder
 

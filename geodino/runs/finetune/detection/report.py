@@ -9,17 +9,17 @@ from markupsafe import Markup
 
 from geodino.data.labelled.boxes import name_of
 from geodino.data.labelled.sets import Boxes
-from geodino.files import read_lines, write_text
+from geodino.files import read_lines
 from geodino.geo.windows import Window
 from geodino.report.box_pictures import BoxCase, ShownBoxes, box_legend, box_panels
-from geodino.report.canopy import ScoreRow
-from geodino.report.classes import ClassReport, ClassRow, render_classes
+from geodino.report.classes import ClassReport, class_rows, render_classes
 from geodino.report.content import Pairs
 from geodino.report.curves import training_of
+from geodino.report.scores import score_rows, with_interval
 from geodino.runs.display import Display
-from geodino.runs.finetune.detection.results import MODEL, Results, in_words
+from geodino.runs.finetune.detection.results import Results, in_words
 from geodino.runs.finetune.detection.scene import DetectionScene
-from geodino.runs.finetune.finish import repeated
+from geodino.runs.finetune.page import labelled_set, repeated, write_page
 from geodino.runs.record import RunFolder
 from geodino.tasks.detection.judge import Judged, native
 
@@ -60,9 +60,7 @@ def write_report(
     Raises:
         GeodinoError: it cannot be written, or a file of the run is damaged.
     """
-    path = folder.report if out is None else out
-    write_text(path, render_classes(_collected(scene, results, folder)))
-    return path
+    return write_page(folder, render_classes(_collected(scene, results, folder)), out=out)
 
 
 def _collected(scene: DetectionScene, results: Results, folder: RunFolder) -> ClassReport:
@@ -81,28 +79,18 @@ def _collected(scene: DetectionScene, results: Results, folder: RunFolder) -> Cl
         curves=training_of(read_lines(folder.metrics)).curves,
         titles=_TITLES | {f"val/ap50/{name}": f"validation AP50: {name}" for name in names},
         columns=tuple(_COLUMNS.values()),
-        rows=tuple(
-            ScoreRow(
-                name=name,
-                cells=tuple(_cell(scores[key]) for key in _COLUMNS),
-                is_model=name == MODEL,
-            )
-            for name, scores in found["scores"].items()
-        ),
+        rows=score_rows(found["scores"], _COLUMNS),
         rows_of=f"{found['boxes']:,} objects in {found['images']} whole {facts['reported_on']} images. "
         "AP50: PASCAL VOC's area under precision and recall at IoU .5. COCO AP: its mean over IoUs from "
         ".5 to .95; small up to 32 x 32 px, large from 96 x 96 px on.",
-        differences=tuple((name, _cell(row["ap50"])) for name, row in found["model_minus"].items()),
+        differences=tuple(
+            (name, with_interval(row["ap50"])) for name, row in found["model_minus"].items()
+        ),
         differences_of="AP50 of the model minus that of each floor, on the same images; above 0 the model "
         "is better",
         names=names,
         class_columns=("AP50", "COCO AP", "true boxes"),
-        classes=tuple(
-            ClassRow(
-                name=name, cells=(_share(row["ap50"]), _share(row["coco_ap"]), f"{row['boxes']:,}")
-            )
-            for name, row in found["classes"].items()
-        ),
+        classes=class_rows(found["classes"], ("ap50", "coco_ap"), counted="boxes"),
         confusion=None,
         counted="boxes",
         images=tuple((name_of(key), _in_image(row)) for key, row in worst),
@@ -124,17 +112,6 @@ def _in_image(row: dict[str, int]) -> str:
     return f"{row['right']} of {row['boxes']} found, {row['wrong']} wrong"
 
 
-def _share(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
-
-
-def _cell(score: dict[str, float | None]) -> str:
-    value, low, high = score["value"], score["low"], score["high"]
-    if value is None or low is None or high is None:
-        return _share(value)
-    return f"{value:.3f} ({low:.3f} to {high:.3f})"
-
-
 def _figures(scene: DetectionScene, recorded: dict[str, Any]) -> Pairs:
     return (
         ("steps to the best", f"{recorded['results']['step']:,}"),
@@ -148,13 +125,9 @@ def _data(scene: DetectionScene) -> Pairs:
     prepared = scene.prepared
     names = prepared.source.classes
     counts = np.bincount(scene.places.classes, minlength=len(names)).tolist()
-    parts = prepared.data.set.parts
     size = prepared.config.size
     return (
-        ("images", prepared.images_from),
-        ("labels", f"{prepared.labels_from} ({prepared.data.layout})"),
-        ("split", prepared.split_from or "see the notes"),
-        ("images by part", ", ".join(f"{len(keys)} {part}" for part, keys in parts.items())),
+        *labelled_set(prepared),
         ("objects in training", ", ".join(f"{n} {c}" for c, n in zip(names, counts, strict=True))),
         ("size", "as the files" if size is None else f"{size} px along the longer side"),
         ("augmentation", prepared.config.sampling.augment),
@@ -165,15 +138,11 @@ def _case(scene: DetectionScene, one: Judged, score: float) -> BoxCase:
     source = native(scene.prepared.source)
     window = _window(one.truth, source.size(one.key))
     pixels, seen = source.read(one.key, window)
-    display = Display.of(scene.prepared.opened.loaded.contract)
-    shown = pixels[list(display.bands)].astype(np.float64)
     sure = one.from_score(score)
     matches, counted = sure.matches(), ~one.truth.difficult
     return BoxCase(
         name=name_of(one.key),
-        image=np.where(seen, shown, np.nan),
-        low=display.low,
-        high=display.high,
+        image=Display.of(scene.prepared.opened.loaded.contract).seen(pixels, seen),
         true=_within(window, one.truth.xyxy, counted & matches.seen, counted & ~matches.seen),
         found=_within(window, sure.boxes, matches.right, matches.wrong),
     )

@@ -8,15 +8,16 @@ import torch
 
 from geodino import seeds
 from geodino.data.labelled.sets import PartName
+from geodino.evals.results import MODEL
+from geodino.files import finite
 from geodino.infer.search import BoxFinder
 from geodino.metrics.boxes import AtScore, Matches, at_score
 from geodino.metrics.detection import DetectionScorer
-from geodino.runs.finetune.canopy.results import finite
 from geodino.runs.finetune.detection.scene import DetectionScene
 from geodino.tasks.detection.evaluate import random_boxes
 from geodino.tasks.detection.judge import Judged, judged, on_own_ground
 
-MODEL, RANDOM = "model", "random boxes"
+RANDOM = "random boxes"
 
 _SINGLE = ("coco_ap50", "coco_ap75", "coco_ap_small", "coco_ap_medium", "coco_ap_large")
 """Scores without an interval."""

@@ -3,9 +3,6 @@
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-import numpy as np
-
-from geodino import seeds
 from geodino.data.parallel import in_order
 from geodino.errors import SourceError
 from geodino.infer.search import BoxFinder
@@ -18,6 +15,7 @@ from geodino.tasks.chips import Chips
 from geodino.tasks.detection.crops import BoxFeed, BoxPlaces, find_places
 from geodino.tasks.detection.judge import judged
 from geodino.tasks.detection.objective import BoxObjective
+from geodino.tasks.drawn import drawn
 from geodino.tasks.module import Objective
 
 _UNFIT = (
@@ -71,7 +69,7 @@ class DetectionScene(Scene[PreparedDetection]):
             SourceError: none of them holds an object.
         """
         config, source, model = self.prepared.config, self.prepared.source, self.network
-        keys = _drawn(source.set.parts["val"], config.validation.areas, seed=config.train.seed)
+        keys = drawn(source.set.parts["val"], config.validation.areas, seed=config.train.seed)
         was_training, device = model.training, next(model.head.parameters()).device
         scorer = DetectionScorer(len(source.classes))
         finder = BoxFinder(model, device=device)
@@ -119,11 +117,3 @@ def look(prepared: PreparedDetection) -> DetectionScene:
         align=model.backbone.patch_size,
     )
     return DetectionScene(prepared=prepared, network=model, places=places, chips=chips)
-
-
-def _drawn(keys: tuple[str, ...], count: int, *, seed: int) -> tuple[str, ...]:
-    """At most ``count`` of them, drawn by seed, in their order."""
-    if len(keys) <= count:
-        return keys
-    some = seeds.rng(seed, "areas").permutation(len(keys))[:count]
-    return tuple(keys[i] for i in np.sort(some).tolist())

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from geodino.data.labelled.classes import words_of
+from geodino.data.labelled.sets import parts_in_words
 from geodino.models.segmentation import SegmentationModel
 from geodino.runs.card import RunCard
 from geodino.runs.finetune.card import cost_lines, model_line, notes_of, step_flops, weights_line
@@ -27,7 +28,6 @@ def segmentation_card(scene: SegmentationScene, *, device: torch.device, out: Pa
         ),
     )
     kept = _KEPT * config.train.batch * scene.crop**2 * scene.network.classes
-    parts = ", ".join(f"{len(keys)} {part}" for part, keys in prepared.data.set.parts.items())
     gsd = "unknown" if facts.gsd_m is None else f"{facts.gsd_m:.3g} m"
     looked = len(windows.looked_at) + len(windows.empty)
     lines = {
@@ -35,7 +35,7 @@ def segmentation_card(scene: SegmentationScene, *, device: torch.device, out: Pa
         "model": model_line(prepared),
         "head": f"{config.segmentation.head.kind}, {len(facts.classes)} classes; "
         + weights_line(scene.model),
-        "images": f"{facts.name}: {parts}; {facts.dtype}, GSD {gsd}",
+        "images": f"{facts.name}: {parts_in_words(prepared.data.set.parts)}; {facts.dtype}, GSD {gsd}",
         "classes": _shares(scene),
         "crops": f"{config.train.batch} of {windows.crop} px a step, from {len(windows)} windows of "
         f"{'+'.join(config.sampling.parts)} ({len(windows.looked_at)} of {looked} looked at hold "

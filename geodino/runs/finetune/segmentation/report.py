@@ -3,17 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from geodino.files import read_lines, write_text
-from geodino.report.canopy import ScoreRow
+from geodino.files import read_lines
 from geodino.report.class_maps import ClassCase, class_legend, class_panels
-from geodino.report.classes import ClassReport, ClassRow, render_classes
+from geodino.report.classes import ClassReport, class_rows, render_classes
 from geodino.report.content import Pairs
 from geodino.report.curves import training_of
+from geodino.report.scores import figure, score_rows, with_interval
 from geodino.runs.display import Display
-from geodino.runs.finetune.finish import repeated
-from geodino.runs.finetune.segmentation.results import MODEL, Results, in_words
+from geodino.runs.finetune.page import labelled_set, repeated, write_page
+from geodino.runs.finetune.segmentation.results import Results, in_words
 from geodino.runs.finetune.segmentation.scene import SegmentationScene
 from geodino.runs.record import RunFolder
 from geodino.tasks.segmentation.evaluate import Judged
@@ -44,9 +42,7 @@ def write_report(
     Raises:
         GeodinoError: it cannot be written, or a file of the run is damaged.
     """
-    path = folder.report if out is None else out
-    write_text(path, render_classes(_collected(scene, results, folder)))
-    return path
+    return write_page(folder, render_classes(_collected(scene, results, folder)), out=out)
 
 
 def _collected(scene: SegmentationScene, results: Results, folder: RunFolder) -> ClassReport:
@@ -74,30 +70,19 @@ def _collected(scene: SegmentationScene, results: Results, folder: RunFolder) ->
         curves=training_of(read_lines(folder.metrics)).curves,
         titles=_TITLES | {f"val/iou/{name}": f"validation IoU: {name}" for name in names},
         columns=tuple(_COLUMNS.values()),
-        rows=tuple(
-            ScoreRow(
-                name=name,
-                cells=tuple(_cell(scores[key]) for key in _COLUMNS),
-                is_model=name == MODEL,
-            )
-            for name, scores in found["scores"].items()
-        ),
+        rows=score_rows(found["scores"], _COLUMNS),
         rows_of=rows_of,
-        differences=tuple((name, _cell(row["miou"])) for name, row in found["model_minus"].items()),
+        differences=tuple(
+            (name, with_interval(row["miou"])) for name, row in found["model_minus"].items()
+        ),
         differences_of="Mean IoU of the model minus that of each floor, on the same images; above 0 the "
         "model is better",
         names=names,
         class_columns=("IoU", "precision", "recall", "true pixels"),
-        classes=tuple(
-            ClassRow(
-                name=name,
-                cells=(*(_share(row[key]) for key in _OF_CLASS), f"{row['pixels']:,}"),
-            )
-            for name, row in found["classes"].items()
-        ),
+        classes=class_rows(found["classes"], _OF_CLASS, counted="pixels"),
         confusion=results.confusion,
         counted="pixels",
-        images=tuple((key, _share(value)) for key, value in worst),
+        images=tuple((key, figure(value)) for key, value in worst),
         images_of="Mean IoU of single images, the lowest first",
         legend=class_legend(names, colours),
         pictures=class_panels(cases, colours=colours),
@@ -109,19 +94,6 @@ def _collected(scene: SegmentationScene, results: Results, folder: RunFolder) ->
 
 def _known(value: float | None) -> float:
     return float("inf") if value is None else value
-
-
-def _share(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
-
-
-def _cell(score: dict[str, float | None]) -> str:
-    value, low, high = score["value"], score["low"], score["high"]
-    if value is None:
-        return "none"
-    return (
-        f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
-    )
 
 
 def _figures(scene: SegmentationScene, recorded: dict[str, Any]) -> Pairs:
@@ -142,12 +114,8 @@ def _data(scene: SegmentationScene) -> Pairs:
         f"{name} {n / total:.1%}"
         for name, n in zip(prepared.source.classes, counts.tolist(), strict=True)
     )
-    parts = prepared.data.set.parts
     return (
-        ("images", prepared.images_from),
-        ("labels", f"{prepared.labels_from} ({prepared.data.layout})"),
-        ("split", prepared.split_from or "see the notes"),
-        ("images by part", ", ".join(f"{len(keys)} {part}" for part, keys in parts.items())),
+        *labelled_set(prepared),
         ("classes in training", shares),
         ("augmentation", prepared.config.sampling.augment),
     )
@@ -156,13 +124,9 @@ def _data(scene: SegmentationScene) -> Pairs:
 def _case(scene: SegmentationScene, one: Judged) -> ClassCase:
     source = scene.prepared.source
     pixels, seen = source.read(one.cell.key, one.cell.window)
-    display = Display.of(scene.prepared.opened.loaded.contract)
-    shown = pixels[list(display.bands)].astype(np.float64)
     return ClassCase(
         name=one.cell.key,
-        image=np.where(seen, shown, np.nan),
-        low=display.low,
-        high=display.high,
+        image=Display.of(scene.prepared.opened.loaded.contract).seen(pixels, seen),
         predicted=one.predicted,
         truth=one.truth,
     )

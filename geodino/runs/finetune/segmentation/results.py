@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Int
 
 from geodino.data.labelled.sets import PartName
+from geodino.files import finite
 from geodino.infer.classes import ClassPredictor
 from geodino.metrics.segmentation import segmentation_scores
-from geodino.runs.finetune.canopy.results import finite
 from geodino.runs.finetune.segmentation.scene import SegmentationScene
 from geodino.tasks.segmentation.evaluate import Judged, cells_of, judged
 from geodino.tasks.segmentation.floors import BANDS, MAJORITY, ClassFloors, fit_floors
