@@ -19,6 +19,10 @@ Accept = Literal["gsd", "units", "values"]
 GSD_FACTOR = 2.0
 """A file's ground sampling distance may leave the contract's range by this factor."""
 
+_COARSEST = 8.0
+"""Pixels that are coarser by more than this are not offered to be resampled: no detail comes back,
+and a map of them may take days."""
+
 _FAR = 20.0
 """Values this many times larger or smaller than in training are refused. Snow and deep water
 differ from an average scene by less, a wrong unit (100, 255, 10,000) by more."""
@@ -312,8 +316,17 @@ def _gsd_problems(contract: InputContract, offer: Offer) -> Iterator[str]:
     if low / GSD_FACTOR <= min(offer.gsd_m) and max(offer.gsd_m) <= high * GSD_FACTOR:
         return
     seen = f"{low:.3g}" if math.isclose(low, high, rel_tol=0.01) else f"{low:.3g} to {high:.3g}"
+    said = (
+        f"gsd: a pixel of the file is {max(offer.gsd_m):.3g} m, the model was trained on {seen} m."
+    )
+    coarser = max(offer.gsd_m) / high
+    if coarser > _COARSEST:
+        yield (
+            f"{said} Pixels {coarser:.0f} times as large do not show what the model knows: use another "
+            "model, or `--accept gsd` takes the file as it is."
+        )
+        return
     yield (
-        f"gsd: a pixel of the file is {max(offer.gsd_m):.3g} m, the model was trained on {seen} m. "
-        f"`--gsd {math.sqrt(low * high):.3g}` shows it to the model resampled, `--accept gsd` takes it "
-        "as it is."
+        f"{said} `--gsd {math.sqrt(low * high):.3g}` shows it to the model resampled, `--accept gsd` "
+        "takes it as it is."
     )

@@ -221,6 +221,14 @@ def test_an_unfit_pixel_size_names_both_and_the_way_out():
     assert SENTINEL.problems(offered(gsd_m=(0.6, 0.6)), accept=("gsd",)) == []
 
 
+@pytest.mark.parametrize(("gsd", "is_offered"), [(0.6, True), (150.0, True), (300.0, False)])
+def test_resampling_is_offered_unless_the_detail_is_not_there(gsd, is_offered):
+    (problem,) = SENTINEL.problems(offered(gsd_m=(gsd, gsd)))
+    assert ("`--gsd 14.1`" in problem) is is_offered
+    assert ("Pixels 15 times as large" in problem) is not is_offered
+    assert "--accept gsd" in problem
+
+
 def test_a_file_without_a_place_is_welcome():
     assert SENTINEL.problems(offered(gsd_m=None)) == []
 
