@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64, Shaped
+from jaxtyping import Bool, Float64, Shaped, UInt8
 from numpy.typing import NDArray
 
+from geodino.geo.align import OfClasses
 from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
 
@@ -47,6 +48,11 @@ class Axis:
         """Where the centre of an output pixel lies on the source."""
         centre = self.start + (places + 0.5) * self.step
         return (centre > -_CLOSE) & (centre < self.length + _CLOSE)
+
+    def holders(self, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the output pixels that hold the centres of source pixels, beyond the ends too."""
+        place = (pixels + 0.5 - self.start) / self.step
+        return np.asarray(np.floor(place + _CLOSE), dtype=np.int64)
 
     def taps(
         self, places: NDArray[np.int64], how: Resampling
@@ -138,6 +144,69 @@ def resample(
     total = _along(_along(pixels, index_y, weight_y, 1), index_x, weight_x, 2)
     mean = np.where(kept, total / np.where(kept, weight, 1.0), 0.0)
     return (np.rint(mean) if pixels.dtype.kind in "iu" else mean).astype(pixels.dtype), kept
+
+
+def resample_classes(
+    classes: UInt8[np.ndarray, "h w"],
+    *,
+    read: Window,
+    rows: Axis,
+    columns: Axis,
+    window: Window,
+    how: OfClasses,
+    ignored: int,
+) -> UInt8[np.ndarray, "hh ww"]:
+    """Bring numbers of classes to a window of the target grid.
+
+    A target pixel takes the class that most of the pixels in it have, by their centres and without
+    those that are ignored (of several classes the one with the lowest number); where it holds no
+    centre, or for ``nearest``, the pixel that holds its own.
+
+    Args:
+        classes: the part ``read`` of the source.
+        read: from :func:`source_window`, for ``average``.
+        rows: from :func:`axes`.
+        columns: from :func:`axes`.
+        window: the wanted part of the target.
+        how: the method.
+        ignored: number of pixels that have no class.
+
+    Returns:
+        Numbers of classes; ``ignored`` where no pixel has one, and where the centre is not on the
+        source.
+    """
+    down = np.arange(window.top, window.bottom)
+    across = np.arange(window.left, window.right)
+    y, x = rows.taps(down, "nearest")[0][0] - read.top, columns.taps(across, "nearest")[0][0]
+    inside = rows.inside(down)[:, None] & columns.inside(across)
+    none = np.uint8(ignored)
+    near: UInt8[np.ndarray, "hh ww"] = np.where(inside, classes[y][:, x - read.left], none)
+    if how == "nearest":
+        return near
+    y = rows.holders(np.arange(read.top, read.bottom)) - window.top
+    x = columns.holders(np.arange(read.left, read.right)) - window.left
+    held = ((y >= 0) & (y < window.height))[:, None] & ((x >= 0) & (x < window.width))
+    pixel = (y[:, None] * window.width + x)[held]
+    votes = _most(classes[held], pixel, window.area, none).reshape(inside.shape)
+    holds = np.bincount(pixel, minlength=window.area).reshape(inside.shape) > 0
+    return np.where(inside & holds, votes, near)
+
+
+def _most(
+    classes: UInt8[np.ndarray, "n"], pixel: NDArray[np.int64], count: int, none: np.uint8
+) -> UInt8[np.ndarray, "m"]:
+    """Return the class that most of the pixels in each of ``count`` have; ``none`` without any."""
+    known = classes != none
+    present = np.flatnonzero(np.bincount(classes[known], minlength=1))
+    if not known.any():
+        return np.full(count, none)
+    place = np.zeros(int(present[-1]) + 1, dtype=np.int64)
+    place[present] = np.arange(len(present))
+    votes = np.bincount(
+        pixel[known] * len(present) + place[classes[known]], minlength=count * len(present)
+    ).reshape(count, len(present))
+    found = present[votes.argmax(axis=1)].astype(np.uint8)
+    return np.where(votes.any(axis=1), found, none)
 
 
 def _along(

@@ -25,6 +25,7 @@ from geodino.data.labelled.sets import Boxes, Image, PartName, SetFacts
 from geodino.data.splits import SplitConfig
 from geodino.data.tiles import TileIndex, read_tile
 from geodino.errors import SourceError
+from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
 from geodino.io.raster import HandlePool
 
@@ -83,6 +84,10 @@ class TableBoxes:
         """Return height and width of an image."""
         tile = self.images.tiles[self.number(key)]
         return tile.height, tile.width
+
+    def grid(self, key: str) -> Grid:
+        """Return the georeference of an image."""
+        return self.images.tiles[self.number(key)].grid
 
     def image(self, key: str, window: Window | None = None) -> Image:
         """Read an image, or a window of it, all bands."""

@@ -2,12 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field
-
 from geodino.data.labels.config import LabelsConfig
 from geodino.metrics.conformal import IntervalConfig
 from geodino.models.canopy import CanopyConfig
-from geodino.runs.finetune.config import FinetuneConfig, TiledConfig
+from geodino.runs.finetune.config import FinetuneConfig, SeenConfig
 from geodino.tasks.canopy.config import (
     ApplicabilityConfig,
     CanopyProtocol,
@@ -19,12 +17,8 @@ from geodino.tasks.canopy.config import (
 StartHead = Literal["auto", "model", "fresh"]
 
 
-class GroundConfig(TiledConfig):
+class GroundConfig(SeenConfig):
     """What every recipe holds that learns from heights, whatever it makes of them."""
-
-    gsd_m: float | None = Field(default=None, gt=0)
-    """Pixel of the grid the model sees, metres. ``null``: that of the images (or, where a canopy
-    model is recalibrated, its own); else they are resampled to it, and maps back to theirs."""
 
     labels: LabelsConfig = LabelsConfig()
     """How labels are read."""

@@ -20,6 +20,7 @@ from geodino.models.pooling import whole_patches
 from geodino.models.widen import widened
 from geodino.runs.finetune.classification.config import ClassificationFinetuneConfig
 from geodino.runs.finetune.classification.data import OpenedImages, open_images
+from geodino.runs.finetune.fitting import check_offer
 from geodino.runs.finetune.prepared import PreparedFinetune, opened_again, started, unchanged
 from geodino.runs.finetune.request import FinetuneJob
 from geodino.runs.models import OpenedModel, open_model
@@ -249,12 +250,7 @@ def _check_values(
         gsd_m=_gsd(facts),
         percentiles=_percentiles(source),
     )
-    try:
-        trained.check(offer, accept=config.accept)
-    except ContractError as error:
-        raise ContractError(
-            f"{error}\nIn a recipe, `accept` lists what is taken as it is, such as accept: [gsd]."
-        ) from error
+    check_offer(trained, offer, config)
 
 
 def _percentiles(source: ImageSource) -> tuple[tuple[float, float], ...]:
