@@ -119,6 +119,7 @@ def _data(scene: ClassificationScene) -> Pairs:
     parts = ", ".join(f"{len(keys)} {part}" for part, keys in source.set.parts.items())
     return (
         ("images", prepared.images_from),
+        *((("labels", prepared.labels_from),) if prepared.labels_from else ()),
         ("set", f"{source.set.facts.name}, {source.set.facts.kind}"),
         ("images by part", parts),
         ("training images by class", shares),
