@@ -32,6 +32,7 @@ def open_boxes(
     split_config: SplitConfig,
     pool: HandlePool,
     index: TileIndex | None = None,
+    seen_m: float | None = None,
 ) -> OpenedSet:
     """Open images with boxes.
 
@@ -47,6 +48,7 @@ def open_boxes(
         split_config: how.
         pool: where open files are kept.
         index: the images, where they are listed already.
+        seen_m: pixel of the grid a model sees, metres; None is the images'.
 
     Raises:
         GeodinoError: whatever is wrong with any of them, in a sentence.
@@ -55,7 +57,7 @@ def open_boxes(
     if layout == "table":
         if index is None:
             index = build_index(images, data, threads=thread_count(data.threads))
-        return _table(index, labels, config, split, split_config, pool)
+        return _table(index, labels, config, split, split_config, pool, seen_m)
     if layout == "dior":
         found, notes = _dior(images, labels, config, split, split_config, pool)
     else:
@@ -106,10 +108,12 @@ def _table(
     split: str | None,
     split_config: SplitConfig,
     pool: HandlePool,
+    seen_m: float | None,
 ) -> OpenedSet:
     found = open_box_table(
-        index, labels, config=config, split=split, split_config=split_config, pool=pool
-    )
+        index, labels, config=config, split=split, split_config=split_config, pool=pool,
+        seen_m=seen_m,
+    )  # fmt: skip
     counts = ", ".join(f"{len(keys)} {part}" for part, keys in found.parts.items())
     return OpenedSet(
         set=found,

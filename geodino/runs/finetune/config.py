@@ -88,10 +88,6 @@ class TiledConfig(LabelledConfig):
     split: SplitConfig = SplitConfig()
     """Which ground is for what; --split names a file instead."""
 
-
-class SeenConfig(TiledConfig):
-    """What recipes hold whose model may see the ground at another resolution than the images have."""
-
     gsd_m: float | None = Field(default=None, gt=0)
     """Pixel of the grid the model sees, metres. ``null``: that of the images (or, where a canopy
     model is recalibrated, its own); else they are resampled to it, and maps back to theirs."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from geodino.errors import ContractError, SourceError
 from geodino.geo.contract import InputContract, Offer
-from geodino.runs.finetune.config import LabelledConfig, SeenConfig
+from geodino.runs.finetune.config import LabelledConfig, TiledConfig
 
 
 def unplaced(names: Sequence[str], so: str, *, otherwise: str = "") -> SourceError:
@@ -34,5 +34,5 @@ def check_offer(contract: InputContract, offer: Offer, config: LabelledConfig) -
         seen = ", and gsd_m sets the resolution the model sees"
         raise ContractError(
             f"{error}\nIn a recipe, `accept` lists what is taken as it is, such as accept: [gsd]"
-            f"{seen if isinstance(config, SeenConfig) else ''}."
+            f"{seen if isinstance(config, TiledConfig) else ''}."
         ) from error

@@ -5,7 +5,7 @@ from typing import Literal
 from geodino.data.labels.config import LabelsConfig
 from geodino.metrics.conformal import IntervalConfig
 from geodino.models.canopy import CanopyConfig
-from geodino.runs.finetune.config import FinetuneConfig, SeenConfig
+from geodino.runs.finetune.config import FinetuneConfig, TiledConfig
 from geodino.tasks.canopy.config import (
     ApplicabilityConfig,
     CanopyProtocol,
@@ -17,7 +17,7 @@ from geodino.tasks.canopy.config import (
 StartHead = Literal["auto", "model", "fresh"]
 
 
-class GroundConfig(SeenConfig):
+class GroundConfig(TiledConfig):
     """What every recipe holds that learns from heights, whatever it makes of them."""
 
     labels: LabelsConfig = LabelsConfig()

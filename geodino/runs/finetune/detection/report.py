@@ -149,14 +149,19 @@ def _data(scene: DetectionScene) -> Pairs:
     names = prepared.source.classes
     counts = np.bincount(scene.places.classes, minlength=len(names)).tolist()
     parts = prepared.data.set.parts
-    size = prepared.config.size
+    size, gsd_m = prepared.config.size, prepared.config.gsd_m
+    seen = (
+        "as the files"
+        if gsd_m is None
+        else f"resampled to {gsd_m:g} m; judged in the files' pixels"
+    )
     return (
         ("images", prepared.images_from),
         ("labels", f"{prepared.labels_from} ({prepared.data.layout})"),
         ("split", prepared.split_from or "see the notes"),
         ("images by part", ", ".join(f"{len(keys)} {part}" for part, keys in parts.items())),
         ("objects in training", ", ".join(f"{n} {c}" for c, n in zip(names, counts, strict=True))),
-        ("size", "as the files" if size is None else f"{size} px along the longer side"),
+        ("size", seen if size is None else f"{size} px along the longer side"),
         ("augmentation", prepared.config.sampling.augment),
     )
 

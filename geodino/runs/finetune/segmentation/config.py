@@ -2,12 +2,12 @@
 
 from geodino.data.labelled.classes import ClassLabelsConfig
 from geodino.models.segmentation import SegmentationConfig
-from geodino.runs.finetune.config import SeenConfig, TiledFinetuneConfig
+from geodino.runs.finetune.config import TiledFinetuneConfig
 from geodino.tasks.canopy.config import MapsConfig
 from geodino.tasks.segmentation.config import ClassLossConfig, ClassSamplingConfig, FloorConfig
 
 
-class SegmentationFinetuneConfig(TiledFinetuneConfig, SeenConfig):
+class SegmentationFinetuneConfig(TiledFinetuneConfig):
     """A complete recipe of fine-tuning for classes of pixels."""
 
     segmentation: SegmentationConfig
