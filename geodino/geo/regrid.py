@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64, Shaped, UInt8
+from jaxtyping import Bool, Float64, Int64, Shaped, UInt8
 from numpy.typing import NDArray
 
 from geodino.geo.align import OfClasses
@@ -185,28 +185,37 @@ def resample_classes(
         return near
     y = rows.holders(np.arange(read.top, read.bottom)) - window.top
     x = columns.holders(np.arange(read.left, read.right)) - window.left
-    held = ((y >= 0) & (y < window.height))[:, None] & ((x >= 0) & (x < window.width))
-    pixel = (y[:, None] * window.width + x)[held]
-    votes = _most(classes[held], pixel, window.area, none).reshape(inside.shape)
-    holds = np.bincount(pixel, minlength=window.area).reshape(inside.shape) > 0
-    return np.where(inside & holds, votes, near)
+    part = tuple(
+        slice(*np.searchsorted(at, [0, n])) for at, n in ((y, len(down)), (x, len(across)))
+    )
+    y, x = y[part[0]], x[part[1]]
+    found = _most(classes[part], y[:, None] * window.width + x, inside.shape, none)
+    holds = np.isin(np.arange(len(down)), y)[:, None] & np.isin(np.arange(len(across)), x)
+    return np.where(inside & holds, found, near)
 
 
 def _most(
-    classes: UInt8[np.ndarray, "n"], pixel: NDArray[np.int64], count: int, none: np.uint8
-) -> UInt8[np.ndarray, "m"]:
-    """Return the class that most of the pixels in each of ``count`` have; ``none`` without any."""
+    classes: UInt8[np.ndarray, "h w"],
+    pixel: Int64[np.ndarray, "h w"],
+    shape: tuple[int, int],
+    none: np.uint8,
+) -> UInt8[np.ndarray, "hh ww"]:
+    """Return the class that most of the pixels in each pixel of a target have; ``none`` without any."""
     known = classes != none
-    present = np.flatnonzero(np.bincount(classes[known], minlength=1))
-    if not known.any():
-        return np.full(count, none)
-    place = np.zeros(int(present[-1]) + 1, dtype=np.int64)
-    place[present] = np.arange(len(present))
-    votes = np.bincount(
-        pixel[known] * len(present) + place[classes[known]], minlength=count * len(present)
-    ).reshape(count, len(present))
-    found = present[votes.argmax(axis=1)].astype(np.uint8)
-    return np.where(votes.any(axis=1), found, none)
+    if not known.all():
+        classes, pixel = classes[known], pixel[known]
+    if not classes.size:
+        return np.full(shape, none)
+    present = np.flatnonzero(np.bincount(classes.reshape(-1)))
+    area, place = shape[0] * shape[1], np.zeros(int(present[-1]) + 1, dtype=np.int64)
+    place[present] = np.arange(len(present)) * area
+    votes = np.bincount((place[classes] + pixel).reshape(-1), minlength=len(present) * area)
+    votes = votes.reshape(len(present), *shape)
+    best, most = np.full(shape, none), np.zeros(shape, dtype=np.int64)
+    for number, voted in zip(present, votes, strict=True):
+        np.copyto(best, np.uint8(number), where=voted > most)
+        np.maximum(most, voted, out=most)
+    return best
 
 
 def _along(
