@@ -35,7 +35,8 @@ def finetune(
             help="canopy: rasters of heights, or a vector file of footprints; segmentation: masks, "
             "class rasters, a vector file of polygons, or the folder of a known set again; "
             "detection: vector files of boxes, polygons or points, or COCO's JSON; "
-            "classification: nothing, --images is a labelled set as for geodino evaluate."
+            "classification: a table (.csv, .parquet) with the columns image and label, or nothing where "
+            "--images is a labelled set as for geodino evaluate."
         ),
     ] = None,
     model: Annotated[

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64, Shaped
+from jaxtyping import Bool, Float64, Int64, Shaped, UInt8
 from numpy.typing import NDArray
 
+from geodino.geo.align import OfClasses
 from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
 
@@ -47,6 +48,11 @@ class Axis:
         """Where the centre of an output pixel lies on the source."""
         centre = self.start + (places + 0.5) * self.step
         return (centre > -_CLOSE) & (centre < self.length + _CLOSE)
+
+    def holders(self, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the output pixels that hold the centres of source pixels, beyond the ends too."""
+        place = (pixels + 0.5 - self.start) / self.step
+        return np.asarray(np.floor(place + _CLOSE), dtype=np.int64)
 
     def taps(
         self, places: NDArray[np.int64], how: Resampling
@@ -138,6 +144,78 @@ def resample(
     total = _along(_along(pixels, index_y, weight_y, 1), index_x, weight_x, 2)
     mean = np.where(kept, total / np.where(kept, weight, 1.0), 0.0)
     return (np.rint(mean) if pixels.dtype.kind in "iu" else mean).astype(pixels.dtype), kept
+
+
+def resample_classes(
+    classes: UInt8[np.ndarray, "h w"],
+    *,
+    read: Window,
+    rows: Axis,
+    columns: Axis,
+    window: Window,
+    how: OfClasses,
+    ignored: int,
+) -> UInt8[np.ndarray, "hh ww"]:
+    """Bring numbers of classes to a window of the target grid.
+
+    A target pixel takes the class that most of the pixels in it have, by their centres and without
+    those that are ignored (of several classes the one with the lowest number); where it holds no
+    centre, or for ``nearest``, the pixel that holds its own.
+
+    Args:
+        classes: the part ``read`` of the source.
+        read: from :func:`source_window`, for ``average``.
+        rows: from :func:`axes`.
+        columns: from :func:`axes`.
+        window: the wanted part of the target.
+        how: the method.
+        ignored: number of pixels that have no class.
+
+    Returns:
+        Numbers of classes; ``ignored`` where no pixel has one, and where the centre is not on the
+        source.
+    """
+    down = np.arange(window.top, window.bottom)
+    across = np.arange(window.left, window.right)
+    y, x = rows.taps(down, "nearest")[0][0] - read.top, columns.taps(across, "nearest")[0][0]
+    inside = rows.inside(down)[:, None] & columns.inside(across)
+    none = np.uint8(ignored)
+    near: UInt8[np.ndarray, "hh ww"] = np.where(inside, classes[y][:, x - read.left], none)
+    if how == "nearest":
+        return near
+    y = rows.holders(np.arange(read.top, read.bottom)) - window.top
+    x = columns.holders(np.arange(read.left, read.right)) - window.left
+    part = tuple(
+        slice(*np.searchsorted(at, [0, n])) for at, n in ((y, len(down)), (x, len(across)))
+    )
+    y, x = y[part[0]], x[part[1]]
+    found = _most(classes[part], y[:, None] * window.width + x, inside.shape, none)
+    holds = np.isin(np.arange(len(down)), y)[:, None] & np.isin(np.arange(len(across)), x)
+    return np.where(inside & holds, found, near)
+
+
+def _most(
+    classes: UInt8[np.ndarray, "h w"],
+    pixel: Int64[np.ndarray, "h w"],
+    shape: tuple[int, int],
+    none: np.uint8,
+) -> UInt8[np.ndarray, "hh ww"]:
+    """Return the class that most of the pixels in each pixel of a target have; ``none`` without any."""
+    known = classes != none
+    if not known.all():
+        classes, pixel = classes[known], pixel[known]
+    if not classes.size:
+        return np.full(shape, none)
+    present = np.flatnonzero(np.bincount(classes.reshape(-1)))
+    area, place = shape[0] * shape[1], np.zeros(int(present[-1]) + 1, dtype=np.int64)
+    place[present] = np.arange(len(present)) * area
+    votes = np.bincount((place[classes] + pixel).reshape(-1), minlength=len(present) * area)
+    votes = votes.reshape(len(present), *shape)
+    best, most = np.full(shape, none), np.zeros(shape, dtype=np.int64)
+    for number, voted in zip(present, votes, strict=True):
+        np.copyto(best, np.uint8(number), where=voted > most)
+        np.maximum(most, voted, out=most)
+    return best
 
 
 def _along(

@@ -152,15 +152,24 @@ class Regrid:
     model: Grid
 
     @classmethod
-    def to_gsd(cls, grid: Grid, gsd_m: float) -> "Regrid":
+    def to_gsd(
+        cls, grid: Grid, gsd_m: float, *, own_m: tuple[float, float] | None = None
+    ) -> "Regrid":
         """Return the grid whose pixels are ``gsd_m`` long on the ground, along both axes.
 
+        Args:
+            grid: of the raster.
+            gsd_m: metres.
+            own_m: how long a column step and a row step of the raster are, metres; None is what
+                its place on the Earth says.
+
         Raises:
-            ValueError: the raster has no place on the Earth.
+            ValueError: the raster has no place on the Earth, and its pixels no length.
         """
-        if grid.gsd_m is None:
+        lengths = own_m or grid.gsd_m
+        if lengths is None:
             raise ValueError("a raster without a place has no ground sampling distance")
-        across, down = (gsd_m / own for own in grid.gsd_m)
+        across, down = (gsd_m / own for own in lengths)
         model = Grid(
             grid.crs,
             grid.transform @ Affine.scale(across, down),

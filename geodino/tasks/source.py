@@ -7,16 +7,17 @@ import numpy as np
 from affine import Affine
 from jaxtyping import Bool, Float64, Shaped
 
-from geodino.data.labelled.sets import LabelledSet
+from geodino.data.labelled.sets import LabelledSet, PlacedSet
 from geodino.geo.contract import InputContract
 from geodino.geo.grid import Grid
 from geodino.geo.validity import combine
 from geodino.geo.windows import Window
 from geodino.infer.chips import Pixels, Raster
+from geodino.tasks.seen import SeenSource
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledSource:
+class LabelledSource(SeenSource[str]):
     """Everything that is read, whether to learn from it or to be judged by it.
 
     Safe to use from threads.
@@ -28,6 +29,9 @@ class LabelledSource:
 
     bands: tuple[int, ...]
     """Places in the set of the bands the model reads, in its order."""
+
+    gsd_m: float | None = None
+    """Pixel of the model's grid, metres; None is that of each image."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -60,15 +64,25 @@ class LabelledSource:
         whole = np.dtype(self.set.facts.dtype).kind in "iu"
         return np.asarray((np.rint(values) if whole else values)[:, None, None])
 
-    def raster(self, key: str) -> Raster:
-        """Return an image as something to predict."""
-        height, width = self.size(key)
-        grid = Grid(crs=None, transform=Affine.identity(), width=width, height=height)
+    def raster(self, image: str) -> Raster:
+        """Return an image as something to predict, on its own grid."""
+        if isinstance(self.set, PlacedSet):
+            grid = self.set.grid(image)
+        else:
+            height, width = self.size(image)
+            grid = Grid(crs=None, transform=Affine.identity(), width=width, height=height)
 
         def read(window: Window) -> Pixels:
-            return self.read(key, window)
+            return self.read(image, window)
 
-        return Raster(name=key, grid=grid, read=read)
+        return Raster(name=image, grid=grid, read=read)
+
+    def pixel_m(self, image: str) -> tuple[float, float] | None:
+        """Return how long the steps of an image are, metres: by its place, or as its set says."""
+        if isinstance(self.set, PlacedSet):
+            return self.set.grid(image).gsd_m
+        said = self.set.facts.gsd_m
+        return None if said is None else (said, said)
 
 
 def bands_in(have: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[int, ...] | None:

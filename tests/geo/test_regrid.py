@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodino.geo.grid import Grid
-from geodino.geo.regrid import Axis, axes, resample, source_window
+from geodino.geo.regrid import Axis, axes, resample, resample_classes, source_window
 from geodino.geo.windows import Window
 
 METHODS = ("nearest", "bilinear", "average")
@@ -337,3 +337,75 @@ def test_grids_turned_alike_are_parallel():
     rows, columns = axes(Grid("EPSG:32632", ROTATED, 8, 8), finer)
     assert (rows.step, columns.step) == pytest.approx((0.5, 0.5))
     assert (rows.start, columns.start) == pytest.approx((0.0, 0.0), abs=1e-6)
+
+
+# Numbers of classes
+
+
+def slow_classes(classes, source, target, how):
+    """The definition, one pixel of the target at a time."""
+    rows, columns = axes(source, target)
+    found = np.full((target.height, target.width), 255, np.uint8)
+    for i in range(target.height):
+        for j in range(target.width):
+            y, x = rows.start + (i + 0.5) * rows.step, columns.start + (j + 0.5) * columns.step
+            if not (0 <= y < source.height and 0 <= x < source.width):
+                continue
+            held = [
+                classes[k, m]
+                for k in range(source.height)
+                for m in range(source.width)
+                if abs(k + 0.5 - y) < rows.step / 2 and abs(m + 0.5 - x) < columns.step / 2
+            ]
+            known = [c for c in held if c != 255]
+            if how == "nearest" or not held:
+                found[i, j] = classes[int(y), int(x)]
+            elif known:
+                found[i, j] = min(set(known), key=lambda c: (-known.count(c), c))
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    # No centre of a pixel falls on an edge of these.
+    pixel_m=st.sampled_from([3.1, 7.3, 10.3, 23.7, 41.9]),
+    shift_m=st.sampled_from([0.0, 3.77, -16.13]),
+    how=st.sampled_from(["majority", "nearest"]),
+    top=st.integers(0, 3),
+    left=st.integers(0, 3),
+)
+def test_classes_are_those_of_most_pixels_and_a_window_has_the_same_bits(
+    seed, pixel_m, shift_m, how, top, left
+):
+    source = grid(17, 13)
+    target = grid(
+        max(4, int(170 / pixel_m)), max(4, int(130 / pixel_m)),
+        pixel_m=pixel_m, left=500_000.0 + shift_m, top=4_500_000.0 - shift_m,
+    )  # fmt: skip
+    classes = np.random.default_rng(seed).choice([0, 1, 7, 254, 255], (17, 13)).astype(np.uint8)
+    rows, columns = axes(source, target)
+    expected = slow_classes(classes, source, target, how)
+    for window in (
+        Window(0, 0, target.height, target.width),
+        Window(top, left, target.height - top, target.width - left),
+    ):
+        read = source_window(rows, columns, window, "average")
+        found = resample_classes(
+            classes[read.slices], read=read, rows=rows, columns=columns, window=window, how=how,
+            ignored=255,
+        )  # fmt: skip
+        np.testing.assert_array_equal(found, expected[window.slices])
+
+
+def test_one_labelled_pixel_of_four_decides_and_none_leaves_no_class():
+    # [[255, 3], [255, 255]] is 3; four times 255 is 255; a tie of 2 and 1 is 1.
+    classes = np.array([[255, 3, 255, 255, 2, 1], [255, 255, 255, 255, 1, 2]], dtype=np.uint8)
+    rows, columns = axes(grid(2, 6), grid(1, 3, pixel_m=20.0))
+    whole = Window(0, 0, 1, 3)
+    read = source_window(rows, columns, whole, "average")
+    found = resample_classes(
+        classes[read.slices], read=read, rows=rows, columns=columns, window=whole,
+        how="majority", ignored=255,
+    )  # fmt: skip
+    assert found.tolist() == [[3, 255, 1]]

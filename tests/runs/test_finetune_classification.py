@@ -254,8 +254,10 @@ def test_labels_that_are_no_classes_of_images_name_the_command_that_learns_them(
 
 
 def test_options_of_other_tasks_are_refused_not_ignored(folders, backbone, tmp_path):
-    with pytest.raises(RecipeError, match="Leave --labels out"):
+    with pytest.raises(RecipeError, match="leave --labels out"):
         run(folders, backbone, tmp_path / "out", labels=str(tmp_path))
+    with pytest.raises(RecipeError, match=r"images\.classes names those of a table"):
+        run(folders, backbone, tmp_path / "out", "images.classes=[a,b]")
     with pytest.raises(RecipeError, match="Leave --split out"):
         run(folders, backbone, tmp_path / "out", split="parts.gpkg")
     with pytest.raises(RecipeError, match="--labels is missing"):

@@ -25,6 +25,7 @@ from geodino.data.labelled.sets import Boxes, Image, PartName, SetFacts
 from geodino.data.splits import SplitConfig
 from geodino.data.tiles import TileIndex, read_tile
 from geodino.errors import SourceError
+from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
 from geodino.io.raster import HandlePool
 
@@ -84,6 +85,10 @@ class TableBoxes:
         tile = self.images.tiles[self.number(key)]
         return tile.height, tile.width
 
+    def grid(self, key: str) -> Grid:
+        """Return the georeference of an image."""
+        return self.images.tiles[self.number(key)].grid
+
     def image(self, key: str, window: Window | None = None) -> Image:
         """Read an image, or a window of it, all bands."""
         tile = self.images.tiles[self.number(key)]
@@ -141,6 +146,7 @@ def open_box_table(
     split: str | None,
     split_config: SplitConfig,
     pool: HandlePool,
+    seen_m: float | None = None,
 ) -> TableBoxes:
     """Bring images and the objects of a vector file together.
 
@@ -155,6 +161,7 @@ def open_box_table(
             see :func:`geodino.data.labelled.parts.divide`.
         split_config: how blocks are made.
         pool: where open files are kept.
+        seen_m: pixel of the grid a model sees, metres; None is the images'.
 
     Raises:
         SourceError: images have no place, no object lies on any, or the split is wrong.
@@ -171,7 +178,9 @@ def open_box_table(
         raise SourceError(
             f"No object of {labels} lies on an image: check that both show one place."
         )
-    divided = divide(images, range(len(images.tiles)), split=split, config=split_config)
+    divided = divide(
+        images, range(len(images.tiles)), split=split, config=split_config, pixel_m=seen_m
+    )
     bare = sum(count == 0 for count in counts)
     notes = [*table.notes, *divided.notes]
     if bare:

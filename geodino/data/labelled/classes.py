@@ -70,8 +70,8 @@ class ClassLabelsConfig(Config):
     """Class of pixels that no polygon covers; ``null``: they are ignored."""
 
     statistic: OfClasses = "majority"
-    """How finer label pixels become one of the image: the ``majority`` of them, or the ``nearest``.
-    Coarser ones are always taken by the nearest."""
+    """How finer label pixels become one of the image, and of the grid the model sees (``gsd_m``): the
+    ``majority`` of them, or the ``nearest``. Coarser ones are always taken by the nearest."""
 
     @field_validator("colours")
     @classmethod

@@ -37,6 +37,7 @@ def open_boxes(
     split_config: SplitConfig,
     pool: HandlePool,
     index: TileIndex | None = None,
+    seen_m: float | None = None,
 ) -> OpenedSet:
     """Open images with boxes.
 
@@ -52,6 +53,7 @@ def open_boxes(
         split_config: how.
         pool: where open files are kept.
         index: the images, where they are listed already.
+        seen_m: pixel of the grid a model sees, metres; None is the images'.
 
     Raises:
         GeodinoError: whatever is wrong with any of them, in a sentence.
@@ -60,7 +62,7 @@ def open_boxes(
     if layout == "table":
         if index is None:
             index = build_index(images, data, threads=thread_count(data.threads))
-        return _table(index, labels, config, split, split_config, pool)
+        return _table(index, labels, config, split, split_config, pool, seen_m)
     if layout == "dior":
         found, notes = _dior(images, labels, config, split, split_config, pool)
     elif layout == "dota":
@@ -122,10 +124,12 @@ def _table(
     split: str | None,
     split_config: SplitConfig,
     pool: HandlePool,
+    seen_m: float | None,
 ) -> OpenedSet:
     found = open_box_table(
-        index, labels, config=config, split=split, split_config=split_config, pool=pool
-    )
+        index, labels, config=config, split=split, split_config=split_config, pool=pool,
+        seen_m=seen_m,
+    )  # fmt: skip
     return OpenedSet(
         set=found,
         colours=default_colours(len(found.facts.classes)),

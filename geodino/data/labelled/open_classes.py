@@ -46,6 +46,7 @@ def open_classes(
     split_config: SplitConfig,
     pool: HandlePool,
     index: TileIndex | None = None,
+    seen_m: float | None = None,
 ) -> OpenedSet:
     """Open images with classes per pixel.
 
@@ -59,6 +60,7 @@ def open_classes(
         split_config: how.
         pool: where open files are kept.
         index: the images, where they are listed already.
+        seen_m: pixel of the grid a model sees, metres; None is the images'.
 
     Raises:
         GeodinoError: whatever is wrong with any of them, in a sentence.
@@ -75,7 +77,7 @@ def open_classes(
         found, table, said = _vectors(labels, config, tiles)
     else:
         found, table, said, layout = _rasters(labels, config, tiles, layout, pool, threads)
-    parts = divide(tiles, found.labelled, split=split, config=split_config)
+    parts = divide(tiles, found.labelled, split=split, config=split_config, pixel_m=seen_m)
     background = None if config.background is None else table.names.index(config.background)
     facts = SetFacts(
         name=Path(images).name or images,

@@ -84,12 +84,24 @@ def degrees_of(tile: Tile) -> tuple[float, float, float, float] | None:
 
 
 def divide(
-    images: TileIndex, labelled: Sequence[int], *, split: str | None, config: SplitConfig
+    images: TileIndex,
+    labelled: Sequence[int],
+    *,
+    split: str | None,
+    config: SplitConfig,
+    pixel_m: float | None = None,
 ) -> Parts:
     """Decide what each labelled image, or its ground, is for.
 
     In this order: a file (``split``: polygons, or a CSV of images), folders named train, val and
     test, blocks of ground where all images have a place, else whole images drawn by the seed.
+
+    Args:
+        images: all of them.
+        labelled: numbers of those that are divided.
+        split: the file; None makes a split.
+        config: how.
+        pixel_m: of the grid a model sees, metres; None is the images'.
 
     Raises:
         SourceError: the file is wrong, or there is nothing to learn from or to validate on.
@@ -105,7 +117,7 @@ def divide(
         refuse_undated(chosen, [images.tiles[i] for i in labelled], split)
     else:
         ground = outlines([images.tiles[i].grid for i in labelled])
-        chosen = make_split(ground, config, pixel_m=max(images.gsd_m or (1.0,)))
+        chosen = make_split(ground, config, pixel_m=pixel_m or max(images.gsd_m or (1.0,)))
     under = {i: chosen.of_time(images.tiles[i].datetime) for i in labelled}
     shares = {i: under[i].shares(images.tiles[i].grid) for i in labelled}
     by_part = {part: tuple(i for i in labelled if part in shares[i]) for part in PARTS}

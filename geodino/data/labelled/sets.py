@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, Shaped, UInt8
 
 from geodino.geo.bands import Band
+from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
 
 Kind = Literal["classification", "multilabel", "segmentation", "regression", "detection"]
@@ -171,6 +172,14 @@ class LabelledSet(Protocol):
 
     def outline(self, key: str) -> tuple[float, float, float, float] | None:
         """Return west, south, east, north of an image in degrees; None where it has no place."""
+
+
+@runtime_checkable
+class PlacedSet(Protocol):
+    """A set that knows where each image lies."""
+
+    def grid(self, key: str) -> Grid:
+        """Return the georeference of an image; it may have none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,6 +20,7 @@ from geodino.data.labelled.parts import (
 )
 from geodino.data.labelled.sets import IGNORED, Image, PartName, SetFacts
 from geodino.data.tiles import TileIndex, read_tile
+from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
 from geodino.io.raster import HandlePool
 
@@ -77,6 +78,10 @@ class TileSet:
         """Return height and width of an image."""
         tile = self.images.tiles[self.number(key)]
         return tile.height, tile.width
+
+    def grid(self, key: str) -> Grid:
+        """Return the georeference of an image."""
+        return self.images.tiles[self.number(key)].grid
 
     def image(self, key: str, window: Window | None = None) -> Image:
         """Read an image, or a window of it, all bands."""

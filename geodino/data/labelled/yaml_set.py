@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from geodino.data.labelled.common import class_map, cut, digest, number_map, outline_of, read_file
+from geodino.data.labelled.parts import PART_OF_FOLDER
 from geodino.data.labelled.sets import (
     PARTS,
     BandStatistics,
@@ -31,21 +32,29 @@ _METRICS = {
     "classification": "accuracy", "multilabel": "micro_f1", "segmentation": "miou",
     "regression": "rmse",
 }  # fmt: skip
-_WORDS: Mapping[str, PartName] = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-_PLACE = ("west", "south", "east", "north")
+HASHED = "Split 70/10/20 by a hash of the keys; neighbours may lie in different parts."
+"""What is said of :func:`hashed_part`."""
+
+PLACE = ("west", "south", "east", "north")
+"""Columns that say where an image lies, degrees."""
+
 _SHARES = ((0.7, "train"), (0.8, "val"), (1.0, "test"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Item:
+class Item:
+    """An image and what is said of it."""
+
     path: Path
     label: str
+    """A class by name or number, several with ``;`` between; a number; or the path of a map."""
+
     part: PartName
     traits: Mapping[str, str]
+    """What scores may be grouped by."""
+
     outline: tuple[float, float, float, float] | None
+    """West, south, east, north in degrees; None where the file itself may say it."""
 
 
 def open_yaml(folder: Path | str) -> "YamlSet":
@@ -61,13 +70,29 @@ def open_yaml(folder: Path | str) -> "YamlSet":
 
 
 class YamlSet:
-    """A folder described by its owner (see :class:`geodino.data.labelled.sets.LabelledSet`)."""
+    """A folder described by its owner (see :class:`geodino.data.labelled.sets.LabelledSet`).
 
-    def __init__(self, file: Path, config: LabelledConfig) -> None:
-        self.root = file.parent
+    Args:
+        file: what describes it.
+        config: how.
+        root: where its files lie; None is beside ``file``.
+        items: images by key; None are those that ``config`` names.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        config: LabelledConfig,
+        *,
+        root: Path | None = None,
+        items: Mapping[str, Item] | None = None,
+    ) -> None:
+        self.root = root or file.parent
         self._file, self._config = file, config
-        rows = _table_rows(file, config) if config.table else _pattern_rows(self.root, config)
-        self._items = dict(rows)
+        if items is None:
+            rows = _table_rows(file, config) if config.table else _pattern_rows(self.root, config)
+            items = dict(rows)
+        self._items = items
         keys = {p: tuple(k for k, i in self._items.items() if i.part == p) for p in PARTS}
         self.parts: Mapping[PartName, tuple[str, ...]] = {p: k for p, k in keys.items() if k}
         for part in ("train", "test"):
@@ -165,12 +190,12 @@ class YamlSet:
             names = [f"band_{i + 1}" for i in range(info.count)]
         return tuple(Band(name=name, common_name=common_name(name)) for name in names)
 
-    def _is_map(self, item: _Item) -> bool:
+    def _is_map(self, item: Item) -> bool:
         if self._config.kind == "segmentation":
             return True
         return self._config.kind == "regression" and not _is_number(item.label)
 
-    def _class(self, text: str, item: _Item) -> int:
+    def _class(self, text: str, item: Item) -> int:
         classes = self._config.classes
         if text in classes:
             return classes.index(text)
@@ -181,7 +206,7 @@ class YamlSet:
             f"{suggest(text, classes)} They are: {', '.join(classes)}."
         )
 
-    def _present(self, item: _Item) -> Bool[np.ndarray, " k"]:
+    def _present(self, item: Item) -> Bool[np.ndarray, " k"]:
         present: Bool[np.ndarray, " k"] = np.zeros(len(self._config.classes), dtype=bool)
         for text in filter(None, (part.strip() for part in item.label.split(";"))):
             present[self._class(text, item)] = True
@@ -189,7 +214,7 @@ class YamlSet:
 
     def _notes(self) -> Iterator[str]:
         if self._config.images and "split" not in re.compile(self._config.images).groupindex:
-            yield "Split 70/10/20 by a hash of the keys; neighbours may lie in different parts."
+            yield HASHED
 
 
 def _is_number(text: str) -> bool:
@@ -200,7 +225,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _table_rows(file: Path, config: LabelledConfig) -> Iterator[tuple[str, _Item]]:
+def _table_rows(file: Path, config: LabelledConfig) -> Iterator[tuple[str, Item]]:
     import pandas as pd
 
     path = file.parent / str(config.table)
@@ -216,23 +241,23 @@ def _table_rows(file: Path, config: LabelledConfig) -> Iterator[tuple[str, _Item
                 f"{path} has no column {column!r}; it has {', '.join(map(str, frame.columns))}. A row "
                 "names path, label and split of an image."
             )
-    others = [c for c in frame.columns if c not in ("path", "label", "split", *_PLACE)]
+    others = [c for c in frame.columns if c not in ("path", "label", "split", *PLACE)]
     for row in frame.to_dict("records"):
         label = row["label"]
         several = isinstance(label, (list, tuple, np.ndarray))
         yield (
             str(row["path"]),
-            _Item(
+            Item(
                 path=_existing(file.parent / str(row["path"]), path),
                 label=";".join(map(str, label)) if several else str(label),
                 part=_part(str(row["split"]), path),
                 traits={str(c): str(row[c]) for c in others},
-                outline=_outline(row),
+                outline=place_of(row),
             ),
         )
 
 
-def _pattern_rows(root: Path, config: LabelledConfig) -> Iterator[tuple[str, _Item]]:
+def _pattern_rows(root: Path, config: LabelledConfig) -> Iterator[tuple[str, Item]]:
     pattern = re.compile(str(config.images))
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         name = path.relative_to(root).as_posix()
@@ -244,9 +269,9 @@ def _pattern_rows(root: Path, config: LabelledConfig) -> Iterator[tuple[str, _It
         if config.labels is not None:
             label = config.labels.format(**groups)
             _existing(root / label, path)
-        part = _part(groups["split"], path) if "split" in groups else _hashed(groups["key"])
+        part = _part(groups["split"], path) if "split" in groups else hashed_part(groups["key"])
         rest = {k: v for k, v in groups.items() if k not in ("key", "split", "label")}
-        yield name, _Item(path=path, label=label, part=part, traits=rest, outline=None)
+        yield name, Item(path=path, label=label, part=part, traits=rest, outline=None)
 
 
 def _existing(path: Path, named_by: Path) -> Path:
@@ -256,20 +281,22 @@ def _existing(path: Path, named_by: Path) -> Path:
 
 
 def _part(word: str, where: Path) -> PartName:
-    if word.strip().lower() not in _WORDS:
+    if word.strip().lower() not in PART_OF_FOLDER:
         raise SourceError(
-            f"{where}: {word!r} is no split.{suggest(word, _WORDS)} There are train, val and test."
+            f"{where}: {word!r} is no split.{suggest(word, PART_OF_FOLDER)} There are train, val and test."
         )
-    return _WORDS[word.strip().lower()]
+    return PART_OF_FOLDER[word.strip().lower()]
 
 
-def _hashed(key: str) -> PartName:
+def hashed_part(key: str) -> PartName:
+    """Return a part by a hash: of 100 keys about 70 are for training, 10 for validation, 20 for tests."""
     number = int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64
-    return _WORDS[next(name for share, name in _SHARES if number < share)]
+    return PART_OF_FOLDER[next(name for share, name in _SHARES if number < share)]
 
 
-def _outline(row: Mapping[Any, Any]) -> tuple[float, float, float, float] | None:
-    if any(row.get(name) in (None, "") for name in _PLACE):
+def place_of(row: Mapping[Any, Any]) -> tuple[float, float, float, float] | None:
+    """Return the columns west, south, east, north of a row; None where one is empty or missing."""
+    if any(row.get(name) in (None, "") for name in PLACE):
         return None
-    west, south, east, north = (float(row[name]) for name in _PLACE)
+    west, south, east, north = (float(row[name]) for name in PLACE)
     return west, south, east, north

@@ -88,6 +88,10 @@ class TiledConfig(LabelledConfig):
     split: SplitConfig = SplitConfig()
     """Which ground is for what; --split names a file instead."""
 
+    gsd_m: float | None = Field(default=None, gt=0)
+    """Pixel of the grid the model sees, metres. ``null``: that of the images (or, where a canopy
+    model is recalibrated, its own); else they are resampled to it, and maps back to theirs."""
+
 
 class FinetuneConfig(LabelledConfig):
     """What every recipe of fine-tuning holds; a task adds a section of its own name."""

@@ -7,15 +7,17 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from geodino.data.index import build_index, load_index, save_index
+from geodino.data.labelled.boxes import name_of
 from geodino.data.labelled.opened import OpenedSet
-from geodino.data.labelled.sets import SetFacts
+from geodino.data.labelled.sets import PlacedSet, SetFacts
 from geodino.data.parallel import thread_count
 from geodino.data.sources.find import absolute
 from geodino.data.tiles import TileIndex
-from geodino.errors import BandError, ContractError, SourceError
+from geodino.errors import BandError, SourceError
 from geodino.geo.contract import InputContract
 from geodino.io.raster import HandlePool
 from geodino.runs.finetune.config import TiledFinetuneConfig
+from geodino.runs.finetune.fitting import check_offer, unplaced
 from geodino.runs.finetune.prepared import PreparedFinetune, opened_again, started, unchanged
 from geodino.runs.finetune.request import FinetuneJob
 from geodino.runs.models import OpenedModel, open_model
@@ -47,9 +49,11 @@ class PreparedLabelled(PreparedFinetune[C], Generic[C, S]):
     @property
     def contract(self) -> InputContract:
         """What the resulting model demands: the backbone's contract, at the resolution it learnt."""
-        images, facts = self.data.images, self.source.set.facts
+        images, facts, seen = self.data.images, self.source.set.facts, self.source.gsd_m
         gsd = images.gsd_m if images is not None else None
-        if gsd is None and facts.gsd_m is not None:
+        if seen is not None:
+            gsd = (seen, seen)
+        elif gsd is None and facts.gsd_m is not None:
             gsd = (facts.gsd_m, facts.gsd_m)
         return self.opened.loaded.contract.model_copy(update={"gsd_m": gsd})
 
@@ -158,6 +162,7 @@ class Preparation(Generic[C, S]):
                 )
         bands = _bands(data.set.facts, opened)
         source = self.source(data, config, opened.loaded.contract, bands)
+        _refuse_unplaced(source, images)
         _check_images(source, config, opened)
         return PreparedLabelled(
             config=config,
@@ -210,6 +215,28 @@ def _bands(facts: SetFacts, opened: OpenedModel) -> tuple[int, ...]:
     return found
 
 
+def _refuse_unplaced(source: LabelledSource, images: str) -> None:
+    """Refuse images that no resolution is known of, where the model is to see a certain one.
+
+    Raises:
+        SourceError: naming the first, and how many others there are.
+    """
+    gsd_m, found = source.gsd_m, source.set
+    if gsd_m is None:
+        return
+    if not isinstance(found, PlacedSet):
+        if found.facts.gsd_m is None:
+            raise SourceError(
+                f"{images}: {found.facts.name} declares no ground sampling distance, so its images "
+                f"cannot be resampled to {gsd_m:g} m. Leave gsd_m out."
+            )
+        return
+    keys = {name_of(key): key for keys in found.parts.values() for key in keys}
+    lost = [name for name, key in keys.items() if source.pixel_m(key) is None]
+    if lost:
+        raise unplaced(lost, f"it cannot be resampled to {gsd_m:g} m", otherwise="gsd_m")
+
+
 def _check_images(source: LabelledSource, config: TiledFinetuneConfig, opened: OpenedModel) -> None:
     """Refuse images that are not what the backbone was trained on.
 
@@ -217,15 +244,11 @@ def _check_images(source: LabelledSource, config: TiledFinetuneConfig, opened: O
         ContractError: naming the first.
     """
     contract, facts = opened.loaded.contract, source.set.facts
-    how = Meeting(accept=config.accept, bands=config.data.bands, gsd_m=facts.gsd_m)
+    gsd_m = facts.gsd_m if source.gsd_m is None else source.gsd_m
+    how = Meeting(accept=config.accept, bands=config.data.bands, gsd_m=gsd_m)
     keys = [key for keys in source.set.parts.values() for key in keys]
     bands = tuple(facts.bands[i] for i in source.bands)
     numbers = np.linspace(0, len(keys) - 1, min(_LOOKED_AT, len(keys)))
     for place in np.unique(numbers.round().astype(int)).tolist():
         offer = offer_of(source.raster(keys[place]), bands, facts.dtype, contract, how)
-        try:
-            contract.check(offer, accept=config.accept)
-        except ContractError as error:
-            raise ContractError(
-                f"{error}\nIn a recipe, `accept` lists what is taken as it is, such as accept: [gsd]."
-            ) from error
+        check_offer(contract, offer, config)

@@ -283,8 +283,9 @@ def regrid_of(grid: Grid, gsd_m: float, *, name: str) -> Regrid:
     """
     if grid.gsd_m is None:
         raise ContractError(
-            f"{name} has no place on the Earth, so its pixels have no size: --gsd "
-            "cannot be met. Give the raster its CRS and transform, or leave --gsd out."
+            f"{name} has no place on the Earth, so its pixels have no size and cannot be shown at "
+            f"{gsd_m:g} m (--gsd, or what the model was made with). Give the raster its CRS and "
+            "transform, take another model, or leave --gsd out."
         )
     return Regrid.to_gsd(grid, gsd_m)
 

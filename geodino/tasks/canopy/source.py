@@ -18,15 +18,12 @@ from geodino.geo.contract import InputContract
 from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
 from geodino.infer.chips import Pixels, Raster
-from geodino.infer.ground import Regrid
 from geodino.io.raster import HandlePool
+from geodino.tasks.seen import SeenSource
 
 Scored = Callable[[int | None, Grid, Window, Float[np.ndarray, "h w"]], Bool[np.ndarray, "h w"]]
 """Which labels of a window are scored: number of the label raster (None for footprints), its grid,
 the window and the labels, as :meth:`geodino.tasks.canopy.scored.ScoredGround.of`."""
-
-_SAME = 1e-3
-"""Resolutions that differ by less than this share are the same."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +46,7 @@ Labels = RasterLabels | FootprintLabels
 
 
 @dataclass(frozen=True, kw_only=True)
-class CanopySource:
+class CanopySource(SeenSource[int]):
     """Everything that is read, whether to learn from it or to be judged by it.
 
     Safe to use from threads.
@@ -61,9 +58,6 @@ class CanopySource:
 
     labels: Labels
     split: Split
-
-    gsd_m: float | None
-    """Pixel of the model's grid, metres; None is that of each image."""
 
     pool: HandlePool
     """Where open files are kept."""
@@ -108,25 +102,6 @@ class CanopySource:
             return self.read_image(image, window)
 
         return Raster(name=tile.path, grid=tile.grid, read=read, block=tile.block)
-
-    def regrid(self, image: int) -> Regrid | None:
-        """Return how the model's grid lies on an image; None where they are one."""
-        grid = self.images.tiles[image].grid
-        if self.gsd_m is None or grid.gsd_m is None:
-            return None
-        if all(abs(own / self.gsd_m - 1) < _SAME for own in grid.gsd_m):
-            return None
-        return Regrid.to_gsd(grid, self.gsd_m)
-
-    def grid(self, image: int) -> Grid:
-        """Return the grid the model sees an image on."""
-        regrid = self.regrid(image)
-        return self.images.tiles[image].grid if regrid is None else regrid.model
-
-    def seen(self, image: int) -> Raster:
-        """Return an image on the model's grid."""
-        regrid, raster = self.regrid(image), self.raster(image)
-        return raster if regrid is None else regrid.seen(raster)
 
     def heights(
         self, image: int, window: Window, which: SplitName

@@ -4,7 +4,7 @@ What is drawn depends on the seed and the number of the sample alone, so that a 
 on with the same crops.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,10 +12,11 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from pydantic import Field
 
 from geodino import seeds
-from geodino.data.labelled.boxes import DividedGround
+from geodino.data.labelled.boxes import DividedGround, in_window
 from geodino.data.labelled.sets import Boxes, PartName
 from geodino.data.parallel import in_order
 from geodino.errors import SourceError
+from geodino.geo.regrid import resample_classes
 from geodino.geo.windows import Window
 from geodino.models.detection.matching import Objects
 from geodino.tasks.augment import Augment, Move
@@ -73,6 +74,34 @@ class BoxSource(LabelledSource):
         pixels = (Window(row, column, 1, 1) for row, column in zip(rows, columns, strict=True))
         return np.array([self.read(key, one)[1].item() for one in pixels], dtype=np.bool_)
 
+    def steps(self, key: str) -> Float[np.ndarray, " 4"]:
+        """Return pixels of an image in one of the model's grid: for left, top, right, bottom."""
+        regrid = self.regrid(key)
+        if regrid is None:
+            return np.ones(4)
+        rows, columns = regrid.down
+        return np.array([columns.step, rows.step] * 2)
+
+    def seen_label(self, key: str, window: Window | None = None) -> Boxes:
+        """Return the objects of an image, or of a window, on the model's grid; raises as ``label``."""
+        if self.regrid(key) is None:
+            return self.label(key, window)
+        found, grid = self.label(key), self.grid(key)
+        made = replace(found, xyxy=(found.xyxy / self.steps(key)).astype(np.float32))
+        return in_window(made, window or Window(0, 0, grid.height, grid.width))
+
+    def seen_ground(self, key: str, window: Window) -> Bool[np.ndarray, "h w"]:
+        """Return which pixels of a window of the model's grid lie on ground of the key's part."""
+        regrid = self.regrid(key)
+        if regrid is None:
+            return self.ground(key, window)
+        (rows, columns), under = regrid.down, self.under(key, window)
+        found = resample_classes(
+            self.ground(key, under).astype(np.uint8), read=under, rows=rows, columns=columns,
+            window=window, how="nearest", ignored=0,
+        )  # fmt: skip
+        return found.astype(np.bool_)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BoxPlaces:
@@ -82,7 +111,7 @@ class BoxPlaces:
     """Images."""
 
     sizes: tuple[tuple[int, int], ...]
-    """Height and width of each image."""
+    """Height and width of each image, pixels of the model's grid, as all that follows."""
 
     image: Int64[np.ndarray, " n"]
     """Number of the image of each object that is learnt from."""
@@ -112,8 +141,9 @@ def find_places(
     keys = tuple(key for part in parts for key in source.set.parts.get(part, ()))
     if not keys:
         raise SourceError("There is no image to learn from: check the split.")
-    sizes = tuple(in_order(source.size, keys, threads=threads))
-    labels = list(in_order(source.label, keys, threads=threads))
+    grids = in_order(source.grid, keys, threads=threads)
+    sizes = tuple((grid.height, grid.width) for grid in grids)
+    labels = list(in_order(source.seen_label, keys, threads=threads))
     known = [~one.difficult for one in labels]
     xyxy = np.concatenate([one.xyxy[k] for one, k in zip(labels, known, strict=True)])
     if not len(xyxy):
@@ -183,14 +213,14 @@ class BoxFeed(DrawnFeed[_Crop, BoxBatch]):
         generator = seeds.rng(self._seed, "crop", sample)
         image, window = self._drawn(generator)
         key, side = self._places.keys[image], self._config.crop
-        pixels, valid = self._source.read(key, window)
-        label = self._source.label(key, window)
+        pixels, valid = self._source.seen(key).read(window)
+        label = self._source.seen_label(key, window)
         move = Move.drawn(self._config.augment, generator)
         lack = [(0, side - window.height), (0, side - window.width)]
         return _Crop(
             pixels=move.pixels(np.pad(pixels, [(0, 0), *lack])),
             valid=move.pixels(np.pad(valid, lack)),
-            ground=move.pixels(np.pad(self._source.ground(key, window), lack)),
+            ground=move.pixels(np.pad(self._source.seen_ground(key, window), lack)),
             objects=Objects(
                 boxes=torch.from_numpy(move.boxes(label.xyxy, side)),
                 classes=torch.from_numpy(label.classes),

@@ -30,7 +30,7 @@ def find_in(
 ) -> Found:
     """Find the objects of one image, however large, chip by chip, on ground of its key's part.
 
-    Boxes near that ground may be among them.
+    Boxes near that ground may be among them. They are in pixels of the grid that the model sees.
 
     Args:
         find: finds objects in chips; it gets one at a time, at its own size.
@@ -42,13 +42,13 @@ def find_in(
         iou: chips say the same object where their boxes overlap by more.
         device: where to find.
     """
-    height, width = source.size(key)
-    cover = Cover.of(height, width, chip=chip, overlap=overlap, align=1)
+    seen = source.seen(key)
+    cover = Cover.of(seen.grid.height, seen.grid.width, chip=chip, overlap=overlap, align=1)
     said = {}
-    for row, column in chips_for(cover, lambda area: bool(source.ground(key, area).any())):
+    for row, column in chips_for(cover, lambda area: bool(source.seen_ground(key, area).any())):
         corner = cover.rows.start(row), cover.columns.start(column)
         window = Window(*corner, cover.rows.side, cover.columns.side)
-        pixels, valid = source.read(key, window)
+        pixels, valid = seen.read(window)
         if not valid.any():
             continue
         image = torch.from_numpy(np.array(pixels))[None].to(device)

@@ -124,7 +124,7 @@ def on_own_ground(source: BoxSource, key: str, found: Found) -> Found:
         key: of the image.
         found: in pixels as the model sees them.
     """
-    boxes = found.boxes.double().numpy() / _factors(source, key)
+    boxes = found.boxes.double().numpy() * source.steps(key) / _factors(source, key)
     keep = torch.from_numpy(native(source).on_ground(key, boxes))
     return Found(
         boxes=torch.from_numpy(boxes).float()[keep],

@@ -37,13 +37,13 @@ class ClassWindows:
     """Images."""
 
     sizes: tuple[tuple[int, int], ...]
-    """Height and width of each image."""
+    """Height and width of each image, pixels of the model's grid."""
 
     image: Int64[np.ndarray, " n"]
     """Number of each window's image."""
 
     corner: Int64[np.ndarray, "n 2"]
-    """First row and column."""
+    """First row and column, on the model's grid."""
 
     crop: int
     """Side, pixels."""
@@ -87,7 +87,8 @@ def find_windows(
         SourceError: none of those looked at holds enough labels.
     """
     keys = tuple(key for part in config.parts for key in source.set.parts.get(part, ()))
-    sizes = tuple(in_order(source.set.size, keys, threads=threads))
+    grids = in_order(source.grid, keys, threads=threads)
+    sizes = tuple((grid.height, grid.width) for grid in grids)
     places = [
         (i, top, left)
         for i, (height, width) in enumerate(sizes)
@@ -105,7 +106,7 @@ def find_windows(
         image, top, left = places[number]
         height, width = sizes[image]
         window = Window(top, left, min(crop, height), min(crop, width))
-        label = source.label(keys[image], window)
+        label = source.seen_label(keys[image], window)
         counts = np.bincount(label.reshape(-1), minlength=IGNORED + 1)[:classes]
         return counts.astype(np.int64), float(counts.sum() / label.size)
 
@@ -231,7 +232,7 @@ class ClassFeed(DrawnFeed[_Crop, ClassBatch]):
             shift = generator.integers(-(side // 2), side // 2 + 1, size=2)
             places = [at + by for at, by in zip(corner, shift.tolist(), strict=True)]
         else:
-            label = self._source.label(windows.keys[image], whole)
+            label = self._source.seen_label(windows.keys[image], whole)
             pixels = np.argwhere(label == wanted)
             pixel = pixels[generator.integers(len(pixels))].tolist()
             back = generator.integers(0, size).tolist()
@@ -246,11 +247,11 @@ class ClassFeed(DrawnFeed[_Crop, ClassBatch]):
         """The crop, or None where it has too few labels."""
         windows = self._windows
         key, side = windows.keys[int(windows.image[number])], windows.crop
-        classes = self._source.label(key, window)
+        classes = self._source.seen_label(key, window)
         known = float((classes != IGNORED).mean())
         if known == 0 or known < self._config.min_label_share:
             return None
-        pixels, valid = self._source.read(key, window)
+        pixels, valid = self._source.seen(key).read(window)
         lack = [(0, side - window.height), (0, side - window.width)]
         return _Crop(
             pixels=_padded(pixels, [(0, 0), *lack], 0),

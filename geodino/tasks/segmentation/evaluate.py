@@ -73,12 +73,13 @@ def judged(
         truth = source.label(cell.key, cell.window)
         if (truth == IGNORED).all():
             continue
-        height, width = source.set.size(cell.key)
+        grid = source.grid(cell.key)
         values, valid = predict_window(
             source.raster(cell.key),
             predictor,
-            chips.cover(height, width, predictor=predictor),
+            chips.cover(grid.height, grid.width, predictor=predictor),
             threads=threads,
+            regrid=source.regrid(cell.key),
             window=cell.window,
         )
         yield Judged(cell=cell, predicted=most_likely(values, valid), truth=truth)

@@ -25,6 +25,9 @@ _AROUND = 9
 _WINDOWS = 64
 """Training windows that pixels are drawn from, at most."""
 
+_SIDE = 2048
+"""Longest side of what is looked at in one of them, pixels."""
+
 
 def band_features(
     pixels: Shaped[np.ndarray, "c h w"],
@@ -92,7 +95,9 @@ def fit_floors(
         image = int(windows.image[number])
         top, left = windows.corner[number].tolist()
         height, width = windows.sizes[image]
-        window = Window(top, left, min(windows.crop, height), min(windows.crop, width))
+        seen = Window(top, left, min(windows.crop, height), min(windows.crop, width))
+        # Floors know images as they are, whatever the resolution a model sees.
+        window = _at_most(source.under(windows.keys[image], seen))
         truth = source.label(windows.keys[image], window)
         features, valid = _features(source, windows.keys[image], window)
         places = np.flatnonzero((truth != IGNORED) & valid)
@@ -106,6 +111,10 @@ def fit_floors(
     truth = np.concatenate([classes for _, classes in parts])
     fitted = _fitted(features, truth) if len(np.unique(truth)) > 1 else None
     return ClassFloors(source=source, majority=majority, bands=fitted)
+
+
+def _at_most(window: Window) -> Window:
+    return Window(window.top, window.left, min(window.height, _SIDE), min(window.width, _SIDE))
 
 
 def _fitted(features: Float[np.ndarray, "n f"], truth: UInt8[np.ndarray, " n"]) -> Any:

@@ -2,8 +2,6 @@
 
 from typing import Literal
 
-from pydantic import Field
-
 from geodino.data.labels.config import LabelsConfig
 from geodino.metrics.conformal import IntervalConfig
 from geodino.models.canopy import CanopyConfig
@@ -21,10 +19,6 @@ StartHead = Literal["auto", "model", "fresh"]
 
 class GroundConfig(TiledConfig):
     """What every recipe holds that learns from heights, whatever it makes of them."""
-
-    gsd_m: float | None = Field(default=None, gt=0)
-    """Pixel of the grid the model sees, metres. ``null``: that of the images (or, where a canopy
-    model is recalibrated, its own); else they are resampled to it, and maps back to theirs."""
 
     labels: LabelsConfig = LabelsConfig()
     """How labels are read."""

@@ -17,12 +17,13 @@ from geodino.data.parallel import thread_count
 from geodino.data.sources.find import absolute
 from geodino.data.split_file import load_split, refuse_undated
 from geodino.data.tiles import TileIndex
-from geodino.errors import BandError, ContractError, SourceError
+from geodino.errors import BandError
 from geodino.geo.contract import InputContract
 from geodino.geo.outlines import outlines
 from geodino.io.raster import HandlePool
 from geodino.runs.finetune.canopy.begin import Beginning, begin_again, begin_with, begin_with_head
 from geodino.runs.finetune.canopy.config import CanopyFinetuneConfig, GroundConfig
+from geodino.runs.finetune.fitting import check_offer, unplaced
 from geodino.runs.finetune.prepared import PreparedFinetune, Relation, unchanged
 from geodino.runs.finetune.request import FinetuneJob
 from geodino.runs.models import OpenedModel
@@ -244,11 +245,7 @@ def _images(
         index = build_index(images, config.data, threads=threads)
     lost = [tile.path for tile in index.tiles if tile.grid.gsd_m is None]
     if lost:
-        more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
-        raise SourceError(
-            f"{lost[0]}{more} has no place on the Earth (no CRS, or no transform), so no label can "
-            "be found for it: declare its CRS (gdal_edit.py -a_srs EPSG:... FILE), or leave it out."
-        )
+        raise unplaced(lost, "no label can be found for it")
     return config, index
 
 
@@ -297,13 +294,7 @@ def _check_images(source: CanopySource, config: GroundConfig, opened: OpenedMode
     for place in np.unique(numbers.round().astype(int)).tolist():
         image = source.labelled[place]
         offer = offer_of(source.raster(image), index.bands, index.dtype, contract, how)
-        try:
-            contract.check(offer, accept=config.accept)
-        except ContractError as error:
-            raise ContractError(
-                f"{error}\nIn a recipe, `accept` lists what is taken as it is, such as "
-                "accept: [gsd], and gsd_m sets the resolution the model sees."
-            ) from error
+        check_offer(contract, offer, config)
 
 
 def _fingerprint(

@@ -24,6 +24,10 @@ class LabelledImagesConfig(Config):
     partition: str = "default"
     """Of a set of GEO-Bench v1: ``0.01x_train`` has a hundredth of the training images."""
 
+    classes: tuple[str, ...] = ()
+    """With a table of labels (--labels): names of the classes in the order of their numbers; a label
+    that is none of them is refused. Left out: those of the table, sorted."""
+
     bands: str = "model"
     """``model``: those MODEL reads; ``rgb``, ``all``, or names with commas: its first layer is
     adapted to them."""

@@ -8,8 +8,10 @@ import numpy as np
 
 from geodino import seeds
 from geodino.data.labelled.held_out import HeldOut
+from geodino.data.labelled.label_table import open_label_table
 from geodino.data.labelled.open import SetOpener, open_sets
 from geodino.data.labelled.sets import LabelledSet, PartName
+from geodino.data.labelled.yaml_config import FILE, is_labelled
 from geodino.errors import RecipeError, SourceError
 from geodino.evals.probes.prediction import held_out_rows
 from geodino.evals.problems import labels_of
@@ -35,11 +37,14 @@ class OpenedImages:
     """Decisions, as sentences for the run card."""
 
 
-def open_images(images: str, config: LabelledImagesConfig, *, seed: int) -> OpenedImages:
+def open_images(
+    images: str, config: LabelledImagesConfig, *, labels: str | None = None, seed: int
+) -> OpenedImages:
     """Open the set, and draw a validation part where it has none.
 
     Args:
         images: a folder, or the name of a set.
+        labels: a table with the classes of the folder's images; None where images bring them.
         config: what is declared of it.
         seed: the drawn part follows from it.
 
@@ -48,7 +53,7 @@ def open_images(images: str, config: LabelledImagesConfig, *, seed: int) -> Open
             of its training images are of one class.
         RecipeError: its labels are no classes of whole images.
     """
-    data = _found(images, config).open()
+    data = _found(images, config).open() if labels is None else _table(images, labels, config)
     kind = data.facts.kind
     if kind not in ("classification", "multilabel"):
         raise RecipeError(f"{data.facts.name} holds {_OTHERS[kind]}.")
@@ -74,12 +79,32 @@ def open_images(images: str, config: LabelledImagesConfig, *, seed: int) -> Open
             f"the set has no validation part: {held.sum()} of its {len(held)} training images are for "
             "that, drawn by seed and class"
         )
-    labels = {part: np.asarray(labels_of(data, part)) for part in data.parts}
-    notes += _looked_at(data, labels)
-    return OpenedImages(set=data, labels=labels, notes=tuple(notes))
+    of_parts = {part: np.asarray(labels_of(data, part)) for part in data.parts}
+    notes += _looked_at(data, of_parts)
+    return OpenedImages(set=data, labels=of_parts, notes=tuple(notes))
+
+
+def _table(images: str, labels: str, config: LabelledImagesConfig) -> LabelledSet:
+    """Open a folder with a table.
+
+    Raises:
+        RecipeError: the images bring classes of their own.
+    """
+    folder = Path(images)
+    brings = "" if config.layout == "auto" else f"images.layout: {config.layout} brings its classes"
+    if is_labelled(folder):
+        brings = f"{folder / FILE} says already what the classes of these images are"
+    if brings:
+        raise RecipeError(f"{brings}, so --labels {labels} is not used. Leave one of both out.")
+    return open_label_table(images, labels, classes=config.classes)
 
 
 def _found(images: str, config: LabelledImagesConfig) -> SetOpener:
+    if config.classes:
+        raise RecipeError(
+            "images.classes names those of a table of labels (--labels), and these images bring their "
+            "own. Leave it out."
+        )
     if config.layout == "auto":
         found, missing = open_sets(images, partition=config.partition)
     else:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from geodino.data.labelled.label_table import TABLES, is_table
 from geodino.data.labelled.sets import LabelledSet, SetFacts
 from geodino.data.parallel import in_order, thread_count
 from geodino.data.sources.find import absolute
@@ -20,6 +21,7 @@ from geodino.models.pooling import whole_patches
 from geodino.models.widen import widened
 from geodino.runs.finetune.classification.config import ClassificationFinetuneConfig
 from geodino.runs.finetune.classification.data import OpenedImages, open_images
+from geodino.runs.finetune.fitting import check_offer
 from geodino.runs.finetune.prepared import PreparedFinetune, opened_again, started, unchanged
 from geodino.runs.finetune.request import FinetuneJob
 from geodino.runs.models import OpenedModel, open_model
@@ -82,11 +84,7 @@ def prepare(job: FinetuneJob, model: str, pool: HandlePool) -> PreparedClassific
     config = load_finetune_recipe(
         ClassificationFinetuneConfig, job.recipe or DEFAULT_RECIPE, job.settings
     )
-    if job.labels is not None and absolute(job.labels) != absolute(job.images):
-        raise RecipeError(
-            f"--labels {job.labels}: labelled images bring their classes with them, by their folders "
-            "or a dataset.yaml (docs/own-benchmark.md). Leave --labels out."
-        )
+    labels = _table_of(job)
     if job.split is not None:
         raise RecipeError(
             f"--split {job.split}: labelled images have parts of their own, by their folders or the "
@@ -94,8 +92,25 @@ def prepare(job: FinetuneJob, model: str, pool: HandlePool) -> PreparedClassific
         )
     opened = open_model(model)
     config = started(config, opened, model)
-    data = open_images(job.images, config.images, seed=config.train.seed)
-    return _prepared(config, opened, data, images=_called(job.images))
+    data = open_images(job.images, config.images, labels=labels, seed=config.train.seed)
+    return _prepared(config, opened, data, images=_called(job.images), labels=labels or "")
+
+
+def _table_of(job: FinetuneJob) -> str | None:
+    """Return the table of labels; None where images bring them.
+
+    Raises:
+        RecipeError: what was named is no table.
+    """
+    if job.labels is None or absolute(job.labels) == absolute(job.images):
+        return None
+    if not is_table(job.labels):
+        raise RecipeError(
+            f"--labels {job.labels}: labels of whole images are a table ({', '.join(TABLES)}) with the "
+            "columns image and label. Images in folders of classes, or with a dataset.yaml, bring theirs "
+            "with them (docs/classification.md): leave --labels out for those."
+        )
+    return absolute(job.labels)
 
 
 def read_prepared(folder: RunFolder, pool: HandlePool) -> PreparedClassification:
@@ -107,9 +122,12 @@ def read_prepared(folder: RunFolder, pool: HandlePool) -> PreparedClassification
     config = load_recorded_finetune(ClassificationFinetuneConfig, folder.recipe)
     facts = folder.read_facts()
     opened = opened_again(config, folder)
-    data = open_images(facts["source"], config.images, seed=config.train.seed)
+    labels = facts["labels_from"]
+    data = open_images(
+        facts["source"], config.images, labels=labels or None, seed=config.train.seed
+    )
     unchanged(data.set.fingerprint, facts, folder)
-    return _prepared(config, opened, data, images=facts["source"])
+    return _prepared(config, opened, data, images=facts["source"], labels=labels)
 
 
 def _called(images: str) -> str:
@@ -118,7 +136,12 @@ def _called(images: str) -> str:
 
 
 def _prepared(
-    config: ClassificationFinetuneConfig, opened: OpenedModel, data: OpenedImages, *, images: str
+    config: ClassificationFinetuneConfig,
+    opened: OpenedModel,
+    data: OpenedImages,
+    *,
+    images: str,
+    labels: str,
 ) -> PreparedClassification:
     facts = data.set.facts
     met = _met(config, opened, data.set)
@@ -139,7 +162,7 @@ def _prepared(
         source=source,
         met=replace(met, contract=met.contract.model_copy(update={"gsd_m": _gsd(facts)})),
         images_from=images,
-        labels_from="",
+        labels_from=labels,
         split_from=None,
         fingerprint=data.set.fingerprint,
         notes=tuple(notes),
@@ -249,12 +272,7 @@ def _check_values(
         gsd_m=_gsd(facts),
         percentiles=_percentiles(source),
     )
-    try:
-        trained.check(offer, accept=config.accept)
-    except ContractError as error:
-        raise ContractError(
-            f"{error}\nIn a recipe, `accept` lists what is taken as it is, such as accept: [gsd]."
-        ) from error
+    check_offer(trained, offer, config)
 
 
 def _percentiles(source: ImageSource) -> tuple[tuple[float, float], ...]:

@@ -93,6 +93,7 @@ def _data(scene: ClassificationScene) -> Pairs:
     shares = ", ".join(f"{name} {n:,}" for name, n in zip(source.classes, counts, strict=True))
     return (
         ("images", prepared.images_from),
+        *((("labels", prepared.labels_from),) if prepared.labels_from else ()),
         ("set", f"{source.set.facts.name}, {source.set.facts.kind}"),
         ("images by part", parts_in_words(source.set.parts)),
         ("training images by class", shares),

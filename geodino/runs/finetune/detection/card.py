@@ -27,6 +27,7 @@ def detection_card(scene: DetectionScene, *, device: torch.device, out: Path) ->
         _forward,
     )
     gsd = "unknown" if facts.gsd_m is None else f"{facts.gsd_m:.3g} m"
+    seen = "its own" if config.gsd_m is None else f"resampled to {config.gsd_m:g} m"
     small, large = np.percentile(places.side.max(axis=1), (5, 95)).tolist()
     val = len(prepared.data.set.parts["val"])
     lines = {
@@ -34,7 +35,7 @@ def detection_card(scene: DetectionScene, *, device: torch.device, out: Path) ->
         "model": model_line(prepared),
         "head": f"Faster R-CNN of {config.detection.channels} channels, {len(facts.classes)} classes; "
         + weights_line(scene.model),
-        "images": f"{facts.name}: {parts_in_words(prepared.data.set.parts)}; {facts.dtype}, GSD {gsd}"
+        "images": f"{facts.name}: {parts_in_words(prepared.data.set.parts)}; {facts.dtype}, GSD {gsd} ({seen})"
         + (f", resized to {config.size} px" if config.size else ""),
         "objects": f"{len(places.image):,} to learn from ({_shares(scene)}); 90 % of them are from "
         f"{small:.0f} to {large:.0f} px long",

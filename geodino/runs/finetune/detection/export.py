@@ -43,7 +43,7 @@ def extra_of(scene: DetectionScene, results: Results) -> dict[str, Any]:
     return {
         "chip": scene.chips.chip,
         "overlap": scene.chips.overlap,
-        "gsd_m": None,
+        "gsd_m": config.gsd_m,
         "size": config.size,
         "score": facts["score"],
         "augment": config.sampling.augment,

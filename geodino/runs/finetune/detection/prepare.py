@@ -25,7 +25,7 @@ def _opened(
 ) -> OpenedSet:
     return open_boxes(
         images, labels, config=config.labels, data=config.data, split=split,
-        split_config=config.split, pool=pool, index=index,
+        split_config=config.split, pool=pool, index=index, seen_m=config.gsd_m,
     )  # fmt: skip
 
 
@@ -38,10 +38,14 @@ def _source(
     """Let the model read the images, resized where that is asked.
 
     Raises:
-        RecipeError: images with a place are to be resized.
+        RecipeError: images with a place are to be resized, or images are by two rules.
     """
     if config.size is None:
-        return BoxSource(set=data.set, contract=contract, bands=bands)
+        return BoxSource(set=data.set, contract=contract, bands=bands, gsd_m=config.gsd_m)
+    if config.gsd_m is not None:
+        raise RecipeError(
+            f"size: {config.size} and gsd_m: {config.gsd_m:g} both say what the model sees: leave one out."
+        )
     if data.images is not None:
         raise RecipeError(
             f"size: {config.size} resizes whole pictures, and these images have a place on the Earth and "

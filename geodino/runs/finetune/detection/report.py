@@ -125,11 +125,16 @@ def _data(scene: DetectionScene) -> Pairs:
     prepared = scene.prepared
     names = prepared.source.classes
     counts = np.bincount(scene.places.classes, minlength=len(names)).tolist()
-    size = prepared.config.size
+    size, gsd_m = prepared.config.size, prepared.config.gsd_m
+    seen = (
+        "as the files"
+        if gsd_m is None
+        else f"resampled to {gsd_m:g} m; judged in the files' pixels"
+    )
     return (
         *labelled_set(prepared),
         ("objects in training", ", ".join(f"{n} {c}" for c, n in zip(names, counts, strict=True))),
-        ("size", "as the files" if size is None else f"{size} px along the longer side"),
+        ("size", seen if size is None else f"{size} px along the longer side"),
         ("augmentation", prepared.config.sampling.augment),
     )
 

@@ -117,8 +117,9 @@ def measure(scene: DetectionScene, part: PartName, device: torch.device) -> Meas
     finder = BoxFinder(scene.network, device=device)
     for one in judged(finder, source, keys, scene.chips, iou=scene.joined_iou, device=device):
         one.add_to(scorers[MODEL])
+        grid = source.grid(one.key)
         drawn = random_boxes(
-            scene.places, one.key, source.size(one.key), classes=classes, seed=seed
+            scene.places, one.key, (grid.height, grid.width), classes=classes, seed=seed
         )
         floor = Judged(key=one.key, found=on_own_ground(source, one.key, drawn), truth=one.truth)
         floor.add_to(scorers[RANDOM])

@@ -29,13 +29,14 @@ def segmentation_card(scene: SegmentationScene, *, device: torch.device, out: Pa
     )
     kept = _KEPT * config.train.batch * scene.crop**2 * scene.network.classes
     gsd = "unknown" if facts.gsd_m is None else f"{facts.gsd_m:.3g} m"
+    seen = "its own" if config.gsd_m is None else f"resampled to {config.gsd_m:g} m"
     looked = len(windows.looked_at) + len(windows.empty)
     lines = {
         "recipe": config.description,
         "model": model_line(prepared),
         "head": f"{config.segmentation.head.kind}, {len(facts.classes)} classes; "
         + weights_line(scene.model),
-        "images": f"{facts.name}: {parts_in_words(prepared.data.set.parts)}; {facts.dtype}, GSD {gsd}",
+        "images": f"{facts.name}: {parts_in_words(prepared.data.set.parts)}; {facts.dtype}, GSD {gsd} ({seen})",
         "classes": _shares(scene),
         "crops": f"{config.train.batch} of {windows.crop} px a step, from {len(windows)} windows of "
         f"{'+'.join(config.sampling.parts)} ({len(windows.looked_at)} of {looked} looked at hold "

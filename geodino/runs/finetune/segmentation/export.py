@@ -36,14 +36,14 @@ def classes_of(scene: SegmentationScene) -> tuple[ClassOfMap, ...]:
 
 def extra_of(scene: SegmentationScene, results: Results) -> dict[str, Any]:
     """Return what is written into ``segmentation.json`` beside the head."""
-    facts = results.facts
+    facts, prepared = results.facts, scene.prepared
     on = facts["reported_on"]
     return {
         "chip": scene.chips.chip,
         "overlap": scene.chips.overlap,
-        "gsd_m": None,
+        "gsd_m": prepared.config.gsd_m,
         "background": facts["background"],
-        "augment": scene.prepared.config.sampling.augment,
+        "augment": prepared.config.sampling.augment,
         "results": {
             "on": on,
             "miou": _miou(facts, MODEL),

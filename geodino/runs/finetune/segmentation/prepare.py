@@ -23,7 +23,7 @@ def _opened(
 ) -> OpenedSet:
     return open_classes(
         images, labels, config=config.labels, data=config.data, split=split,
-        split_config=config.split, pool=pool, index=index,
+        split_config=config.split, pool=pool, index=index, seen_m=config.gsd_m,
     )  # fmt: skip
 
 
@@ -33,7 +33,10 @@ def _source(
     contract: InputContract,
     bands: tuple[int, ...],
 ) -> ClassSource:
-    return ClassSource(set=data.set, contract=contract, bands=bands)
+    return ClassSource(
+        set=data.set, contract=contract, bands=bands, gsd_m=config.gsd_m,
+        statistic=config.labels.statistic,
+    )  # fmt: skip
 
 
 PREPARATION = Preparation(

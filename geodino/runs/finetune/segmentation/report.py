@@ -118,7 +118,14 @@ def _data(scene: SegmentationScene) -> Pairs:
         *labelled_set(prepared),
         ("classes in training", shares),
         ("augmentation", prepared.config.sampling.augment),
+        *_seen(prepared.config.gsd_m),
     )
+
+
+def _seen(gsd_m: float | None) -> Pairs:
+    if gsd_m is None:
+        return ()
+    return (("seen by the model", f"resampled to {gsd_m:g} m; scored on the images' own pixels"),)
 
 
 def _case(scene: SegmentationScene, one: Judged) -> ClassCase:
