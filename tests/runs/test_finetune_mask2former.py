@@ -19,7 +19,7 @@ pytest.importorskip("transformers", reason="the extra hub is not installed")
 
 QUERIES = tuple(
     f"segmentation.head.{setting}"
-    for setting in ("kind=mask2former", "channels=64", "queries=8", "layers=2",
+    for setting in ("kind=mask2former", "channels=64", "queries=8", "layers=1",
                     "encoder_layers=1", "points=512")
 )  # fmt: skip
 
@@ -95,18 +95,6 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     one, other = load_segmentation(straight / "model"), load_segmentation(out / "model")
     for name, value in one.model.state_dict().items():
         assert torch.equal(value, other.model.state_dict()[name]), name
-
-
-def test_what_lies_under_invalid_pixels_changes_no_bit(backbone, tmp_path):
-    found = []
-    for fill in (0, 255):
-        world = write_world(tmp_path / f"w{fill}", fill=fill)
-        out = tmp_path / f"r{fill}"
-        run(world, backbone, out, *QUERIES, "train.steps=3", "validation.every=3",
-            "floors.pixels=0")  # fmt: skip
-        found.append(load_segmentation(out / "model").model.head.state_dict())
-    for name, value in found[0].items():
-        assert torch.equal(value, found[1][name]), name
 
 
 def test_its_model_is_handed_on_whole_or_as_a_graph(done, tmp_path):

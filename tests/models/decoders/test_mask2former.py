@@ -9,6 +9,9 @@ from geodino.models.decoders.dense import OwnLoss
 from geodino.models.decoders.mask2former import Mask2FormerConfig, Mask2FormerHead
 from geodino.models.decoders.taps import Tap
 from geodino.models.segmentation import SegmentationConfig, build_segmentation
+from geodino.tasks.segmentation.batch import ClassBatch
+from geodino.tasks.segmentation.config import ClassLossConfig
+from geodino.tasks.segmentation.objective import ClassObjective
 
 pytest.importorskip("transformers", reason="the extra hub is not installed")
 
@@ -128,17 +131,17 @@ def test_what_does_not_count_changes_no_bit_of_the_gradient(backbone_for, contra
     image = 100 + 40 * noise(2, 3, 50, 70)
     generator = torch.Generator().manual_seed(2)
     target = torch.randint(0, 3, (2, 50, 70), generator=generator)
-    valid = torch.rand(2, 50, 70, generator=generator) > 0.2
-    counted = valid & (torch.rand(2, 50, 70, generator=generator) > 0.2)
+    valid, known = torch.rand(2, 2, 50, 70, generator=generator) > 0.2
     found = []
     for fill in (255, 0):
         model.zero_grad()
+        batch = ClassBatch(
+            step=0, pixels=image.where(valid[:, None], torch.tensor(float(fill))), valid=valid,
+            classes=target.where(known & valid, torch.tensor(fill)), known=known,
+        )  # fmt: skip
         with torch.random.fork_rng([]):
             torch.manual_seed(0)
-            losses = model.own_losses(
-                image.where(valid[:, None], torch.tensor(float(fill))), valid,
-                target.where(counted, torch.tensor(fill)), counted,
-            )  # fmt: skip
+            losses = ClassObjective(ClassLossConfig())(model, batch)
         losses["total"].backward()
         found.append([p.grad for p in model.head.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
