@@ -16,7 +16,7 @@ from geodino.config import Config
 from geodino.errors import RecipeError, RunError
 from geodino.losses.mask_classification import QueryWeights, query_losses, true_masks
 from geodino.models.backbone import Tokens
-from geodino.models.decoders.layers import draw, linear
+from geodino.models.decoders.layers import OUT_GAIN, draw, linear
 from geodino.models.decoders.pyramid import STRIDES, enlarged, pyramid
 from geodino.models.decoders.taps import Tap
 from geodino.models.shards import fill
@@ -122,6 +122,10 @@ class Mask2FormerHead(nn.Module):
         _normal(self.pixel_decoder.level_embed, generator)
         for layer in self.pixel_decoder.encoder.layers:
             _look_around(layer.self_attn)
+        # A mask is a sum over channels: its logits shall begin small, however many there are.
+        embed = self.transformer.decoder.mask_predictor.mask_embedder
+        draw(embed.get_submodule("2.0"), generator, gain=self.config.channels**-0.5)
+        draw(self.of_class, generator, gain=OUT_GAIN)
         with torch.no_grad():
             self.of_class.bias[:-1].copy_(bias)
 

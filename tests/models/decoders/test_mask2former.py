@@ -98,6 +98,13 @@ def test_every_weight_is_drawn_from_the_generator_alone_and_learns():
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("channels", [64, 256])
+def test_untrained_queries_are_sure_of_nothing(channels):
+    for class_logits, masks in head_for(channels=channels).answers(tokens(64)):
+        assert class_logits.abs().max() < 1
+        assert masks.std() < 1
+
+
 def test_every_head_of_the_deformable_attention_begins_in_its_own_direction():
     attention = head_for().pixel_decoder.encoder.layers[0].self_attn
     offsets = attention.sampling_offsets.bias.view(8, 3, 4, 2)
