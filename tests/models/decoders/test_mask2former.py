@@ -98,11 +98,10 @@ def test_every_weight_is_drawn_from_the_generator_alone_and_learns():
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("channels", [64, 256])
-def test_untrained_queries_are_sure_of_nothing(channels):
-    for class_logits, masks in head_for(channels=channels).answers(tokens(64)):
-        assert class_logits.abs().max() < 1
-        assert masks.std() < 1
+@pytest.mark.parametrize("channels", [64, 512])
+def test_untrained_masks_are_as_unsure_whatever_the_width(channels):
+    for _, masks in head_for(channels=channels).answers(tokens(64)):
+        assert 0.5 < masks.std() < 2
 
 
 def test_every_head_of_the_deformable_attention_begins_in_its_own_direction():
