@@ -3,13 +3,14 @@
 import math
 
 import torch
-from jaxtyping import Bool, Float, Num
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 
 from geodino.config import Config
 from geodino.models.backbone import Backbone, Tokens
 from geodino.models.canopy import pad
-from geodino.models.decoders.dense import DenseHead, DenseHeadConfig, build_head
+from geodino.models.decoders.dense import ClassHeadConfig, DenseHead, OwnLoss, build_head
 from geodino.models.decoders.upernet import UperNetConfig
 from geodino.models.headed import HeadedModel
 
@@ -17,8 +18,8 @@ from geodino.models.headed import HeadedModel
 class SegmentationConfig(Config):
     """What stands on the backbone to tell classes apart."""
 
-    head: DenseHeadConfig = UperNetConfig()
-    """The dense head, by its ``kind``: ``upernet``, ``dpt`` or ``linear``."""
+    head: ClassHeadConfig = UperNetConfig()
+    """The dense head, by its ``kind``: ``upernet``, ``dpt``, ``linear`` or ``mask2former``."""
 
 
 class SegmentationModel(HeadedModel):
@@ -85,6 +86,31 @@ class SegmentationModel(HeadedModel):
         tokens = self.features(*pad(image, valid, multiple=self.multiple))
         parts = [rows.float().softmax(dim=1) for rows in self.head.slabs(tokens)]
         return torch.cat(parts, dim=2)[..., :height, :width]
+
+    def own_losses(
+        self,
+        image: Num[Tensor, "b c h w"],
+        valid: Bool[Tensor, "b h w"],
+        target: Int64[Tensor, "b h w"],
+        counted: Bool[Tensor, "b h w"],
+    ) -> dict[str, Float[Tensor, ""]] | None:
+        """Return the losses the head brings; None where it is taught by its logits.
+
+        Args:
+            image: stored values.
+            valid: True where a pixel may be used.
+            target: number of the class; anything where not ``counted``.
+            counted: which classes are learnt from.
+        """
+        if not isinstance(self.head, OwnLoss):
+            return None
+        pixels, usable = pad(image, valid, multiple=self.multiple)
+        right, below = (pixels.shape[-i] - image.shape[-i] for i in (1, 2))
+        return self.head.loss(
+            self.features(pixels, usable),
+            F.pad(target, (0, right, 0, below)),
+            F.pad(counted, (0, right, 0, below)),
+        )
 
 
 def build_segmentation(

@@ -6,6 +6,7 @@ import torch
 from geodino.errors import CheckpointError
 from geodino.models.decoders.dpt import DptConfig
 from geodino.models.decoders.linear import LinearHeadConfig
+from geodino.models.decoders.mask2former import Mask2FormerConfig
 from geodino.models.decoders.upernet import UperNetConfig
 from geodino.models.folder import load_model
 from geodino.models.segmentation import SegmentationConfig, build_segmentation
@@ -15,6 +16,7 @@ HEADS = {
     "linear": LinearHeadConfig(),
     "dpt": DptConfig(channels=(8, 12, 16, 20), fusion=16, hidden=12),
     "upernet": UperNetConfig(channels=16),
+    "mask2former": Mask2FormerConfig(channels=64, queries=8, layers=2, encoder_layers=1),
 }
 CLASSES = (ClassOfMap("a", (1, 2, 3)), ClassOfMap("b", (4, 5, 6)), ClassOfMap("c", (7, 8, 9)))
 

@@ -180,6 +180,8 @@ def test_every_recipe_of_segmentation_can_be_read():
     from geodino.runs.recipe import load_any_recipe
 
     folder = Path(__file__).resolve().parents[2] / "recipes"
-    for name in ("segmentation", "debug-segmentation", "loveda", "isaid"):
+    for name in (
+        "segmentation", "segmentation-mask2former", "debug-segmentation", "loveda", "isaid",
+    ):  # fmt: skip
         assert (folder / f"{name}.yaml").exists()
         assert isinstance(load_any_recipe(name), SegmentationFinetuneConfig)

@@ -15,16 +15,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from geodino.config import Config
-from geodino.errors import RecipeError
 from geodino.models.backbone import Tokens
-from geodino.models.decoders.layers import OUT_GAIN, conv, draw, spread
+from geodino.models.decoders.layers import OUT_GAIN, conv, draw
+from geodino.models.decoders.pyramid import STRIDES, enlarged, pyramid
 from geodino.models.decoders.taps import Tap
-
-STRIDES = (4, 8, 16, 32)
-"""Strides of the four maps, pixels."""
-
-_SLAB = 16
-"""Rows of cells whose outputs are enlarged at a time."""
 
 _HE = 2.0**0.5
 _GROUPS = 32
@@ -97,9 +91,7 @@ class UperNetHead(nn.Module):
         self.config = config
         self.multiple = max(*STRIDES, *(tap.stride for tap in taps))
         width, norm = config.channels, config.norm
-        self.resize = nn.ModuleList(
-            _resize(tap, stride) for tap, stride in zip(taps, STRIDES, strict=True)
-        )
+        self.resize = pyramid(taps, head="UPerNet")
         self.lateral = nn.ModuleList(
             _Block(tap.dim, width, kernel=1, norm=norm) for tap in taps[:-1]
         )
@@ -154,15 +146,7 @@ class UperNetHead(nn.Module):
     def slabs(self, tokens: Sequence[Tokens]) -> Iterator[Float[Tensor, "b k rows w"]]:
         """Yield the outputs some rows at a time, from the top: all of them need much memory."""
         cells: Tensor = self.out(self.drop(self.fused(self.maps(tokens))))
-        factor, height = STRIDES[0], cells.shape[2]
-        # One more row above and below what is enlarged: bilinear weights reach no further.
-        for top in range(0, height, _SLAB):
-            stop = min(top + _SLAB, height)
-            above, below = int(top > 0), int(stop < height)
-            part = cells[:, :, top - above : stop + below]
-            large = F.interpolate(part, scale_factor=factor, mode="bilinear", align_corners=False)
-            end = large.shape[2] - below * factor
-            yield large[:, :, above * factor : end]
+        yield from enlarged(cells)
 
     def _with_context(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c h w"]:
         size = x.shape[-2:]
@@ -178,17 +162,3 @@ def _to_size(x: Float[Tensor, "b c h w"], size: tuple[int, ...]) -> Float[Tensor
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
-
-
-def _resize(tap: Tap, want: int) -> nn.Module:
-    """What takes a tap to stride ``want``: transposed convolution, nothing, or pooling."""
-    have = tap.stride
-    if have & (have - 1):
-        raise RecipeError(
-            f"A UPerNet head makes maps of strides {', '.join(map(str, STRIDES))} pixels, to which "
-            f"cells of {have} pixels cannot be brought: choose a backbone with patches of 4, 8, 16 "
-            "or 32 pixels, or `head.kind: linear`."
-        )
-    if have > want:
-        return spread(tap.dim, factor=have // want)
-    return nn.Identity() if have == want else nn.MaxPool2d(want // have)

@@ -13,7 +13,7 @@ from geodino.tasks.segmentation.config import ClassLossConfig
 
 @dataclass(frozen=True, slots=True)
 class ClassObjective:
-    """The losses of a step.
+    """The losses of a step: the head's own where it brings some, else those of the recipe.
 
     Args:
         config: which.
@@ -25,8 +25,12 @@ class ClassObjective:
 
     def __call__(self, model: SegmentationModel, batch: ClassBatch) -> dict[str, Float[Tensor, ""]]:
         """Return the losses by name; ``total`` is what is minimised."""
-        logits = model(batch.pixels.float(), batch.valid)
         counted = batch.known & batch.valid
+        pixels = batch.pixels.float()
+        own = model.own_losses(pixels, batch.valid, batch.classes, counted)
+        if own is not None:
+            return own
+        logits = model(pixels, batch.valid)
         config = self.config
         if config.kind == "focal":
             pixel = focal_loss(

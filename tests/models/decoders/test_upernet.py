@@ -3,8 +3,9 @@ import torch
 
 from geodino.errors import RecipeError
 from geodino.models.backbone import Tokens
+from geodino.models.decoders.pyramid import STRIDES
 from geodino.models.decoders.taps import Tap
-from geodino.models.decoders.upernet import STRIDES, UperNetConfig, UperNetHead
+from geodino.models.decoders.upernet import UperNetConfig, UperNetHead
 
 SMALL = {"channels": 16, "pools": (1, 2, 3)}
 

@@ -7,6 +7,7 @@ import torch
 
 from geodino.data.labelled.classes import words_of
 from geodino.data.labelled.sets import parts_in_words
+from geodino.models.decoders.dense import OwnLoss
 from geodino.models.segmentation import SegmentationModel
 from geodino.runs.card import RunCard
 from geodino.runs.finetune.card import cost_lines, model_line, notes_of, step_flops, weights_line
@@ -72,7 +73,9 @@ def _shares(scene: SegmentationScene) -> str:
 
 
 def _loss(scene: SegmentationScene) -> str:
-    loss = scene.prepared.config.loss
+    loss, head = scene.prepared.config.loss, scene.network.head
+    if isinstance(head, OwnLoss):
+        return head.loss_in_words
     text = loss.kind.replace("_", "-")
     if scene.weights is not None:
         text += ", classes weighted " + ", ".join(f"{w:.2g}" for w in scene.weights)

@@ -21,6 +21,8 @@ _TITLES = {
     "loss/cross_entropy": "cross-entropy",
     "loss/focal": "focal loss",
     "loss/dice": "Dice loss",
+    "loss/class": "classes of queries",
+    "loss/mask": "masks of queries",
     "val/miou": "validation mean IoU",
     "val/pixel_accuracy": "validation share of right pixels",
     "lr": "learning rate",

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from geodino.errors import RecipeError, SourceError
 from geodino.infer.classes import ClassPredictor
 from geodino.metrics.segmentation import segmentation_scores
+from geodino.models.decoders.dense import OwnLoss
 from geodino.models.segmentation import SegmentationModel, build_segmentation
 from geodino.runs.finetune.scene import Judgement, Scene
 from geodino.runs.finetune.segmentation.prepare import PreparedSegmentation
 from geodino.runs.networks import seeded_generator
 from geodino.tasks.chips import Chips
 from geodino.tasks.module import Objective
+from geodino.tasks.segmentation.config import ClassLossConfig
 from geodino.tasks.segmentation.crops import ClassFeed, ClassWindows, find_windows
 from geodino.tasks.segmentation.evaluate import Cell, cells_of, drawn_cells, judged
 from geodino.tasks.segmentation.objective import ClassObjective
@@ -102,7 +104,7 @@ def look(prepared: PreparedSegmentation) -> SegmentationScene:
 
     Raises:
         SourceError: there are no labels on them.
-        RecipeError: the head does not fit the backbone, or weights the classes.
+        RecipeError: the head does not fit the backbone, or weights the classes, or losses the head.
     """
     config, source = prepared.config, prepared.source
     classes = len(source.classes)
@@ -118,6 +120,12 @@ def look(prepared: PreparedSegmentation) -> SegmentationScene:
         generator=seeded_generator(config.train.seed, "segmentation head"),
         frozen=not config.optim.unfreeze,
     )
+    if isinstance(model.head, OwnLoss) and config.loss != ClassLossConfig():
+        raise RecipeError(
+            f"The section `loss` says how single pixels teach, and the head "
+            f"{config.segmentation.head.kind} brings its own loss: leave the section out, and set "
+            "the weights under `segmentation.head`."
+        )
     if config.optim.unfreeze:
         model.unfreeze()
     crop = -(-config.sampling.crop // model.multiple) * model.multiple
