@@ -1,13 +1,12 @@
 """Maps of whole labelled images exactly as predictions are made, and what they are compared with."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import UInt8
 
-from geodino import seeds
 from geodino.data.labelled.sets import IGNORED, PartName
 from geodino.geo.windows import Window
 from geodino.infer.classes import most_likely
@@ -50,14 +49,6 @@ def cells_of(source: ClassSource, part: PartName) -> tuple[Cell, ...]:
                 window = Window(top, left, min(_SIDE, height - top), min(_SIDE, width - left))
                 found.append(Cell(key=key, window=window))
     return tuple(found)
-
-
-def drawn_cells(cells: Sequence[Cell], count: int, *, seed: int) -> tuple[Cell, ...]:
-    """Return at most ``count`` of them, drawn by seed, in their order."""
-    if len(cells) <= count:
-        return tuple(cells)
-    some = seeds.rng(seed, "areas").permutation(len(cells))[:count]
-    return tuple(cells[i] for i in np.sort(some).tolist())
 
 
 def judged(

@@ -12,10 +12,11 @@ from geodino.runs.finetune.scene import Judgement, Scene
 from geodino.runs.finetune.segmentation.prepare import PreparedSegmentation
 from geodino.runs.networks import seeded_generator
 from geodino.tasks.chips import Chips
+from geodino.tasks.drawn import drawn
 from geodino.tasks.module import Objective
 from geodino.tasks.segmentation.config import ClassLossConfig
 from geodino.tasks.segmentation.crops import ClassFeed, ClassWindows, find_windows
-from geodino.tasks.segmentation.evaluate import Cell, cells_of, drawn_cells, judged
+from geodino.tasks.segmentation.evaluate import Cell, cells_of, judged
 from geodino.tasks.segmentation.objective import ClassObjective
 from geodino.tasks.segmentation.scores import ImageConfusions
 
@@ -77,7 +78,7 @@ class SegmentationScene(Scene[PreparedSegmentation]):
             SourceError: no pixel of them has both a class and a valid image.
         """
         config, source = self.prepared.config, self.prepared.source
-        cells = drawn_cells(self.val, config.validation.areas, seed=config.train.seed)
+        cells = drawn(self.val, config.validation.areas, seed=config.train.seed)
         model = self.network
         was_training, device = model.training, next(model.head.parameters()).device
         found = ImageConfusions(len(source.classes))
