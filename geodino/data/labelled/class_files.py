@@ -24,6 +24,9 @@ from geodino.io.whole import missing
 CLASSES_TAG = "GEODINO_CLASSES"
 """Tag of maps of classes: a JSON list of the names by number."""
 
+_LOOKED_AT, _SIDE, _NAMED = 8, 512, 30
+"""Files, pixels of a side, and values in the hint on what files hold."""
+
 _AS_STORED = ReadRule(alpha="band", nodata="ignore")
 
 
@@ -155,6 +158,24 @@ def _names(dataset: Any, path: Path) -> tuple[str, ...]:
     except (ET.ParseError, UnicodeDecodeError) as error:
         raise SourceError(f"{beside} cannot be read as XML ({error}). Remove it.") from error
     return tuple(item.text or "" for item in root.iterfind("PAMRasterBand/CategoryNames/Category"))
+
+
+def values_in_words(files: Sequence[ClassFile]) -> str:
+    """Say which values some of the files hold, so that a user can declare what they mean.
+
+    A look at a few files, each thinned to some hundred pixels a side: rare values may be missed.
+    Empty where they hold no single band of whole numbers.
+    """
+    looked = [f for f in files if f.count == 1 and np.dtype(f.dtype).kind in "iu"][:_LOOKED_AT]
+    if not looked:
+        return ""
+    found: set[int] = set()
+    for file in looked:
+        with open_raster(file.path) as dataset:
+            size = min(dataset.height, _SIDE), min(dataset.width, _SIDE)
+            found |= set(np.unique(dataset.read(1, out_shape=size)).tolist())
+    values = ", ".join(map(str, sorted(found)[:_NAMED])) + (" ..." if len(found) > _NAMED else "")
+    return f"{len(looked)} of the {len(files)} hold the values {values}"
 
 
 def named_values(files: Sequence[ClassFile]) -> dict[str, int] | None:

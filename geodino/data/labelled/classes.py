@@ -2,7 +2,7 @@
 
 import colorsys
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -114,22 +114,29 @@ class ClassTable:
 
     @classmethod
     def of(
-        cls, config: ClassLabelsConfig, found: Mapping[str, Value | tuple[Value, ...]] | None = None
+        cls,
+        config: ClassLabelsConfig,
+        found: Mapping[str, Value | tuple[Value, ...]] | None = None,
+        hint: Callable[[], str] = str,
     ) -> "ClassTable":
         """Return the declared classes, or those the files name.
 
         Args:
             config: what is declared.
             found: names and values in the files; None where they say nothing.
+            hint: says what the files hold instead, for the message.
 
         Raises:
             RecipeError: neither says anything, or what they say does not fit together.
         """
         said = found if config.classes is None else config.classes
         if not said:
+            held = hint()
             raise RecipeError(
-                "labels.classes is missing, and the label files name no classes: declare them with "
-                "their stored values, such as labels: {classes: {water: 1, forest: [2, 3]}}."
+                "labels.classes is missing, and the label files name no classes. "
+                + (f"{held}. " if held else "")
+                + "Declare what stored values mean: `labels: {classes: {water: 1, forest: [2, 3]}}` in "
+                "a recipe, or --set 'labels.classes={water: 1, forest: [2, 3]}'."
             )
         names = tuple(said)
         for word in (config.background, config.elsewhere, *(config.colours or {})):

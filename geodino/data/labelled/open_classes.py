@@ -1,13 +1,14 @@
 """From what a user calls images and labels to one labelled set of classes per pixel."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from geodino.data.config import DataConfig
 from geodino.data.index import build_index
-from geodino.data.labelled.class_files import class_files, named_values
+from geodino.data.labelled.class_files import class_files, named_values, values_in_words
 from geodino.data.labelled.class_labels import (
     ClassLabels,
     MaskLabels,
@@ -195,7 +196,7 @@ def _rasters(
     if masks is not None:
         check_sizes(tiles, masks)
         files = [file for file in masks if file is not None]
-        table = ClassTable.of(config, named_values(files))
+        table = ClassTable.of(config, named_values(files), partial(values_in_words, files))
         return MaskLabels(files=masks, table=table, pool=pool), table, [], "masks"
     if layout == "masks":
         raise RecipeError(
@@ -204,7 +205,7 @@ def _rasters(
         )
     every = class_files(paths, threads=threads)
     pairs = pair_rasters(tiles, every)
-    table = ClassTable.of(config, named_values(every))
+    table = ClassTable.of(config, named_values(every), partial(values_in_words, every))
     found = RasterClasses(
         files=tuple(every), by_image=pairs, images=tiles, table=table,
         statistic=config.statistic, pool=pool,

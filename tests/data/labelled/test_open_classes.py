@@ -247,7 +247,10 @@ def test_a_nodata_tag_is_ignored_but_a_declared_class_stands_above_it(tmp_path, 
 
 def test_classes_must_be_declared_once_each(tmp_path, pool):
     placed(tmp_path)
-    with pytest.raises(RecipeError, match=r"labels\.classes is missing"):
+    held = (
+        r"labels\.classes is missing.*6 of the 6 hold the values 0, 1, 3\..*--set .labels\.classes="
+    )
+    with pytest.raises(RecipeError, match=held):
         opened(tmp_path, pool, classes=None)
     with pytest.raises(RecipeError, match="means both"):
         opened(tmp_path, pool, classes={"a": 1, "b": (1, 3)})
