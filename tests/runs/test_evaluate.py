@@ -226,7 +226,11 @@ def test_a_copy_of_a_training_image_in_the_test_part_raises_an_alarm(model, suit
         ({"features": ("patch",)}, RecipeError, "patch is no feature"),
         ({"bands": "nir"}, BandError, "has no band nir"),
         ({"suite": "geobench-v3"}, SourceError, "no suite"),
-        ({"suite": "geobench-v1/m-eurosat"}, SourceError, "m-eurosat: no folder was named"),
+        (
+            {"suite": "geobench-v1/m-eurosat"},
+            SourceError,
+            "m-eurosat is missing: no folder was named",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(model, suite, tmp_path, change, error, says):

@@ -56,16 +56,15 @@ def evaluate(job: EvaluateJob) -> dict[str, Any]:
     protocol = protocol_named(job.protocol)
     log = RunLog(None, quiet=job.quiet)
     found, missing = open_sets(job.suite, job.data, partition=job.partition)
+    if not found and not job.dry_run:
+        said = " ".join(missing_words(missing))
+        raise SourceError(f"Nothing of {job.suite} can be measured here. {said}")
     # A table that cannot be read is said now, not after everything was measured.
     published = None if job.reference is None else read_rows(job.reference)
     opened = open_model(job.model)
     log.say(card_text(job, protocol, opened, [one.name for one in found], missing, device))
     if job.dry_run:
         return _facts(job, _Done(sets=[], failed=[]), missing)
-    if not found:
-        raise SourceError(
-            f"Nothing of {job.suite} can be measured here. " + " ".join(missing_words(missing))
-        )
     _claim(job)
     settings = Settings(
         protocol=protocol,
