@@ -67,7 +67,7 @@ def open_sets(suite: str, data: Path | None = None, *, partition: str = "default
 def _found(suite: str, data: Path | None, partition: str) -> Found:
     path = Path(suite).expanduser()
     family, _, one = suite.partition("/")
-    if family in SUITES and not path.exists():
+    if family in SUITES:  # a folder of that name is ./NAME
         return _named(family, one, data, partition)
     if path.exists():
         return _in_folder(path, partition)
@@ -95,10 +95,17 @@ def _named(family: str, one: str, data: Path | None, partition: str) -> Found:
         if missing is not None or data is None:
             return [], [missing] if missing else []
         return [SetOpener(name=one, open=partial(open_torchgeo, one, data))], []
-    place = data or (Path(os.environ["GEO_BENCH_DIR"]) if "GEO_BENCH_DIR" in os.environ else None)
+    place = data or _geobench_place(family)
     if family == "geobench-v1":
         return _geobench_v1(_one_of(ALIASES.get(one, one), tuple(V1), family), place, partition)
     return _geobench_v2(_one_of(one, tuple(V2), family), place)
+
+
+def _geobench_place(family: str) -> Path | None:
+    """Where GEO-Bench lies if nobody says it: its variable, or a folder called like the suite."""
+    if "GEO_BENCH_DIR" in os.environ:
+        return Path(os.environ["GEO_BENCH_DIR"])
+    return Path(family) if Path(family).is_dir() else None
 
 
 def _geobench_v1(names: Sequence[str], place: Path | None, partition: str) -> Found:

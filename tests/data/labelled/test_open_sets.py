@@ -39,6 +39,18 @@ def test_the_mini_suite_needs_nothing():
     assert openers[0].open().facts.name == "mini-cover"
 
 
+def test_a_folder_called_like_a_suite_does_not_stand_in_its_way(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mini" / "cache").mkdir(parents=True)  # results of a run before
+    assert len(open_sets("mini")[0]) == 4
+    assert len(open_sets("./mini")[0]) == 1
+    make_geobench(tmp_path / "geobench-v1", "m-eurosat")
+    assert names(open_sets("geobench-v1")) == (
+        ["m-eurosat"],
+        [name for name in V1 if name != "m-eurosat"],
+    )
+
+
 def test_geobench_v1_opens_what_is_there_and_says_what_is_not(tmp_path):
     make_geobench(tmp_path)
     make_geobench(
