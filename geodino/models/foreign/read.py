@@ -17,6 +17,8 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 """Endings of files that may hold weights."""
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_PICKLED = "pytorch_model.bin"
+"""What timm's ``save_for_hf`` writes unless it is told otherwise."""
 
 
 def read_file(path: Path) -> dict[str, Tensor]:
@@ -35,19 +37,21 @@ def read_file(path: Path) -> dict[str, Tensor]:
 
 
 def read_folder(folder: Path) -> dict[str, Tensor]:
-    """Read ``model.safetensors`` of a folder, or all shards its index names.
+    """Read ``model.safetensors`` of a folder, all shards its index names, or ``pytorch_model.bin``.
 
     Raises:
         CheckpointError: a file is missing or damaged, or the shards are not those of the index.
     """
     index = folder / _INDEX
     if not index.is_file():
-        if not (folder / _WHOLE).is_file():
-            raise CheckpointError(
-                f"{folder} has neither {_WHOLE} nor {_INDEX}: it holds no weights in safetensors. "
-                "Get the whole repository again."
-            )
-        return dict(_safetensors(folder / _WHOLE))
+        if (folder / _WHOLE).is_file():
+            return dict(_safetensors(folder / _WHOLE))
+        if (folder / _PICKLED).is_file():
+            return read_file(folder / _PICKLED)
+        raise CheckpointError(
+            f"{folder} has none of {_WHOLE}, {_INDEX} and {_PICKLED}: it holds no weights. Get the "
+            "whole repository again."
+        )
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index} has no `weight_map`: it is no index of shards.")

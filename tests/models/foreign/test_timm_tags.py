@@ -2,6 +2,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models import save_for_hf
 
 from geodino.errors import CheckpointError
 from geodino.models.foreign import open_foreign, timm_tag
@@ -51,6 +52,22 @@ def test_a_tag_computes_here_what_it_computes_in_timm(name, tmp_path, noise, mon
     assert loaded.lineage[0].name == f"timm/{name}"
     if is_vit:
         assert torch.count_nonzero(loaded.backbone.mask_token) == 0
+
+
+@pytest.mark.parametrize("is_safe", [True, False])
+def test_a_folder_that_timm_wrote_is_opened_in_either_form(is_safe, tmp_path, noise):
+    name = "vit_tiny_patch16_dinov3_qkvb"
+    theirs = with_random_weights(name, tmp_path / "w.safetensors", global_pool="token")
+    save_for_hf(theirs, tmp_path / "saved", safe_serialization=is_safe)
+    loaded = open_foreign(str(tmp_path / "saved"))
+    image = 127 + 40 * noise(1, 3, 32, 48)
+    with torch.no_grad():
+        expected = theirs(loaded.backbone.normalise(image))
+        torch.testing.assert_close(loaded.backbone.tokens(image).cls, expected, atol=1e-5, rtol=0)
+    (file,) = (path for path in (tmp_path / "saved").iterdir() if path.suffix != ".json")
+    file.unlink()
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: it holds no weights"):
+        open_foreign(str(tmp_path / "saved"))
 
 
 def test_every_dinov3_tag_is_known_with_the_statistics_of_its_images():
