@@ -126,6 +126,11 @@ def open_dota(
             f"{root} holds no photograph of DOTA: expected train/images/*.png with "
             "train/labelTxt/*.txt, or images and labelTxt side by side. Unpack its archives there."
         )
+    if not rows.get("train"):
+        raise SourceError(
+            f"{root} holds photographs of {' and '.join(p for p in rows if rows[p])} and none to learn "
+            "from: unpack train/images and train/labelTxt there."
+        )
     read = [label for part in rows.values() for _, label in part if label is not None]
     names = tuple(classes) if classes is not None else _names(read)
     reader = _Reader(names, other)

@@ -62,6 +62,12 @@ def test_photographs_of_a_test_part_need_no_labels_and_others_do(tmp_path, pool)
         open_dota(tmp_path, tmp_path, pool=pool)
 
 
+def test_a_set_without_photographs_to_learn_from_is_one_sentence(tmp_path, pool):
+    root = make_dota(tmp_path, parts=("val",))
+    with pytest.raises(SourceError, match="photographs of val and none to learn from"):
+        opened(root, root, pool)
+
+
 def test_classes_of_later_versions_are_there_where_they_occur(tmp_path, pool):
     make_dota(tmp_path)
     text = tmp_path / "train" / "labelTxt" / "P0000.txt"
