@@ -9,9 +9,16 @@ os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from threadpoolctl import threadpool_limits
 
 import geodino  # noqa: F401  (installs the torchvision hook before anything imports timm)
+
+# The same examples on every machine, and no limit in time: what fails once fails always.
+settings.register_profile(
+    "geodino", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("geodino")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

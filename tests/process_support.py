@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -21,26 +21,53 @@ IMPORTED = ["geodino.api", "geodino.cli.main", "geodino.runs.demo", "geodino.run
 _FORKS = get_context("forkserver")
 
 
+@dataclass(frozen=True)
+class Strike:
+    """A signal that a process gets at a moment of its work: however busy the machine, the same one.
+
+    Watching it from outside and then sending the signal leaves it time to end before.
+    """
+
+    signal: signal.Signals
+    name: str
+    """Of the file: when it is opened for writing, or another is given this name."""
+
+    time: int = 1
+    """The first, second ... time."""
+
+    def await_it(self) -> None:
+        """Let this process strike itself; called once it has nothing else to do but its work."""
+        seen = 0
+
+        def hook(event: str, arguments: tuple) -> None:
+            nonlocal seen
+            match event, arguments:
+                case "open", (str() | os.PathLike() as path, _, int(flags)):
+                    meant = bool(flags & (os.O_WRONLY | os.O_RDWR))
+                case "os.rename", (_, str() | os.PathLike() as path, *_):
+                    meant = True
+                case _:
+                    return
+            if meant and Path(path).name == self.name:
+                seen += 1
+                if seen == self.time:
+                    os.kill(os.getpid(), self.signal)
+
+        sys.addaudithook(hook)
+
+
 class Started:
     """A process that runs; the part of ``subprocess.Popen`` that the tests use."""
 
-    def __init__(self, target, work, *, cwd, env) -> None:
+    def __init__(self, target, work, *, cwd, env, strike) -> None:
         self._streams = tempfile.TemporaryDirectory()
         folder = Path(self._streams.name)
         self._paths = (folder / "stdout", folder / "stderr")
         serve()
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **env}
         place = (str(cwd or Path.cwd()), environment, *map(str, self._paths))
-        self._process = _FORKS.Process(target=_inside, args=(place, target, work))
+        self._process = _FORKS.Process(target=_inside, args=(place, target, work, strike))
         self._process.start()
-
-    def poll(self) -> int | None:
-        """The exit code, negative for a signal; none while it runs."""
-        return self._process.exitcode
-
-    def send_signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):  # it may have ended by itself
-            os.kill(self._process.pid, number)
 
     def wait(self, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
         """What it wrote and how it ended; killed, with an error, after ``timeout_s``."""
@@ -53,22 +80,24 @@ class Started:
         return subprocess.CompletedProcess(self._process.name, self._process.exitcode, out, err)
 
 
-def start_geodino(*arguments: object, cwd=None, env=()) -> Started:
+def start_geodino(*arguments: object, cwd=None, env=(), strike=None) -> Started:
     """``geodino ARGUMENTS...``"""
-    return Started(_run_geodino, tuple(map(str, arguments)), cwd=cwd, env=dict(env))
+    work = tuple(map(str, arguments))
+    return Started(_run_geodino, work, cwd=cwd, env=dict(env), strike=strike)
 
 
-def run_geodino(*arguments: object, cwd=None, env=()) -> subprocess.CompletedProcess[str]:
-    return start_geodino(*arguments, cwd=cwd, env=env).wait()
+def run_geodino(*arguments: object, **how) -> subprocess.CompletedProcess[str]:
+    return start_geodino(*arguments, **how).wait()
 
 
-def start_python(code: str, *arguments: object, cwd=None, env=()) -> Started:
+def start_python(code: str, *arguments: object, cwd=None, env=(), strike=None) -> Started:
     """``python -W ignore -c CODE ARGUMENTS...``"""
-    return Started(_run_code, (code, *map(str, arguments)), cwd=cwd, env=dict(env))
+    work = (code, *map(str, arguments))
+    return Started(_run_code, work, cwd=cwd, env=dict(env), strike=strike)
 
 
-def run_python(code: str, *arguments: object, cwd=None, env=()) -> subprocess.CompletedProcess[str]:
-    return start_python(code, *arguments, cwd=cwd, env=env).wait()
+def run_python(code: str, *arguments: object, **how) -> subprocess.CompletedProcess[str]:
+    return start_python(code, *arguments, **how).wait()
 
 
 def serve() -> None:
@@ -89,13 +118,15 @@ def serve() -> None:
                 os.environ[name] = value
 
 
-def _inside(place, target, work) -> None:
+def _inside(place, target, work, strike) -> None:
     cwd, environment, stdout, stderr = place
     for number, path in ((1, stdout), (2, stderr)):
         os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600), number)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    if strike is not None:
+        strike.await_it()
     target(*work)
 
 

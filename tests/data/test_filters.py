@@ -3,7 +3,7 @@
 import geopandas
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scene_support import bare_tile as tile
 from scene_support import index_of, numbers, write
@@ -121,7 +121,6 @@ days = st.dates(
 )
 
 
-@settings(deadline=None, derandomize=True)
 @given(start=days, end=days)
 def test_days_are_compared_as_days(start, end):
     expected = [t.path for t in TIMES[:4] if str(start) <= t.datetime[:10] <= str(end)]

@@ -119,7 +119,7 @@ def small(tmp_path_factory):
     return folder, index_of(write(folder / "i.tif", np.ones((60, 60), np.uint8), pixel_m=3.0))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_pixels_of_a_footprint_do_not_depend_on_the_window(small, data):
     folder, image = small

@@ -301,7 +301,7 @@ def across_zones(tmp_path_factory):
         yield LabelReader(labels, pair(image, labels.tiles, order="path"), image, pool)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_windows_of_an_image_have_the_same_heights_however_they_are_cut(across_zones, data):
     whole, valid = across_zones(0, Window(0, 0, 16, 16))

@@ -96,7 +96,7 @@ def test_rows_hold_the_pixels_of_the_window_they_name():
                 np.testing.assert_array_equal(pixels[2, 0], np.arange(CHIP) + window.left + 1)
 
 
-@settings(deadline=None, derandomize=True, max_examples=12)
+@settings(max_examples=12)
 @given(
     start=st.integers(0, 40),
     threads=st.integers(1, 5),

@@ -52,7 +52,7 @@ def test_half_of_eight_images_get_the_upper_ends_of_four_steps_from_a_tenth_to_a
     assert token_budget(MaskConfig(), images=8, grid=(16, 16)) == 357
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(
     images=st.integers(1, 24),
     rows=st.integers(1, 20),

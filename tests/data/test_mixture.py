@@ -58,7 +58,7 @@ def same(one, other):
     )
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(max_examples=40)
 @given(
     shares=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5).filter(lambda s: sum(s) > 0.1),
     size=st.integers(20, 300),
@@ -117,7 +117,7 @@ def test_the_share_of_homogeneous_steps_is_exact_and_each_comes_from_one_source(
     assert len({step % 10 for step in pure}) == 10
 
 
-@settings(deadline=None, derandomize=True, max_examples=12)
+@settings(max_examples=12)
 @given(
     weights=st.lists(st.floats(0.05, 1.0), min_size=1, max_size=4),
     homogeneous=st.sampled_from([0.0, 0.1, 0.5, 1.0]),

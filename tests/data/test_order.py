@@ -73,7 +73,7 @@ sizes = st.tuples(st.integers(64, 700), st.integers(64, 700))
 blocks = st.sampled_from([(1, 700), (8, 700), (16, 16), (64, 64), (128, 128), (512, 512), (700, 1)])
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(
     tiles=st.lists(sizes, min_size=1, max_size=5),
     block=blocks,
@@ -90,7 +90,7 @@ def test_super_windows_cover_every_pixel_once_and_hold_a_chip(
         assert all(min(w.height, w.width) >= 64 for w in windows)
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(
     tiles=st.lists(sizes, min_size=1, max_size=6),
     seed=st.integers(0, 1000),
@@ -107,7 +107,7 @@ def test_every_epoch_cuts_the_same_number_of_chips_from_each_super_window(
     assert epoch_counts(of, epoch) == expected
 
 
-@settings(deadline=None, derandomize=True, max_examples=30)
+@settings(max_examples=30)
 @given(
     tiles=st.lists(sizes, min_size=1, max_size=6),
     batch=st.integers(1, 40),
@@ -311,7 +311,7 @@ def test_without_overlaps_the_order_is_the_one_it_was_before_there_were_weights(
         assert digest.hexdigest()[:16] == wanted
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
+@settings(max_examples=40)
 @given(
     tiles=st.lists(
         st.tuples(st.integers(64, 400), st.integers(64, 400), st.floats(0.05, 1.0)),
@@ -369,7 +369,7 @@ def test_a_window_of_a_small_share_has_its_turn_in_some_epochs_and_none_in_other
     assert set.union(*seen) == set(range(10))
 
 
-@settings(deadline=None, derandomize=True, max_examples=20)
+@settings(max_examples=20)
 @given(
     weight=st.lists(st.floats(0.05, 1.0), min_size=1, max_size=6),
     batch=st.integers(1, 30),

@@ -13,7 +13,7 @@ from scene_support import LEFT, TOP, bare_tile, index_of, numbers, write
 from geodino.data.overlap import weigh
 from geodino.geo.grid import Grid
 
-laws = settings(deadline=None, derandomize=True, max_examples=40)
+laws = settings(max_examples=40)
 
 
 def tile(left=0, top=0, **of):

@@ -134,7 +134,7 @@ blocks = st.sampled_from(
 )
 
 
-@settings(deadline=None, derandomize=True, max_examples=80)
+@settings(max_examples=80)
 @given(
     tiles=st.lists(st.tuples(sizes, st.booleans()), min_size=1, max_size=5),
     block=blocks,
@@ -155,7 +155,7 @@ def test_super_windows_of_far_tiles_too_cover_every_pixel_once_and_hold_a_chip(
         assert (covered == 1).all()
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(max_examples=60)
 @given(tiles=st.lists(st.tuples(sizes, st.booleans()), min_size=1, max_size=4), block=blocks)
 def test_local_tiles_are_cut_as_ever_whatever_lies_beside_them(tiles, block):
     extents, far = zip(*tiles, strict=True)

@@ -139,7 +139,7 @@ def slow_weights(length, out, position, interpolation):
     return [value / math.fsum(values) for value in values]
 
 
-@settings(deadline=None, derandomize=True, max_examples=80)
+@settings(max_examples=80)
 @given(
     length=st.integers(1, 60),
     out=st.integers(1, 30),

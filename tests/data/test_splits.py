@@ -92,7 +92,7 @@ def test_the_order_of_images_does_not_matter():
         np.testing.assert_array_equal(found[name], again[name])
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     squares=st.lists(
         st.tuples(st.integers(0, 700), st.integers(0, 700), st.sampled_from([40, 150, 300])),

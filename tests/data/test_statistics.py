@@ -88,7 +88,7 @@ FILLS = {
     share=st.sampled_from([0.02, 0.5, 0.98]),
     valid=st.sampled_from(["all", "any"]),
 )
-@settings(deadline=None, derandomize=True, max_examples=15)
+@settings(max_examples=15)
 def test_what_lies_under_invalid_pixels_changes_no_bit(tmp_path_factory, dtype, seed, share, valid):
     folder = tmp_path_factory.mktemp("fill")
     rng = np.random.default_rng(seed)

@@ -100,7 +100,7 @@ def test_statistics_are_means_and_deviations_over_valid_pixels():
 
 
 @given(fill=st.sampled_from([0.0, -9999.0, 255.0]))
-@settings(deadline=None, derandomize=True, max_examples=4)
+@settings(max_examples=4)
 def test_values_under_invalid_pixels_change_no_bit(fill):
     holes, plain = {}, {}
     for key, (values, used) in images_of((2, 8, 8), (2, 7, 9)).items():

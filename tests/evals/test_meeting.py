@@ -110,7 +110,7 @@ def test_a_range_becomes_whole_numbers_to_255():
 @given(
     fill=st.sampled_from([0.0, -9999.0, float("nan"), 65535.0]), how=st.sampled_from(["all", "any"])
 )
-@settings(deadline=None, derandomize=True, max_examples=8)
+@settings(max_examples=8)
 def test_what_lies_under_invalid_pixels_is_never_seen(fill, how):
     image = np.arange(12, dtype=np.float32).reshape(3, 2, 2)
     valid = np.ones((3, 2, 2), bool)

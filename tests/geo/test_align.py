@@ -189,7 +189,7 @@ def test_a_part_too_small_for_the_window_is_refused():
         )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_a_window_has_the_same_bits_however_the_raster_is_cut(data):
     source, target = data.draw(st.sampled_from(GRIDS)).values
@@ -209,7 +209,7 @@ def test_a_window_has_the_same_bits_however_the_raster_is_cut(data):
     np.testing.assert_array_equal(kept, whole_valid[window.slices])
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_what_lies_under_invalid_pixels_changes_no_bit(data):
     source, target = data.draw(st.sampled_from(GRIDS)).values

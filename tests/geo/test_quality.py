@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from geodino.errors import BandError
 from geodino.geo.quality import QUALITY, QualityClasses, usable
 
-laws = settings(deadline=None, derandomize=True, max_examples=60)
+laws = settings(max_examples=60)
 sides = st.integers(1, 6)
 seeds = st.integers(0, 10_000)
 

@@ -97,7 +97,7 @@ layouts = st.fixed_dictionaries(
         "share": st.sampled_from([0.0, 0.3, 0.8, 1.0]),
     }
 )
-laws = settings(deadline=None, derandomize=True, max_examples=80)
+laws = settings(max_examples=80)
 
 
 def laid_out(layout):
@@ -365,7 +365,7 @@ def slow_classes(classes, source, target, how):
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 1000),
     # No centre of a pixel falls on an edge of these.

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geodino.geo.windows import Window, super_windows
@@ -16,7 +16,6 @@ small = st.integers(1, 60)
 
 
 @given(h=small, w=small, bh=small, bw=small, size=st.integers(1, 26), least=st.integers(1, 13))
-@settings(deadline=None, derandomize=True)
 def test_super_windows_cover_every_pixel_exactly_once(h, w, bh, bw, size, least):
     seen = np.zeros((h, w), dtype=int)
     for window in super_windows(h, w, block=(bh, bw), size=size, least=least):
@@ -25,7 +24,6 @@ def test_super_windows_cover_every_pixel_exactly_once(h, w, bh, bw, size, least)
 
 
 @given(length=lengths, block=st.integers(1, 64), size=st.integers(32, 128))
-@settings(deadline=None, derandomize=True)
 def test_inner_edges_lie_on_block_edges_and_windows_stay_near_their_size(length, block, size):
     tiling = super_windows(length, 1, block=(block, 1), size=size)
     for window in tiling:
@@ -34,7 +32,6 @@ def test_inner_edges_lie_on_block_edges_and_windows_stay_near_their_size(length,
 
 
 @given(length=lengths, block=blocks, size=st.integers(1, 128), least=st.integers(1, 64))
-@settings(deadline=None, derandomize=True)
 def test_no_window_is_too_short_for_a_chip_unless_the_raster_is(length, block, size, least):
     tiling = super_windows(length, 1, block=(block, 1), size=size, least=least)
     assert min(window.height for window in tiling) >= min(least, length)

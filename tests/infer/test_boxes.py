@@ -42,7 +42,7 @@ def test_every_place_is_taken_by_some_chip():
     assert times.max() == 4
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 86), st.integers(0, 126), st.floats(0, 1, width=32))
 def test_an_object_is_found_once_wherever_seams_lie(top, left, shift):
     one = np.array([[left, top, left + 13, top + 13]], dtype=np.float64)
@@ -65,7 +65,7 @@ def test_a_box_that_a_border_cuts_is_left_to_the_chip_that_sees_it_whole():
     assert len(seen((0, 0), np.array([[-5.0, -5, 5, 5]]))) == 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.integers(30, 200), st.sampled_from([0, 4, 8, 12, 16]), st.data(), st.floats(0, 1),
 )  # fmt: skip
@@ -106,14 +106,14 @@ def objects(seed):
     return np.concatenate([corner, corner + 4 + 9 * rng.random((25, 2))], axis=1)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 1000))
 def test_the_order_of_chips_changes_nothing(seed):
     found = {chip: seen(chip, objects(seed)) for chip in CHIPS}
     assert same(joined(found, iou=0.3), joined(dict(reversed(found.items())), iou=0.3))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 1000))
 def test_what_is_said_once_is_what_the_definition_says(seed):
     found = {chip: seen(chip, objects(seed), shift=0.5) for chip in CHIPS}
@@ -138,7 +138,7 @@ def slow_iou(a, b):
     return across * down / (sum(areas) - across * down)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 1000), st.integers(0, 60), st.integers(0, 80))
 def test_an_area_has_the_boxes_it_has_in_the_whole_image(seed, top, left):
     bottom, right = top + 30, left + 40

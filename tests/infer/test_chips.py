@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geodino.geo.grid import Grid
@@ -18,7 +18,6 @@ from geodino.infer.chips import (
 )
 
 PLACE = Affine(10, 0, 500_000, 0, -10, 4_500_000)
-laws = settings(deadline=None, derandomize=True)
 
 sides = st.integers(1, 70)
 
@@ -38,7 +37,6 @@ def coordinates(height, width):
     return np.stack(np.mgrid[1 : height + 1, 1 : width + 1]).astype(np.uint16)
 
 
-@laws
 @given(height=sides, width=sides, patch=st.integers(1, 5), side=st.integers(1, 5))
 def test_every_pixel_lies_in_exactly_one_chip_at_its_place(height, width, patch, side):
     chip = patch * side
@@ -56,7 +54,6 @@ def test_every_pixel_lies_in_exactly_one_chip_at_its_place(height, width, patch,
     np.testing.assert_array_equal(seen, pixels)
 
 
-@laws
 @given(height=sides, width=sides, patch=st.integers(1, 9))
 def test_the_patch_grid_covers_the_raster_and_no_row_more(height, width, patch):
     grid = Grid("EPSG:32618", PLACE, width=width, height=height)

@@ -53,7 +53,7 @@ def geometries(draw):
     return align, chip, overlap, size, draw(st.integers(1, 4))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(geometries())
 def test_the_identity_gives_the_raster_back_bit_for_bit(geometry):
     align, chip, overlap, size, group = geometry
@@ -80,7 +80,7 @@ def test_an_equivariant_model_gives_what_it_gives_the_whole_image(chip, overlap,
     np.testing.assert_allclose(found, expected[0, :, : size[0], : size[1]], atol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(geometries(), st.data())
 def test_a_part_of_the_raster_has_the_bits_of_the_whole(geometry, data):
     align, chip, overlap, size, group = geometry
@@ -102,7 +102,7 @@ def test_a_part_of_the_raster_has_the_bits_of_the_whole(geometry, data):
     np.testing.assert_array_equal(found[:, used], expected[:, used])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(geometries(), st.integers(0, 9))
 def test_leaving_pixels_out_changes_no_other(geometry, seed):
     align, chip, overlap, size, group = geometry
@@ -177,7 +177,7 @@ def test_a_model_that_gives_nan_is_refused():
         run(pixels, valid, predictor, cover_of(pixels, predictor, chip=16, overlap=4))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(geometries(), st.sampled_from([1, 2, 4]))
 def test_the_weights_of_the_chips_over_a_pixel_sum_to_one(geometry, stride):
     align, chip, overlap, (length, _), _ = geometry
@@ -198,7 +198,7 @@ def test_the_weights_of_the_chips_over_a_pixel_sum_to_one(geometry, stride):
     np.testing.assert_allclose(total, 1, atol=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(geometries(), st.data())
 def test_the_chips_of_a_range_are_those_that_count_there(geometry, data):
     align, chip, overlap, (length, _), _ = geometry

@@ -2,7 +2,7 @@
 
 import numpy as np
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geodino.geo.grid import Grid
@@ -24,7 +24,6 @@ def test_neighbours_on_one_grid_make_one_map():
     assert found.grid.transform == grid(0, 0).transform
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=1, unique=True))
 def test_every_raster_lies_in_its_map_where_it_lies_on_the_earth(corners):
     grids = [grid(4 * r, 5 * c) for r, c in corners]
@@ -107,7 +106,6 @@ def first_valid(rasters, places, row, column):
     return None
 
 
-@settings(deadline=None, derandomize=True)
 @given(laid_rasters(), corners, st.integers(1, 5), st.integers(1, 6))
 def test_a_pixel_is_that_of_the_first_raster_in_which_it_is_valid(laid, corner, height, width):
     rasters, places = laid

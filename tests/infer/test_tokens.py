@@ -95,7 +95,7 @@ def test_the_last_chip_of_a_row_ends_with_the_raster(backbone):
     np.testing.assert_allclose(features[:, :, 4:7], before[:, :, :3], atol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
     side=st.integers(1, 5),

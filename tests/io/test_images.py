@@ -198,7 +198,7 @@ def test_what_is_no_picture_is_refused_in_words(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(deadline=None, derandomize=True, max_examples=150)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_damage_is_a_source_error_or_nothing(tmp_path_factory, data):
     """Whatever bytes are overwritten: a picture comes out, or a sentence."""

@@ -57,7 +57,7 @@ def test_one_row_and_two_prototypes_by_hand():
 
 
 @pytest.mark.usefixtures("blocks")
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 999),
     n=st.integers(1, 9),

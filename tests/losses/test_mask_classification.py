@@ -33,7 +33,7 @@ def drawn(*shape, seed=0):
     return torch.randn(*shape, generator=generator(seed))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(queries=st.integers(1, 5), masks=st.integers(0, 5), seed=st.integers(0, 2**31))
 def test_the_matching_is_the_cheapest_of_all(queries, masks, seed):
     masks = min(masks, queries)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from geodino.losses.sinkhorn import Targets, sinkhorn
 
-laws = settings(deadline=None, derandomize=True, max_examples=40)
+laws = settings(max_examples=40)
 
 
 def slow_sinkhorn(logits, temp, iterations):

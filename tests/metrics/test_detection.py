@@ -232,7 +232,7 @@ BOX = st.tuples(*[st.integers(0, 12)] * 2, *[st.integers(3, 12)] * 2).map(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.lists(BOX, max_size=4), st.lists(BOX, max_size=6)), max_size=3))
 def test_coco_agrees_with_its_slow_definition(drawn):
     rng = np.random.default_rng(0)

@@ -210,7 +210,7 @@ def test_what_lies_under_an_invalid_pixel_changes_no_bit(rubbish):
             np.testing.assert_array_equal(got.totals[name], value, err_msg=name)
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000), tiles=st.integers(1, 5))
 def test_merged_tiles_score_as_all_of_them_at_once(seed, tiles):
     maps = [forest(seed, i, shape=(9, 12)) for i in range(tiles)]

@@ -11,7 +11,6 @@ values = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=50)
 
 
 @given(parts=st.lists(values, min_size=1, max_size=6))
-@settings(deadline=None, derandomize=True)
 def test_merged_moments_are_those_of_everything_at_once(parts):
     merged = Moments.empty(1)
     for part in parts:
@@ -40,7 +39,7 @@ def test_nothing_merged_with_something_is_that_thing():
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16"])
 @given(data=st.data())
-@settings(deadline=None, derandomize=True, max_examples=30)
+@settings(max_examples=30)
 def test_small_integers_are_counted_exactly(dtype, data):
     limits = np.iinfo(dtype)
     numbers = data.draw(st.lists(st.integers(limits.min, limits.max), min_size=1, max_size=80))
@@ -71,7 +70,6 @@ def test_large_parts_are_counted_like_small_ones():
 
 
 @given(numbers=st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=80))
-@settings(deadline=None, derandomize=True)
 def test_percentiles_of_floats_are_within_the_stated_error(numbers):
     array = np.array(numbers, dtype=np.float32)
     counts = ValueCounts("float32", 1)

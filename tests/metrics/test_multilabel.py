@@ -39,7 +39,7 @@ def test_equal_scores_are_one_threshold_whatever_their_order():
 
 
 @given(seed=st.integers(0, 10_000), levels=st.sampled_from([3, 1000]))
-@settings(deadline=None, derandomize=True, max_examples=6)
+@settings(max_examples=6)
 def test_scores_are_scikit_learns_and_torchmetrics(seed, levels):
     r = seeds.rng(seed, "labels")
     labels = r.random((40, 4)) < 0.4

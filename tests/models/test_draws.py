@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from geodino.models.draws import draw_encode, kept_rows
 from geodino.models.sizes import ModelConfig
 
-SETTINGS = settings(deadline=None, derandomize=True, max_examples=30)
+SETTINGS = settings(max_examples=30)
 
 
 def draw(config, **changes):

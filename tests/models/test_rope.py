@@ -9,7 +9,7 @@ from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3, apply_rot_embed_
 
 from geodino.models.rope import patch_centres, rope_periods, rope_tables, rotate
 
-SETTINGS = settings(deadline=None, derandomize=True, max_examples=25)
+SETTINGS = settings(max_examples=25)
 
 
 def test_the_centres_of_a_2_by_4_grid_fill_both_axes():

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geodino.report.content import Curve
@@ -51,7 +51,6 @@ def test_neighbours_are_joined_into_mean_and_range():
     values=st.lists(st.floats(-1e3, 1e3) | st.just(float("nan")), max_size=200),
     points=st.integers(1, 50),
 )
-@settings(deadline=None, derandomize=True)
 def test_a_short_curve_keeps_the_extremes_and_never_has_too_many_points(values, points):
     short = shortened(curve(values), points=points)
     finite = [v for v in values if v == v]

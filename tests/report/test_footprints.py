@@ -3,7 +3,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geodino.report.content import Place
@@ -36,7 +36,6 @@ def test_tiles_elsewhere_stay_where_they_are(wests):
 
 
 @given(wests=st.lists(st.floats(-180, 179.9), min_size=1, max_size=12))
-@settings(deadline=None, derandomize=True)
 def test_no_way_to_cut_the_globe_is_narrower(wests):
     outlines = [square(w, 0) for w in wests]
     moved = np.array([o[0, 0] for o in unrolled(outlines)])
@@ -59,7 +58,6 @@ def test_a_square_on_the_ground_is_a_square_on_the_map():
     south=st.floats(-85, 85),
     side=st.floats(1e-5, 3),
 )
-@settings(deadline=None, derandomize=True)
 def test_every_footprint_is_inside_the_map(wests, south, side):
     outlines = [square(w, south, side) for w in wests]
     (west, low, east, high), height = framed(outlines)

@@ -88,7 +88,7 @@ def test_a_map_without_a_place_has_no_scale_bar(tmp_path):
     assert (legend[:, 255 + 44 :] == 255).all()
 
 
-@settings(deadline=None, derandomize=True, max_examples=12)
+@settings(max_examples=12)
 @given(height=st.integers(1, 1500), width=st.integers(1, 1500))
 def test_no_side_is_longer_than_1024(height, width, tmp_path_factory):
     path = write_map(tmp_path_factory.mktemp("side") / "m.tif", np.zeros((height, width)))

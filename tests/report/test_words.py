@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geodino.report.words import count, duration, first_of, interval, moment, number, percent, tick
@@ -29,7 +29,6 @@ def test_ticks_have_the_decimals_that_tell_them_apart(value, spacing, text):
 
 
 @given(first=st.sampled_from([1, 2, 5]), power=st.integers(-7, 6), multiple=st.integers(-500, 500))
-@settings(deadline=None, derandomize=True)
 def test_neighbouring_ticks_never_look_the_same(first, power, multiple):
     spacing = first * 10.0**power
     a, b = (tick(k * spacing, spacing) for k in (multiple, multiple + 1))

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import time
 
 import geopandas
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 import rasterio
 import torch
 from canopy_support import run, write_backbone, write_footprints, write_world
-from process_support import start_geodino
+from process_support import Strike, run_geodino
 from safetensors.torch import load_file
 from shapely import box
 from tests_support import no_report
@@ -142,16 +141,14 @@ def test_a_map_of_predict_scores_what_the_run_reported(done, world, tmp_path):
 
 def test_kill_9_and_resume_equals_the_uninterrupted_run_bit_for_bit(done, world, base, tmp_path):
     out = tmp_path / "killed"
-    process = start_geodino(
+    killed = run_geodino(
         "finetune", "canopy", "--images", world / "images", "--labels", world / "heights",
         "--model", base, "--recipe", "debug-canopy", "--out", out, "--device", "cpu", "--quiet",
         *[word for setting in LONG for word in ("--set", setting)],
+        strike=Strike(signal.SIGKILL, "step-00000030.ckpt"),
     )  # fmt: skip
-    while not (out / "checkpoints" / "step-00000020.ckpt").exists():
-        assert process.poll() is None, process.wait()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert killed.returncode == -signal.SIGKILL, killed
+    assert (out / "checkpoints" / "step-00000020.ckpt").exists()
     assert not (out / "model").exists()
     run(world, base, out, resume=True)
     same(done[0], out)

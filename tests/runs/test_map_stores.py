@@ -1,11 +1,7 @@
 """Maps as zarr stores: the values of the GeoTIFF, however the work was shared or interrupted."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import geopandas
 import numpy as np
@@ -14,10 +10,10 @@ import pytest
 import rasterio
 import rioxarray  # noqa: F401
 import shapely
-import torch
 import xarray as xr
 from affine import Affine
 from heights_support import save_small_canopy
+from process_support import Strike, run_python
 from rasterio.transform import from_origin
 from tests_support import textured, write_tile
 
@@ -176,16 +172,9 @@ def test_kill_9_and_resume_give_the_same_store(model, tile, whole, tmp_path):
         f"predict(PredictJob(rasters=({str(tile)!r},), model={str(model)!r}, applicability=True, "
         f"out=Path({str(out)!r}), device='cpu', quiet=True, resume=True))\n"
     )
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    journal = tmp_path / "map.zarr.parts" / "1-of-1.jsonl"
-    process = subprocess.Popen([sys.executable, "-c", job], env=environment)
-    deadline = time.monotonic() + 120
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    done = run_python(job, strike=Strike(signal.SIGKILL, "1-of-1.jsonl", 4))
+    assert done.returncode == -signal.SIGKILL, done
+    assert not out.exists()
     run(model, out, tile, applicability=True, resume=True)
     assert content(out) == content(whole[0])
 

@@ -2,12 +2,12 @@
 
 import shutil
 import signal
-import time
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import torch
-from process_support import Started, start_geodino
+from process_support import Strike, run_geodino
 
 from geodino.errors import CheckpointError, RunError
 from geodino.files import read_lines
@@ -16,20 +16,14 @@ from geodino.runs.pretrain import PretrainJob, pretrain
 UNREPEATABLE = {"time", "images_per_s", "data_wait", "memory_gib"}
 
 
-def start(tiles: Path, out: Path, *more: str) -> Started:
-    return start_geodino(
-        "pretrain", "--tiles", tiles, "--recipe", "debug", "--out", out, "--device", "cpu", *more
-    )
+def start(tiles: Path, out: Path, *more: str, strike: Strike | None = None):
+    return run_geodino(
+        "pretrain", "--tiles", tiles, "--recipe", "debug", "--out", out, "--device", "cpu", *more,
+        strike=strike,
+    )  # fmt: skip
 
 
-def wait_for(path: Path, process: Started) -> None:
-    while not path.exists():
-        assert process.poll() is None, process.wait()
-        time.sleep(0.01)
-
-
-def finished(process: Started) -> str:
-    done = process.wait()
+def finished(done: CompletedProcess) -> str:
     assert done.returncode == 0, done
     return done.stdout + done.stderr
 
@@ -50,27 +44,31 @@ def same(a: Path, b: Path) -> None:
     assert sorted(numbers(a), key=order) == sorted(numbers(b), key=order)
 
 
-def test_kill_9_and_resume_equals_the_uninterrupted_run_bit_for_bit(debug_run, tiles, tmp_path):
+@pytest.mark.parametrize(
+    ("strike", "going_on"),
+    [
+        (Strike(signal.SIGKILL, "step-00000015.ckpt"), "Going on from step 10 of"),  # all but saved
+        (Strike(signal.SIGKILL, "last.ckpt", 2), "Going on from step 5 of"),  # saved, not the last
+    ],
+)
+def test_kill_9_and_resume_equals_the_uninterrupted_run_bit_for_bit(
+    debug_run, tiles, tmp_path, strike, going_on
+):
     out = tmp_path / "killed"
-    process = start(tiles, out)
-    wait_for(out / "checkpoints" / "step-00000010.ckpt", process)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait().returncode == -signal.SIGKILL
+    assert start(tiles, out, strike=strike).returncode == -signal.SIGKILL
     assert not (out / "model").exists()
     output = finished(start(tiles, out, "--resume"))
-    assert "Going on from step 1" in output  # 10 or 15, whichever was saved when it died
+    assert going_on in output
     same(debug_run, out)
 
 
 def test_sigterm_saves_the_state_and_the_resumed_run_ends_the_same(debug_run, tiles, tmp_path):
     out = tmp_path / "stopped"
-    process = start(tiles, out)
-    wait_for(out / "checkpoints" / "step-00000005.ckpt", process)
-    process.send_signal(signal.SIGTERM)
-    output = finished(process)
-    if "Stopped by SIGTERM" in output:  # else the last step was already done
-        assert not (out / "model").exists()
-        finished(start(tiles, out, "--resume"))
+    strike = Strike(signal.SIGTERM, "step-00000005.tmp")
+    output = finished(start(tiles, out, strike=strike))
+    assert "Stopped by SIGTERM" in output
+    assert not (out / "model").exists()
+    finished(start(tiles, out, "--resume"))
     same(debug_run, out)
 
 

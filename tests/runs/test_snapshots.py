@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
@@ -39,7 +39,6 @@ def test_more_are_thinned_to_every_second_then_fourth():
 
 
 @given(every=st.integers(1, 500), measurements=st.integers(1, 300), more=st.integers(0, 499))
-@settings(deadline=None, derandomize=True)
 def test_first_and_last_stay_and_the_rest_is_even(every, measurements, more):
     steps = [i * every for i in range(measurements)]
     last = steps[-1] + min(more, every - 1)
@@ -57,7 +56,6 @@ def test_first_and_last_stay_and_the_rest_is_even(every, measurements, more):
     killed=st.integers(0, 199),
     back=st.integers(0, 20),
 )
-@settings(deadline=None, derandomize=True)
 def test_a_killed_run_ends_with_the_snapshots_of_one_that_was_not(
     every, measurements, killed, back
 ):

@@ -51,7 +51,7 @@ def test_the_rate_rises_through_the_warm_up_and_falls_to_nothing():
     percentile=st.sampled_from([1.0, 50.0, 98.0, 100.0]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_percentiles_of_footprints_are_those_of_numpy(counts, percentile, seed):
     generator = np.random.default_rng(seed)
     maps = torch.from_numpy(generator.normal(size=(2, 3, 4, 5)).astype(np.float32))
@@ -109,7 +109,7 @@ def test_neither_unknown_labels_nor_invalid_pixels_enter_a_loss():
 
 
 @given(seed=st.integers(0, 50), augment=st.sampled_from(["none", "flips", "turns"]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_places_move_with_their_pixels(seed, augment):
     side = 5
     picture = np.random.default_rng(seed).normal(size=(side, side))

@@ -58,7 +58,7 @@ def test_smooth_noise_is_perlins_on_frames_and_at_points():
 
 
 @given(top=st.integers(-1000, 1000), left=st.integers(-1000, 1000), wave=st.floats(1.5, 300))
-@settings(deadline=None, derandomize=True, max_examples=20)
+@settings(max_examples=20)
 def test_noise_belongs_to_the_place_not_to_the_window(top, left, wave):
     whole = frame_of(top=top, left=left)
     part = whole.cut(11, 7, 20, 30)

@@ -52,7 +52,7 @@ names = st.lists(
 )  # fmt: skip
 
 
-@settings(deadline=None, derandomize=True, max_examples=150)
+@settings(max_examples=150)
 @given(both=names, cut=st.integers(1, 8))
 def test_what_is_selected_is_all_of_the_files_and_no_other(both, cut):
     own, others = both[:cut], both[cut:]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from inspection_support import inspected, noise, write
 
@@ -150,7 +150,6 @@ def slow_solid(pixels, valid):
     return found
 
 
-@settings(deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 10_000),
     bands=st.integers(1, 3),

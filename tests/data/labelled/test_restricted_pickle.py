@@ -231,7 +231,7 @@ def test_lists_that_hold_themselves_come_back_so():
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_bytes_give_a_value_or_one_sentence(data):
     try:
         load(data)
@@ -240,7 +240,7 @@ def test_any_bytes_give_a_value_or_one_sentence(data):
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_damaged_pickle_gives_a_value_or_one_sentence(data):
     memory = io.BytesIO()
     pickle.dump({"label": np.arange(3), "t": affine.Affine.identity()}, memory, 4)

@@ -1,7 +1,7 @@
 """Which files are one scene, and what is wrong with a scene."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geodino.data.sources.descriptor import Descriptor, load_descriptor
@@ -47,7 +47,6 @@ def test_files_that_differ_in_the_band_alone_are_one_scene():
     assert all(s.lacks is None for s in found.scenes)
 
 
-@settings(deadline=None, derandomize=True)
 @given(
     scenes=st.sets(st.text("abc/", min_size=1, max_size=5).filter(lambda t: "//" not in t)),
     seed=st.randoms(use_true_random=False),

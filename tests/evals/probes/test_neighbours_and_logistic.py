@@ -92,7 +92,7 @@ def test_the_grid_of_the_reference_is_ours(shared_golden):
     k=st.integers(1, 12),
     metric=st.sampled_from(["cosine", "euclidean"]),
 )
-@settings(deadline=None, derandomize=True, max_examples=25)
+@settings(max_examples=25)
 def test_the_majority_vote_is_scikit_learns(seed, k, metric):
     train, labels = blobs(60, 6, 4, spread=1.0, seed=seed)
     test, _ = blobs(30, 6, 4, spread=1.0, seed=seed + 1)

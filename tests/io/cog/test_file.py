@@ -17,7 +17,7 @@ from geodino.io.cog.tiff import container
 from geodino.io.whole import missing
 
 NAN = float("nan")
-laws = settings(deadline=None, derandomize=True, max_examples=20)
+laws = settings(max_examples=20)
 
 
 rasters = st.fixed_dictionaries(

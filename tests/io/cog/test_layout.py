@@ -11,7 +11,7 @@ from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
 from geodino.io.cog.layout import Layer, Layout
 
-laws = settings(deadline=None, derandomize=True, max_examples=25)
+laws = settings(max_examples=25)
 
 
 def layer(count=1, dtype="float32", nodata=None, **fields):

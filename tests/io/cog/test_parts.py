@@ -81,7 +81,7 @@ def test_a_stop_after_every_commit_changes_nothing(tmp_path, whole):
     assert assembled(tmp_path / "parts", layout, maps) == whole[1]
 
 
-@settings(deadline=None, derandomize=True, max_examples=6)
+@settings(max_examples=6)
 @given(journal=st.floats(0, 1), orphans=st.integers(0, 5000))
 def test_a_journal_cut_at_any_byte_goes_on_to_the_same_file(
     tmp_path_factory, whole, journal, orphans

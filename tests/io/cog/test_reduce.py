@@ -12,7 +12,7 @@ from rasterio.enums import Resampling
 from geodino.io.cog.reduce import Pyramid, halve
 
 NAN = float("nan")
-laws = settings(deadline=None, derandomize=True, max_examples=40)
+laws = settings(max_examples=40)
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "float32")
 

@@ -12,7 +12,7 @@ from numcodecs import zstd
 from geodino.io.cog.layout import Layer
 from geodino.io.cog.tiles import TileCodec
 
-laws = settings(deadline=None, derandomize=True, max_examples=12)
+laws = settings(max_examples=12)
 
 
 def codec(dtype, *, count=1, nodata=None, interleave="pixel", compression="zstd"):

@@ -1,7 +1,7 @@
 """Names of rasters in stores: what is written is read back, and files are not mistaken for them."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geodino.errors import SourceError
@@ -16,7 +16,6 @@ names = st.text(st.characters(exclude_characters="/", exclude_categories=("Cs",)
     arrays=st.lists(names, min_size=1, max_size=3),
     time=st.none() | st.integers(0, 10_000),
 )
-@settings(deadline=None, derandomize=True)
 def test_a_name_that_was_written_is_read_back(store, group, arrays, time):
     paths = tuple("/".join([*group, name]) for name in arrays)
     key = StoreKey(store=store, arrays=paths, time=time)

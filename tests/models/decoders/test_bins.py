@@ -38,7 +38,7 @@ def test_chmv2s_bins_are_dense_near_the_ground():
     assert float(gaps[bins[:-1] < 62][-1]) == pytest.approx(0.64, abs=0.01)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     count=st.integers(2, 300),
     ceiling_m=st.floats(0.1, 200),

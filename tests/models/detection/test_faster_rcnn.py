@@ -42,7 +42,7 @@ def test_anchors_stand_around_the_centres_of_cells_with_one_area():
 BOX = st.tuples(*[st.floats(-50, 50, width=32)] * 2, *[st.floats(1, 60, width=32)] * 2)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(BOX, BOX)
 def test_what_is_encoded_is_decoded(one, other):
     boxes, around = (

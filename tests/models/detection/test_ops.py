@@ -31,7 +31,7 @@ def drawn(n, *, seed=0, groups=2):
     return torch.cat([corner, corner + side], dim=1), scores, group
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 40), st.integers(0, 10**6), st.sampled_from([0.0, 0.3, 0.7]))
 def test_suppression_agrees_with_its_slow_definition(n, seed, iou):
     boxes, scores, groups = drawn(n, seed=seed)
