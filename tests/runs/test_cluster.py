@@ -3,12 +3,11 @@
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from process_support import Started, start_geodino
+from process_support import Started, Strike, start_geodino
 from safetensors.torch import load_file
 
 from geodino.errors import CheckpointError, RecipeError
@@ -35,12 +34,12 @@ SETTINGS = (
 )
 
 
-def started(tiles: Path, out: Path, devices: int, *more: str) -> Started:
+def started(tiles: Path, out: Path, devices: int, *more: str, strike=None) -> Started:
     overrides = [part for setting in SETTINGS for part in ("--set", setting)]
     begins = () if "--resume" in more else ("--recipe", "debug-three-phases", *overrides)
     return start_geodino(
         "pretrain", "--tiles", tiles, "--out", out, "--device", "cpu", "--devices", devices,
-        *begins, *more,
+        *begins, *more, strike=strike,
     )  # fmt: skip
 
 
@@ -150,15 +149,10 @@ def test_one_process_resumes_what_two_shared(one, shared, tiles, tmp_path):
 @pytest.mark.slow
 def test_two_processes_share_what_one_began_and_four_go_on(one, tiles, tmp_path):
     out = as_it_was(one, tmp_path / "run", 3)
-    process = started(tiles, out, 2, "--strategy", "fsdp", "--resume")
-    saved = out / "checkpoints" / "step-00000006.ckpt"
-    while not saved.is_dir():
-        assert process.poll() is None, process.wait()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGUSR1)
-    output = finished(process)
-    if "Stopped by" in output:  # else its last step was done already
-        finished(started(tiles, out, 4, "--strategy", "fsdp", "--resume"))
+    strike = Strike(signal.SIGUSR1, "metrics.jsonl", 4)  # taken up, and then at step 6
+    output = finished(started(tiles, out, 2, "--strategy", "fsdp", "--resume", strike=strike))
+    assert "Stopped by SIGUSR1" in output
+    finished(started(tiles, out, 4, "--strategy", "fsdp", "--resume"))
     agree(one, out)
 
 
