@@ -77,7 +77,7 @@ def evaluate_set(
     judge: Judge,
     settings: Settings,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> SetResult:
     """Probe frozen features of a model on a set, with floors beside them.
 
@@ -89,7 +89,8 @@ def evaluate_set(
         data: images and labels.
         judge: the model.
         settings: protocol, probes, seeds.
-        progress: called with (images done, images in all).
+        progress: called with ("images", done, in all) while features are extracted, and with
+            ("probes", done, in all) as they are tried.
 
     Raises:
         RecipeError: a probe or features that do not serve the set.
@@ -112,8 +113,9 @@ def evaluate_set(
     size = _image_size(judge, settings, patches=patches)
     extracted, was_cached = _extracted(data, judge, met, settings, size, patches, progress)
     outcomes, repeats = outcomes_of(
-        data, extracted, probes, kinds, seed=settings.seed, count=settings.seeds
-    )
+        data, extracted, probes, kinds, seed=settings.seed, count=settings.seeds,
+        progress=progress,
+    )  # fmt: skip
     return SetResult(
         set=_about(data, extracted, met, statistics),
         settings={**_said(judge, met, settings, was_cached), "image_size": size},
@@ -214,7 +216,7 @@ def _extracted(
     settings: Settings,
     size: int | None,
     patches: bool,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[str, int, int], None] | None,
 ) -> tuple[Extracted, bool]:
     keys = [key for part in PARTS for key in data.parts.get(part, ())]
     key = {
@@ -248,7 +250,9 @@ def _extracted(
             keys,
             reader=lambda key: met.seen(data.image(key)),
             how=how,
-            progress=None if progress is None else lambda done: progress(done, len(keys)),
+            progress=None
+            if progress is None
+            else (lambda done: progress("images", done, len(keys))),
         )
 
     return cached(settings.cache, key, make)

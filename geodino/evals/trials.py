@@ -4,6 +4,7 @@ Probes that draw something (held-out rows, initial weights, the order of batches
 with other seeds where several were asked for; the others would say the same again.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -49,6 +50,7 @@ def outcomes_of(
     *,
     seed: int,
     count: int,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[tuple[Outcome, ...], tuple[Outcome, ...]]:
     """Run every probe on every encoder's features, then on the statistics, then the blind answer.
 
@@ -59,6 +61,7 @@ def outcomes_of(
         kinds: which vectors of an encoder.
         seed: of what probes draw.
         count: seeds in all, ``seed`` the first one.
+        progress: called with ("probes", done, in all), anew for the other seeds.
 
     Returns:
         The outcomes of the first seed, and those of the others.
@@ -66,18 +69,30 @@ def outcomes_of(
     problems = Problems(data, seed=seed)
     first: list[Outcome] = []
     drawn: list[_Trial] = []
-    for trial in _trials(extracted, probes, kinds):
+    tried = [(problems, trial) for trial in _trials(extracted, probes, kinds)]
+    for _, trial in _told(tried, progress):
         outcomes, has_drawn = trial.run(problems)
         first += outcomes
         drawn += [trial] if has_drawn else []
     blind, answer = floor(problems.of(extracted.statistics))
     first.append(_constant(blind, answer, seed))
-    again: list[Outcome] = []
-    for other in range(seed + 1, seed + count) if drawn else ():
-        problems = problems.drawn_with(other)
-        for trial in drawn:
-            again += trial.run(problems)[0]
+    others = [problems.drawn_with(other) for other in range(seed + 1, seed + count)]
+    tried = list(itertools.product(others, drawn))
+    again = [one for other, trial in _told(tried, progress) for one in trial.run(other)[0]]
     return tuple(first), tuple(again)
+
+
+def _told(
+    tried: Sequence[tuple[Problems, _Trial]], progress: Callable[[str, int, int], None] | None
+) -> Iterator[tuple[Problems, _Trial]]:
+    """Yield what is tried, and say how much is done: before the first, and after each."""
+    if progress is None or not tried:
+        yield from tried
+        return
+    for done, one in enumerate(tried):
+        progress("probes", done, len(tried))
+        yield one
+    progress("probes", len(tried), len(tried))
 
 
 def _constant(name: str, answer: Prediction, seed: int) -> Outcome:

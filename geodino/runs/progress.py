@@ -59,7 +59,7 @@ class JobProgress:
             self._bar.update(
                 self._task, advance=count / self._unit, rate=f"{_short(rate)} {self._what}/s"
             )
-        elif not self._quiet and now - self._said > _LINE_EVERY_S:
+        elif self._done and not self._quiet and now - self._said > _LINE_EVERY_S:
             self._said = now
             left = (self._total - self._done) / rate
             sys.stderr.write(
@@ -75,6 +75,46 @@ class JobProgress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+class StagedProgress:
+    """One ``JobProgress`` after the other: of files, then of windows, and so on.
+
+    Args:
+        quiet: show nothing.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar: JobProgress | None = None
+        self._what = ""
+        self._done = 0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show ``done`` of ``total`` things; another thing, or a count from anew, is a new stage."""
+        if self._bar is None or what != self._what or done <= self._done:
+            self.close()
+            self._bar = JobProgress(what, total, quiet=self._quiet).__enter__()
+            self._what, self._done = what, 0
+        self._bar.advance(done - self._done)
+        self._done = done
+
+    def close(self) -> None:
+        """End the stage that is shown."""
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
+
+    def __enter__(self) -> "StagedProgress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 def _short(number: float) -> str:

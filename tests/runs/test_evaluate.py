@@ -102,6 +102,19 @@ def test_probes_that_draw_are_repeated_with_other_seeds_and_the_others_are_not(
     assert ("model", "knn5", 4) not in found
 
 
+def test_how_far_it_is_is_said_of_the_images_and_then_of_every_probe(
+    model, suite, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("geodino.runs.progress._LINE_EVERY_S", -1.0)
+    asked = {"probes": ("knn", "linear-sgd"), "features": ("mean",), "seeds": 3, "quiet": False}
+    evaluate(job(model, suite, tmp_path / "out", **asked))
+    said = re.findall(r"(\d+) of (\d+) (images|probes)", capsys.readouterr().err)
+    assert ("24", "24", "images") in said
+    probes = [(done, total) for done, total, what in said if what == "probes"]
+    # Model, random weights, statistics; the two that draw again with each of two other seeds.
+    assert probes == [(str(i), "5") for i in range(1, 6)] + [(str(i), "4") for i in range(1, 5)]
+
+
 def test_a_table_of_published_rows_that_cannot_be_read_is_said_before_anything_is_measured(
     model, suite, tmp_path
 ):

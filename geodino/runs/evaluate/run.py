@@ -29,7 +29,7 @@ from geodino.runs.evaluate.job import EvaluateJob
 from geodino.runs.evaluate.page import write_page
 from geodino.runs.evaluate.words import card_text, missing_words, set_words
 from geodino.runs.models import OpenedModel, open_model
-from geodino.runs.progress import JobProgress
+from geodino.runs.progress import StagedProgress
 from geodino.runs.record import RunLog, environment
 
 RESULTS, TABLE, SETS = "results.json", "results.csv", "sets"
@@ -157,15 +157,7 @@ def _measure(
     job: EvaluateJob,
 ) -> tuple[SetResult, float]:
     began = time.perf_counter()
-    images = sum(len(keys) for keys in data.parts.values())
-    with JobProgress("images", images, quiet=job.quiet) as bar:
-        done = 0
-
-        def progress(now: int, _: int) -> None:
-            nonlocal done
-            bar.advance(now - done)
-            done = now
-
+    with StagedProgress(quiet=job.quiet) as progress:
         result = evaluate_set(data, judge, settings, progress=progress)
     seen, checked = leaks(data, ground)
     settings_said = {**result.settings, "leakage": checked}

@@ -17,7 +17,7 @@ from geodino.data.tiles import first_reasons
 from geodino.errors import RecipeError, SourceError
 from geodino.files import write_text
 from geodino.runs.inspect.text import as_text
-from geodino.runs.progress import JobProgress
+from geodino.runs.progress import StagedProgress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +98,7 @@ def inspect(job: InspectJob) -> Inspected:
     threads = max(2, thread_count(config.threads))
     inspections, written = [], []
     for source in sources:
-        with _Stages(quiet=job.quiet) as stages:
+        with StagedProgress(quiet=job.quiet) as stages:
             found = survey(source, config, threads=threads, progress=stages)
             more = {} if job.pixels is None else {"pixels": job.pixels}
             inspection = examine(found, config, threads=threads, progress=stages, **more)
@@ -168,31 +168,3 @@ def _refusal(inspections: Sequence[Inspection], *, strict: bool) -> str | None:
                 f"--strict makes that an error. {first_reasons(bad)}"
             )
     return None
-
-
-class _Stages:
-    """One progress bar after the other: files, files compared, windows of each kind."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._bar: JobProgress | None = None
-        self._done = 0
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if done == 1 or self._bar is None:
-            self.close()
-            self._bar = JobProgress(what, total, quiet=self._quiet).__enter__()
-            self._done = 0
-        self._bar.advance(done - self._done)
-        self._done = done
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-            self._bar = None
-
-    def __enter__(self) -> "_Stages":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
