@@ -14,6 +14,7 @@ from geodino.geo.validity import is_all
 from geodino.io.cog.layout import Layer
 from geodino.metrics.recalibration import HeightCurve
 from geodino.models.canopy import CanopyModel
+from geodino.models.height_curve import CurveModule
 
 HeightType = Literal["float32", "uint16"]
 """Metres with NaN for no data, or whole centimetres with 65535 for none."""
@@ -36,27 +37,6 @@ Distances = Callable[[Float[Tensor, "b n d"]], Float[Tensor, "b n"]]
 
 Interval = Callable[[Float[np.ndarray, "k h w"]], tuple[np.ndarray, np.ndarray]]
 """Gives the ends of an interval, metres, for the height and the quantiles a model predicted."""
-
-
-class DeviceCurve:
-    """A curve of heights on a device, in float32.
-
-    Args:
-        curve: what becomes of predicted heights.
-        device: where they are.
-    """
-
-    def __init__(self, curve: HeightCurve, device: torch.device) -> None:
-        self._knots, self._heights, self._slopes = (
-            torch.tensor(values, dtype=torch.float32, device=device)
-            for values in (curve.predicted_m, curve.height_m, curve.slopes)
-        )
-
-    def __call__(self, predicted_m: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-        """Return the heights that predictions become, as ``HeightCurve.apply``."""
-        at = predicted_m.float().clamp_min(0.0)
-        below = (torch.bucketize(at, self._knots, right=True) - 1).clamp_min(0)
-        return self._heights[below] + self._slopes[below] * (at - self._knots[below])
 
 
 class HeightPredictor:
@@ -83,7 +63,7 @@ class HeightPredictor:
     ) -> None:
         self._model = model.to(device).eval()
         self._scale = scale
-        self._curve = None if curve is None else DeviceCurve(curve, device)
+        self._curve = None if curve is None else CurveModule(curve).to(device)
         self._distances = distances
         self.device = device
         self.align = model.backbone.patch_size

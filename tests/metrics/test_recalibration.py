@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geodino.errors import RunError
-from geodino.infer.heights import DeviceCurve
 from geodino.metrics.conformal import HeightSite
 from geodino.metrics.recalibration import (
     IDENTITY,
@@ -17,6 +16,7 @@ from geodino.metrics.recalibration import (
     choose_curve,
     height_bins,
 )
+from geodino.models.height_curve import CurveModule
 
 BENT = HeightCurve(predicted_m=(0.0, 2.0, 10.0), height_m=(0.5, 1.0, 17.0), slope_above=1.5)
 
@@ -50,7 +50,7 @@ def test_a_curve_is_interpolated_by_hand():
 def test_the_identity_changes_no_bit(values):
     at = np.array(values, dtype=np.float32)
     np.testing.assert_array_equal(IDENTITY.apply(at), at)
-    on_device = DeviceCurve(IDENTITY, torch.device("cpu"))(torch.from_numpy(at))
+    on_device = CurveModule(IDENTITY)(torch.from_numpy(at))
     np.testing.assert_array_equal(on_device.numpy(), at)
     assert IDENTITY.is_identity
     assert IDENTITY.after(BENT) == BENT.after(IDENTITY) == BENT
@@ -69,7 +69,7 @@ def test_a_curve_never_falls_is_never_below_the_ground_and_never_flat_at_its_end
 @given(curve=curves(), values=heights)
 def test_the_device_gives_what_numpy_gives(curve, values):
     at = np.array(values, dtype=np.float32)
-    got = DeviceCurve(curve, torch.device("cpu"))(torch.from_numpy(at))
+    got = CurveModule(curve)(torch.from_numpy(at))
     np.testing.assert_allclose(got.numpy(), curve.apply(at.astype(float)), rtol=1e-5, atol=2e-5)
 
 

@@ -121,8 +121,24 @@ def test_its_report_again_says_what_was_recorded_and_its_model_is_handed_on(done
     assert said in again
     export_model(out, to="hub")
     assert load_canopy(out / "hub").extra["recalibration"]
-    with pytest.raises(RecipeError, match="no place for its curve"):
-        export_model(out, to="onnx")
+
+
+def test_its_graph_holds_the_curve(done):
+    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    runtime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    out, facts = done
+    curve = HeightCurve.model_validate(facts["recalibration"]["curve"])
+    assert not curve.is_identity
+    export_model(out, to="onnx")
+    session = runtime.InferenceSession(out / "model.onnx")
+    loaded = load_canopy(out / "model")
+    (asked,) = session.get_inputs()
+    pixels = torch.randint(0, 255, asked.shape, generator=torch.Generator().manual_seed(0))
+    (found,) = session.run(["height_m"], {"image": pixels.float().numpy()})
+    with torch.inference_mode():
+        own = loaded.model(pixels.float(), torch.ones(1, *asked.shape[-2:], dtype=torch.bool))
+    np.testing.assert_allclose(found, curve.apply(own.numpy()), atol=1e-3)
+    assert np.abs(found - own.numpy()).max() > 0.1
 
 
 def test_a_killed_run_goes_on_from_its_curve(done, world, model, tmp_path, monkeypatch):

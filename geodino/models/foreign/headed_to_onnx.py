@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from geodino.geo.contract import InputContract
+from geodino.metrics.recalibration import HeightCurve
 from geodino.models.backbone import Tokens
 from geodino.models.canopy import UNIT, CanopyModel
 from geodino.models.card import ModelCard
@@ -18,6 +19,7 @@ from geodino.models.classification import ClassificationModel
 from geodino.models.decoders.bins import expected_height
 from geodino.models.foreign.to_onnx import metadata, require, write_program
 from geodino.models.headed import HeadedModel
+from geodino.models.height_curve import CurveModule
 from geodino.models.segmentation import SegmentationModel
 
 _INVALID = "fill with the band's mean, and leave out what is said of them"
@@ -66,7 +68,7 @@ class _Told(nn.Module):
         return (self.model.probabilities(image),)
 
 
-def canopy_graph(model: CanopyModel, *, chip: int) -> Graph:
+def canopy_graph(model: CanopyModel, *, chip: int, curve: HeightCurve | None = None) -> Graph:
     """Return the graph of heights.
 
     Its output ``height_m [1, 1 + quantiles, chip, chip]`` holds metres: the height, then each
@@ -75,14 +77,17 @@ def canopy_graph(model: CanopyModel, *, chip: int) -> Graph:
     Args:
         model: on the CPU.
         chip: side of a chip, pixels; rounded up to what the model needs.
+        curve: what becomes of its heights and quantiles; None leaves them alone.
     """
     bins = model.config.bins
     groups = 1 + len(model.config.quantiles)
+    corrected = nn.Identity() if curve is None else CurveModule(curve)
 
     def heights(logits: Tensor) -> Tensor:
         by_group = logits.reshape(-1, bins.count, *logits.shape[-2:])
         maps = expected_height(by_group, model.bins_m, weighting=bins.weighting)
-        return maps.reshape(-1, groups, *maps.shape[-2:])
+        said: Tensor = corrected(maps.reshape(-1, groups, *maps.shape[-2:]))
+        return said
 
     side = -(-chip // model.multiple) * model.multiple
     return Graph(

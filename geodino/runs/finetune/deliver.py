@@ -27,7 +27,7 @@ from geodino.models.foreign.headed_to_onnx import (
 from geodino.models.head_folder import HeadFiles, LoadedHead
 from geodino.models.segmentation_folder import FILES as SEGMENTATION
 from geodino.models.segmentation_folder import LoadedSegmentation, load_segmentation
-from geodino.runs.predict.heights import RECALIBRATION
+from geodino.runs.predict.heights import curve_of
 from geodino.runs.record import RunFolder
 from geodino.tasks.canopy.applicability import APPLICABILITY
 
@@ -208,12 +208,11 @@ def _about_detection(loaded: LoadedDetection) -> str:
 
 
 def _graph_of_canopy(loaded: LoadedCanopy) -> Graph:
-    if RECALIBRATION in loaded.extra:
-        raise RecipeError(
-            "The model was recalibrated, and a graph has no place for its curve: export it for a hub "
-            "(--to hub), or the model it began with."
-        )
-    return canopy_graph(loaded.model, chip=int(loaded.extra.get("chip", _CHIP)))
+    return canopy_graph(
+        loaded.model,
+        chip=int(loaded.extra.get("chip", _CHIP)),
+        curve=curve_of(loaded, "the model"),
+    )
 
 
 def _graph_of_segmentation(loaded: LoadedSegmentation) -> Graph:

@@ -61,7 +61,7 @@ class HeightTask(MapTask):
         """
         loaded, name = open_canopy(model), name_of(model)
         sha256 = tensors_hash(loaded.model.state_dict())
-        curve = _curve(loaded, name)
+        curve = curve_of(loaded, name)
         if curve is not None:
             sha256 = hashlib.sha256(f"{sha256} {curve.model_dump_json()}".encode()).hexdigest()
         return cls(
@@ -169,8 +169,12 @@ class HeightTask(MapTask):
         return lambda values: quantiles.interval(values[1], values[-1])
 
 
-def _curve(loaded: LoadedCanopy, name: str) -> HeightCurve | None:
-    """Return the curve a model's heights go through; None where they are the head's own."""
+def curve_of(loaded: LoadedCanopy, name: str) -> HeightCurve | None:
+    """Return the curve a model's heights go through; None where they are the head's own.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
     found = loaded.extra.get(RECALIBRATION)
     if found is None:
         return None

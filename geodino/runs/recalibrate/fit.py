@@ -15,7 +15,7 @@ from geodino.config import Config
 from geodino.errors import RunError
 from geodino.files import write_json
 from geodino.infer.engine import Predictor
-from geodino.infer.heights import DeviceCurve, HeightPredictor
+from geodino.infer.heights import HeightPredictor
 from geodino.metrics.conformal import HeightSite
 from geodino.metrics.recalibration import (
     IDENTITY,
@@ -24,6 +24,7 @@ from geodino.metrics.recalibration import (
     choose_curve,
     height_bins,
 )
+from geodino.models.height_curve import CurveModule
 from geodino.runs.finetune.canopy.judge import Subject, thinned
 from geodino.runs.predict.heights import HeightTask
 from geodino.runs.recalibrate.config import RecalibrateConfig
@@ -194,8 +195,8 @@ class BeforeAndAfter:
 
     def __init__(self, task: HeightTask, curve: HeightCurve, *, device: torch.device) -> None:
         self._predictor = HeightPredictor(task.canopy.model, device=device)
-        self._before = DeviceCurve(task.curve or IDENTITY, device)
-        self._after = DeviceCurve(curve, device)
+        self._before = CurveModule(task.curve or IDENTITY).to(device)
+        self._after = CurveModule(curve).to(device)
         self.device = device
         self.align = self._predictor.align
         self.channels = self._predictor.channels + 1
