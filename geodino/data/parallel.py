@@ -17,8 +17,13 @@ _AHEAD = 4
 """Items in flight per thread: enough to keep threads busy, few enough to bound memory."""
 
 
-def in_order(fn: Callable[[T], R], items: Iterable[T], *, threads: int) -> Generator[R, None, None]:
-    """Yield ``fn(item)`` for every item, in order, computed by threads a few items ahead.
+def in_order(
+    fn: Callable[[T], R], items: Iterable[T], *, threads: int, ahead: int = 0
+) -> Generator[R, None, None]:
+    """Yield ``fn(item)`` for every item, in order, computed by threads some items ahead.
+
+    As many items are in flight as keep the threads busy, or ``ahead`` if that is more: what a
+    consumer takes at once should be ready when it comes back.
 
     The first exception is raised where its result would come; later work is dropped. Closing the
     generator waits for the work in hand.
@@ -26,7 +31,7 @@ def in_order(fn: Callable[[T], R], items: Iterable[T], *, threads: int) -> Gener
     iterator = iter(items)
     with ThreadPoolExecutor(threads, thread_name_prefix="geodino-read") as executor:
         waiting: deque[Future[R]] = deque(
-            executor.submit(fn, item) for item in islice(iterator, _AHEAD * threads)
+            executor.submit(fn, item) for item in islice(iterator, max(_AHEAD * threads, ahead))
         )
         try:
             while waiting:

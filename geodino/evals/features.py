@@ -24,6 +24,7 @@ Read = Callable[[str], tuple[Float32[np.ndarray, "c h w"], Bool[np.ndarray, "h w
 """Reads an image by its key: what the model sees ``[c h w]`` and which pixels count ``[h w]``."""
 
 _BATCHES_IN_MEMORY = 4
+"""Where images have many sizes: then the largest group is encoded before it is full."""
 
 
 Encode = Callable[[Tensor, Tensor], list[Tokens]]
@@ -140,16 +141,14 @@ def extract(
     sizes: set[tuple[int, int]] = set()
     maps = _Maps(how.patches, len(keys))
     done = 0
-    for index, values, used in _batches(keys, reader, how):
-        sizes.add((values.shape[2], values.shape[3]))
-        for i, row in zip(index, _band_statistics(values, used), strict=True):
-            statistics[i] = row
-        for i, pixels, mask in zip(index, values, used, strict=True):
-            digests[i] = _digest(pixels, mask)
-        _refuse_empty(index, used, keys)
+    for batch in _batches(keys, reader, how):
+        index = [one.index for one in batch]
+        for one in batch:
+            sizes.add((one.values.shape[1], one.values.shape[2]))
+            statistics[one.index], digests[one.index] = one.statistics, one.digest
         image, valid = fit_to_patches(
-            torch.from_numpy(values).to(how.device),
-            torch.from_numpy(used).to(how.device),
+            torch.from_numpy(np.stack([one.values for one in batch])).to(how.device),
+            torch.from_numpy(np.stack([one.used for one in batch])).to(how.device),
             patch_size=how.patch_size,
             image_size=how.image_size,
         )
@@ -158,7 +157,7 @@ def extract(
             for i, row in zip(index, both, strict=True):
                 rows[name][i] = row
             maps.keep(name, index, tokens)
-        done += len(index)
+        done += len(batch)
         if progress is not None:
             progress(done)
     features = {name: _stack(name, vectors) for name, vectors in rows.items()}
@@ -171,11 +170,45 @@ def extract(
     )
 
 
-def _digest(values: Float32[np.ndarray, "c h w"], used: Bool[np.ndarray, "h w"]) -> str:
-    digest = blake2b(np.where(used, values, 0).tobytes(), digest_size=16)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Looked:
+    """An image as the model sees it, and what else is said of it."""
+
+    index: int
+    values: Float32[np.ndarray, "c h w"]
+    used: Bool[np.ndarray, "h w"]
+    statistics: Float[np.ndarray, " s"]
+    digest: str
+
+
+def _look(index: int, key: str, reader: Read) -> _Looked:
+    """Read an image and count it; in the thread that reads, while its pixels are in the cache."""
+    values, used = reader(key)
+    if not used.any():
+        raise SourceError(
+            f"{key} has no valid pixel by the model's rule, so it cannot be judged. Remove it "
+            "from the set, or look at its mask with `geodino inspect`."
+        )
+    whole = used.all()
+    counted = np.ascontiguousarray(values if whole else np.where(used, values, 0))
+    digest = blake2b(counted.data, digest_size=16)
     digest.update(repr(values.shape).encode())
     digest.update(np.packbits(used).tobytes())
-    return digest.hexdigest()
+    return _Looked(
+        index=index,
+        values=values,
+        used=used,
+        statistics=_band_statistics(values.reshape(len(values), -1) if whole else values[:, used]),
+        digest=digest.hexdigest(),
+    )
+
+
+def _band_statistics(values: Float32[np.ndarray, "c n"]) -> Float[np.ndarray, " s"]:
+    """Band means, then deviations, over the pixels that count."""
+    exact = values.astype(np.float64)
+    mean = exact.mean(axis=1)
+    exact -= mean[:, None]
+    return np.concatenate([mean, np.sqrt(np.einsum("cn,cn->c", exact, exact) / exact.shape[1])])
 
 
 class _Maps:
@@ -223,48 +256,22 @@ def encoder(backbone: Backbone, *, blocks: int = 1) -> Encode:
     return encode
 
 
-def _batches(
-    keys: Sequence[str], reader: Read, how: Extraction
-) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
-    """Batches of equal size; at most a few batches of images are in memory at a time."""
-    with closing(in_order(reader, keys, threads=how.threads)) as read:
-        for start in range(0, len(keys), how.batch * _BATCHES_IN_MEMORY):
-            by_size: dict[tuple[int, ...], list[tuple[int, np.ndarray, np.ndarray]]] = {}
-            stop = min(start + how.batch * _BATCHES_IN_MEMORY, len(keys))
-            for i in range(start, stop):
-                values, used = next(read)
-                by_size.setdefault(values.shape, []).append((i, values, used))
-            for group in by_size.values():
-                for first in range(0, len(group), how.batch):
-                    part = group[first : first + how.batch]
-                    yield (
-                        [i for i, _, _ in part],
-                        np.stack([values for _, values, _ in part]),
-                        np.stack([used for _, _, used in part]),
-                    )
+def _batches(keys: Sequence[str], reader: Read, how: Extraction) -> Iterator[list[_Looked]]:
+    """Batches of equal size, the next one read meanwhile; at most a few are in memory at a time."""
+    waiting: dict[tuple[int, ...], list[_Looked]] = {}
 
+    def look(numbered: tuple[int, str]) -> _Looked:
+        return _look(*numbered, reader)
 
-def _band_statistics(
-    values: Float32[np.ndarray, "b c h w"], used: Bool[np.ndarray, "b h w"]
-) -> Float[np.ndarray, "b s"]:
-    """Per image: band means, then deviations, over the pixels that count."""
-    mask = used[:, None]
-    exact = np.where(mask, values, 0).astype(np.float64)
-    count = np.maximum(mask.sum(axis=(2, 3)), 1)
-    mean = exact.sum(axis=(2, 3)) / count
-    spread = np.where(mask, exact - mean[:, :, None, None], 0.0)
-    std = np.sqrt((spread * spread).sum(axis=(2, 3)) / count)
-    return np.concatenate([mean, std], axis=1)
-
-
-def _refuse_empty(index: list[int], used: np.ndarray, keys: Sequence[str]) -> None:
-    lacking = ~np.asarray(used.any(axis=(1, 2)))
-    empty = [keys[i] for i, lacks in zip(index, lacking, strict=True) if lacks]
-    if empty:
-        raise SourceError(
-            f"{empty[0]} has no valid pixel by the model's rule, so it cannot be judged. Remove it "
-            "from the set, or look at its mask with `geodino inspect`."
-        )
+    with closing(in_order(look, enumerate(keys), threads=how.threads, ahead=how.batch)) as read:
+        for one in read:
+            group = waiting.setdefault(one.values.shape, [])
+            group.append(one)
+            if len(group) == how.batch:
+                yield waiting.pop(one.values.shape)
+            elif sum(map(len, waiting.values())) >= how.batch * _BATCHES_IN_MEMORY:
+                yield waiting.pop(max(waiting, key=lambda shape: len(waiting[shape])))
+    yield from waiting.values()
 
 
 @torch.inference_mode()

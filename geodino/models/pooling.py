@@ -45,10 +45,15 @@ def resized(
     """Resize to a height and a width, as :func:`fit_to_patches` does."""
     if size == (image.shape[2], image.shape[3]):
         return image, valid
-    weight = valid[:, None].to(image.dtype)
-    share = _resize(weight, size)
-    total = _resize(image.masked_fill(~valid[:, None], 0.0), size)
-    return total / share.clamp_min(1e-6), share[:, 0] >= 0.5
+    holed = ~valid.flatten(1).all(dim=1)
+    if not holed.any():
+        return _resize(image, size), valid.new_ones(len(valid), *size)
+    made = _resize(image.masked_fill(~valid[:, None], 0.0), size)
+    share = _resize(valid[holed, None].to(image.dtype), size)
+    made[holed] /= share.clamp_min(1e-6)
+    inside = valid.new_ones(len(valid), *size)
+    inside[holed] = share[:, 0] >= 0.5
+    return made, inside
 
 
 def pool_patches(

@@ -1,8 +1,10 @@
+import threading
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +16,7 @@ from geodino.geo.bands import Band
 from geodino.geo.contract import InputContract
 from geodino.models.backbone import Tokens
 from geodino.models.build import build_backbone
-from geodino.models.pooling import fit_to_patches, pool_patches
+from geodino.models.pooling import fit_to_patches, pool_patches, resized
 from geodino.models.sizes import ModelConfig
 
 
@@ -72,6 +74,51 @@ def test_features_come_back_in_the_order_of_the_images_whatever_their_sizes():
     assert got.features["model"].concat.shape == (4, 4)
     assert sorted(seen) == [(1, 2, 4, 4), (1, 2, 4, 12), (2, 2, 8, 8)]
     assert got.sizes == ((4, 4), (4, 12), (8, 8))
+
+
+def test_the_next_batch_is_read_while_one_is_encoded():
+    images = images_of(*[(2, 4, 4)] * 12)
+    read = []
+    second = threading.Event()
+
+    def reader(key):
+        read.append(key)
+        if len(read) == 8:
+            second.set()
+        return images[key]
+
+    class Waiting(Encoder):
+        def __call__(self, image, valid):
+            assert second.wait(timeout=60)
+            return super().__call__(image, valid)
+
+    how = Extraction(patch_size=4, batch=4, threads=1, device=torch.device("cpu"))
+    got = extract({"model": Waiting()}, list(images), reader=reader, how=how)
+    assert got.features["model"].cls.shape == (12, 2)
+
+
+def test_images_of_many_sizes_do_not_all_wait_for_their_like():
+    images = images_of(*[(1, 4, 4 * (1 + i % 7)) for i in range(40)])
+    waiting, most = 0, 0
+
+    def reader(key):
+        nonlocal waiting, most
+        waiting += 1
+        most = max(most, waiting)
+        return images[key]
+
+    class Counting(Encoder):
+        def __call__(self, image, valid):
+            nonlocal waiting
+            waiting -= len(image)
+            return super().__call__(image, valid)
+
+    how = Extraction(patch_size=4, batch=3, threads=1, device=torch.device("cpu"))
+    got = extract({"model": Counting()}, list(images), reader=reader, how=how)
+    expected = np.stack([pixels.mean(axis=(1, 2)) for pixels, _ in images.values()])
+    np.testing.assert_allclose(got.features["model"].cls, expected, rtol=1e-5)
+    assert waiting == 0
+    assert most <= 4 * 3 + 4  # four batches, and what a thread reads ahead
 
 
 def test_batches_do_not_change_the_features():
@@ -133,6 +180,23 @@ def test_resizing_averages_valid_pixels_only():
     same, untouched = fit_to_patches(image, valid, patch_size=4)
     assert same is image
     assert untouched is valid
+
+
+@given(holes=st.lists(st.booleans(), min_size=2, max_size=5), size=st.integers(2, 24))
+@settings(max_examples=25)
+def test_how_an_image_is_resized_does_not_depend_on_those_beside_it(holes, size):
+    r = seeds.rng(size, "beside")
+    image = torch.from_numpy(r.normal(size=(len(holes), 3, 9, 7)).astype(np.float32))
+    valid = torch.ones(len(holes), 9, 7, dtype=torch.bool)
+    valid[torch.tensor(holes), 2:6, 1:5] = False
+    together, inside = resized(image, valid, (size, size))
+    for i in range(len(holes)):
+        alone, own = resized(image[i : i + 1], valid[i : i + 1], (size, size))
+        assert torch.equal(together[i], alone[0])
+        assert torch.equal(inside[i], own[0])
+    whole = F.interpolate(image, size=(size, size), mode="bilinear", antialias=True)
+    for i, holed in enumerate(holes):
+        assert holed or (torch.equal(together[i], whole[i]) and inside[i].all())
 
 
 def test_patches_are_pooled_by_their_valid_share():

@@ -115,7 +115,8 @@ class Answers:
         """Images with a valid pixel, neighbours of one size together."""
         most = self.job.how.batch or _BATCH
         held: list[tuple[int, Pixels]] = []
-        with closing(in_order(_whole, self.images, threads=default_threads())) as read:
+        threads = default_threads()
+        with closing(in_order(_whole, self.images, threads=threads, ahead=most)) as read:
             for number, (pixels, valid) in enumerate(read):
                 if held and (len(held) == most or held[0][1][0].shape != pixels.shape):
                     yield _stacked(held)

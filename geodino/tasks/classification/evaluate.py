@@ -29,7 +29,7 @@ def probabilities(
     """
     device = next(model.head.parameters()).device
     found = [np.zeros((0, model.classes), np.float32)]
-    with closing(in_order(source.read, keys, threads=threads)) as images:
+    with closing(in_order(source.read, keys, threads=threads, ahead=_BATCH)) as images:
         for start in range(0, len(keys), _BATCH):
             part = [next(images) for _ in keys[start : start + _BATCH]]
             pixels = torch.from_numpy(np.stack([values for values, _ in part])).to(device)
