@@ -69,7 +69,7 @@ class Started:
         self._process = _FORKS.Process(target=_inside, args=(place, target, work, strike))
         self._process.start()
 
-    def wait(self, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+    def wait(self, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
         """What it wrote and how it ended; killed, with an error, after ``timeout_s``."""
         self._process.join(timeout_s)
         if self._process.exitcode is None:
