@@ -27,6 +27,7 @@ class Accessor:
         chip: int | None = None,
         overlap: int | None = None,
         batch: int | None = None,
+        precision: str = "auto",
         device: str = "auto",
     ) -> "xarray.DataArray":
         """Return dense features ``embedding (band, y, x)`` with the array's CRS.
@@ -40,6 +41,7 @@ class Accessor:
             chip: see there.
             overlap: see there.
             batch: see there.
+            precision: see there.
             device: see there.
 
         Raises:
@@ -54,6 +56,7 @@ class Accessor:
             chip=chip,
             overlap=overlap,
             batch=batch,
+            precision=precision,
             device=device,
         )
 
@@ -68,6 +71,7 @@ class Accessor:
         chip: int | None = None,
         overlap: int | None = None,
         batch: int | None = None,
+        precision: str = "auto",
         symmetries: str = "none",
         applicability: bool = False,
         device: str = "auto",
@@ -83,6 +87,7 @@ class Accessor:
             chip: see there.
             overlap: see there.
             batch: see there.
+            precision: see there.
             symmetries: see there.
             applicability: see there.
             device: see there.
@@ -99,6 +104,7 @@ class Accessor:
             chip=chip,
             overlap=overlap,
             batch=batch,
+            precision=precision,
             symmetries=symmetries,
             applicability=applicability,
             device=device,

@@ -33,6 +33,7 @@ def embed(
     chip: int | None = None,
     overlap: int | None = None,
     batch: int | None = None,
+    precision: str = "auto",
     mosaic: str | None = None,
     aoi: _Path | None = None,
     max_memory: str | None = None,
@@ -66,6 +67,8 @@ def embed(
         chip: side of a chip, pixels; None is that of the training crops.
         overlap: pixels that chips of a map share; None is 64, or half a chip where that is less.
         batch: chips per forward pass; None fits the device.
+        precision: what matrices are multiplied in: ``float32``, ``bfloat16``, or ``auto``: bfloat16
+            on CUDA.
         mosaic: one map of rasters that overlap: where they do counts the ``first`` of them that is
             valid, the ``last``, the ``newest`` or the ``oldest``.
         aoi: vector file: only its areas are encoded.
@@ -96,7 +99,9 @@ def embed(
             dtype=dtype,
             pca=pca,
             pool=pool,
-            how=Meeting.asked(bands=bands, scale=scale, accept=accept, chip=chip, batch=batch),
+            how=Meeting.asked(
+                bands=bands, scale=scale, accept=accept, chip=chip, batch=batch, precision=precision
+            ),
             gsd_m=gsd_m,
             overlap=overlap,
             mosaic=mosaic,
@@ -134,6 +139,7 @@ def predict(
     chip: int | None = None,
     overlap: int | None = None,
     batch: int | None = None,
+    precision: str = "auto",
     mosaic: str | None = None,
     aoi: _Path | None = None,
     max_memory: str | None = None,
@@ -169,6 +175,7 @@ def predict(
         chip: side of a chip, pixels; None is what the model was made with.
         overlap: pixels that chips share; None as for ``chip``.
         batch: see `embed`.
+        precision: see `embed`.
         mosaic: see `embed`.
         aoi: see `embed`.
         max_memory: see `embed`.
@@ -199,7 +206,9 @@ def predict(
             interval=interval,
             applicability=applicability,
             score=score,
-            how=Meeting.asked(bands=bands, scale=scale, accept=accept, chip=chip, batch=batch),
+            how=Meeting.asked(
+                bands=bands, scale=scale, accept=accept, chip=chip, batch=batch, precision=precision
+            ),
             gsd_m=gsd_m,
             overlap=overlap,
             mosaic=mosaic,
@@ -233,6 +242,7 @@ def change(
     chip: int | None = None,
     overlap: int | None = None,
     batch: int | None = None,
+    precision: str = "auto",
     mosaic: str | None = None,
     aoi: _Path | None = None,
     max_memory: str | None = None,
@@ -264,6 +274,7 @@ def change(
         chip: see `embed`.
         overlap: see `embed`.
         batch: see `embed`.
+        precision: see `embed`.
         mosaic: see `embed`; of several rasters of a date.
         aoi: see `embed`.
         max_memory: see `embed`.
@@ -289,7 +300,9 @@ def change(
             model=fspath(model),
             out=Path(out),
             dtype=dtype,
-            how=Meeting.asked(bands=bands, scale=scale, accept=accept, chip=chip, batch=batch),
+            how=Meeting.asked(
+                bands=bands, scale=scale, accept=accept, chip=chip, batch=batch, precision=precision
+            ),
             gsd_m=gsd_m,
             overlap=overlap,
             mosaic=mosaic,

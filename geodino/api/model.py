@@ -38,6 +38,7 @@ class Model(LoadedModel):
         chip: int | None = None,
         overlap: int | None = None,
         batch: int | None = None,
+        precision: str = "auto",
         device: str = "auto",
     ) -> "xarray.DataArray":
         """Return dense features of a raster or an array of pixels, in memory.
@@ -53,6 +54,8 @@ class Model(LoadedModel):
             chip: side of a chip, pixels; None is that of the training crops.
             overlap: pixels that chips share; None is 64, or half a chip where that is less.
             batch: chips per forward pass; None fits the device.
+            precision: what matrices are multiplied in: ``float32``, ``bfloat16``, or ``auto``: bfloat16
+                on CUDA.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
         Returns:
@@ -64,7 +67,13 @@ class Model(LoadedModel):
                 image is not what the model was trained on.
         """
         how = Meeting.asked(
-            bands=bands, scale=scale, accept=accept, gsd_m=gsd_m, chip=chip, batch=batch
+            bands=bands,
+            scale=scale,
+            accept=accept,
+            gsd_m=gsd_m,
+            chip=chip,
+            batch=batch,
+            precision=precision,
         )
         source = {f.name: getattr(self.source, f.name) for f in fields(self.source)}
         described = EmbeddingModel(**source)
@@ -81,6 +90,7 @@ class Model(LoadedModel):
         chip: int | None = None,
         overlap: int | None = None,
         batch: int | None = None,
+        precision: str = "auto",
         symmetries: str = "none",
         applicability: bool = False,
         device: str = "auto",
@@ -97,6 +107,7 @@ class Model(LoadedModel):
             chip: side of a chip, pixels; None is what the model was made with.
             overlap: pixels that chips share; None as for ``chip``.
             batch: see `embed`.
+            precision: see `embed`.
             symmetries: mean over orientations: ``none``, ``flips`` (4) or ``turns`` (8).
             applicability: add the band ``dissimilarity``: how far the ground is from the training
                 ground; above 1 it is unlike nearly all of it.
@@ -123,7 +134,13 @@ class Model(LoadedModel):
                 "with geodino.predict(image, model, 'objects.parquet')."
             )
         how = Meeting.asked(
-            bands=bands, scale=scale, accept=accept, gsd_m=gsd_m, chip=chip, batch=batch
+            bands=bands,
+            scale=scale,
+            accept=accept,
+            gsd_m=gsd_m,
+            chip=chip,
+            batch=batch,
+            precision=precision,
         )
         return predict_image(
             self.task,

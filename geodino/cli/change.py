@@ -20,6 +20,7 @@ from geodino.cli.options import (
     Mosaic,
     Overlap,
     Overwrite,
+    Precision,
     Quiet,
     Resume,
     Scale,
@@ -50,6 +51,7 @@ def change(
     ] = None,
     overlap: Overlap = None,
     batch: Batch = None,
+    precision: Precision = "auto",
     dtype: Annotated[str, typer.Option(help="float32, or uint8 (hundredths).")] = "float32",
     max_memory: MaxMemory = None,
     shard: Shard = None,
@@ -71,7 +73,9 @@ def change(
         rasters=(before, after),
         model=model,
         out=out,
-        how=meeting(bands=bands, scale=scale, accept=accept, chip=chip, batch=batch),
+        how=meeting(
+            bands=bands, scale=scale, accept=accept, chip=chip, batch=batch, precision=precision
+        ),
         overlap=overlap,
         gsd_m=gsd,
         mosaic=mosaic,

@@ -21,6 +21,7 @@ from geodino.cli.options import (
     Mosaic,
     Overlap,
     Overwrite,
+    Precision,
     Quiet,
     Rasters,
     Resume,
@@ -59,6 +60,7 @@ def embed(
     ] = None,
     overlap: Overlap = None,
     batch: Batch = None,
+    precision: Precision = "auto",
     max_memory: MaxMemory = None,
     shard: Shard = None,
     datetime: Acquired = None,
@@ -85,7 +87,9 @@ def embed(
         dtype=dtype,
         pca=pca,
         pool=pool,
-        how=meeting(bands=bands, scale=scale, accept=accept, chip=chip, batch=batch),
+        how=meeting(
+            bands=bands, scale=scale, accept=accept, chip=chip, batch=batch, precision=precision
+        ),
         overlap=overlap,
         gsd_m=gsd,
         mosaic=mosaic,

@@ -60,6 +60,12 @@ Accept = Annotated[
 ]
 Overlap = Annotated[int | None, typer.Option(help="Pixels that chips share.")]
 Batch = Annotated[int | None, typer.Option(help="Chips per forward pass.", min=1)]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="What matrices are multiplied in: float32, bfloat16, or auto (bfloat16 on CUDA)."
+    ),
+]
 MaxMemory = Annotated[
     str | None, typer.Option(help="Most this process may hold, such as 2GB.", metavar="SIZE")
 ]
@@ -104,6 +110,7 @@ def meeting(
     accept: str,
     chip: int | None,
     batch: int | None,
+    precision: str,
 ) -> "Meeting":
     """Read how a model and a raster meet."""
     from geodino.runs.sources import Meeting, parse_bands
@@ -114,6 +121,7 @@ def meeting(
         accept=words(accept),
         chip=chip,
         batch=batch,
+        precision=precision,
     )
 
 

@@ -21,6 +21,7 @@ from geodino.cli.options import (
     Mosaic,
     Overlap,
     Overwrite,
+    Precision,
     Quiet,
     Rasters,
     Resume,
@@ -56,6 +57,7 @@ def predict(
     ] = None,
     overlap: Overlap = None,
     batch: Batch = None,
+    precision: Precision = "auto",
     dtype: Annotated[
         str,
         typer.Option(
@@ -106,7 +108,9 @@ def predict(
         rasters=tuple(rasters),
         model=model,
         out=out,
-        how=meeting(bands=bands, scale=scale, accept=accept, chip=chip, batch=batch),
+        how=meeting(
+            bands=bands, scale=scale, accept=accept, chip=chip, batch=batch, precision=precision
+        ),
         overlap=overlap,
         gsd_m=gsd,
         mosaic=mosaic,

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from torch import Tensor
 
 from geodino.io.cog.layout import Layer
+from geodino.models.precision import multiplying_in
 from geodino.models.segmentation import SegmentationModel
 from geodino.models.segmentation_folder import ClassOfMap
 
@@ -34,15 +35,22 @@ class ClassPredictor:
         model: the model.
         device: where it computes.
         scale: what stored values are multiplied by first; None leaves them alone.
+        dtype: what matrices are multiplied in: float32 or bfloat16.
     """
 
     stride = 1
 
     def __init__(
-        self, model: SegmentationModel, *, device: torch.device, scale: float | None = None
+        self,
+        model: SegmentationModel,
+        *,
+        device: torch.device,
+        scale: float | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self._model = model.to(device).eval()
         self._scale = scale
+        self._dtype = dtype
         self.device = device
         self.align = model.backbone.patch_size
         self.channels = model.classes
@@ -54,7 +62,8 @@ class ClassPredictor:
         """Return the probability of each class."""
         if self._scale is not None:
             pixels = pixels.float() * self._scale
-        return self._model.probabilities(pixels, valid)
+        with multiplying_in(self._dtype, self.device):
+            return self._model.probabilities(pixels, valid)
 
 
 def most_likely(

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Shaped
 from geodino.errors import RunError
 from geodino.infer.chips import Chip, patch_validity
 from geodino.models.backbone import Backbone
+from geodino.models.precision import multiplying_in
 
 _WAITING = 8
 """Batches' worth of chips that may wait, most of them without a valid pixel, until a batch that
@@ -26,15 +27,23 @@ class Encoder:
         device: where it computes.
         batch: chips per forward pass.
         scale: what stored values are multiplied by first.
+        dtype: what matrices are multiplied in: float32 or bfloat16.
     """
 
     def __init__(
-        self, backbone: Backbone, *, device: torch.device, batch: int, scale: float | None = None
+        self,
+        backbone: Backbone,
+        *,
+        device: torch.device,
+        batch: int,
+        scale: float | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self._backbone = backbone
         self._device = device
         self.batch = batch
         self._scale = scale
+        self._dtype = dtype
         self.dim = backbone.dim
         self.patch = backbone.patch_size
 
@@ -54,7 +63,8 @@ class Encoder:
         masks[:count] = torch.from_numpy(valid).to(self._device)
         if self._scale is not None:
             images *= self._scale
-        tokens = self._backbone.tokens(images, masks)
+        with multiplying_in(self._dtype, self._device):
+            tokens = self._backbone.tokens(images, masks)
         cls = tokens.cls[:count].float().cpu().numpy()
         patches = tokens.patches[:count].float().cpu().numpy()
         if not (np.isfinite(cls).all() and np.isfinite(patches).all()):

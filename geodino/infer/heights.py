@@ -15,6 +15,7 @@ from geodino.io.cog.layout import Layer
 from geodino.metrics.recalibration import HeightCurve
 from geodino.models.canopy import CanopyModel
 from geodino.models.height_curve import CurveModule
+from geodino.models.precision import multiplying_in
 
 HeightType = Literal["float32", "uint16"]
 """Metres with NaN for no data, or whole centimetres with 65535 for none."""
@@ -46,6 +47,7 @@ class HeightPredictor:
         model: the model.
         device: where it computes.
         scale: what stored values are multiplied by first; None leaves them alone.
+        dtype: what matrices are multiplied in: float32 or bfloat16.
         curve: what becomes of its heights and quantiles; None leaves them alone.
         distances: adds a channel, the last: how far the ground is from the training ground.
     """
@@ -58,11 +60,13 @@ class HeightPredictor:
         *,
         device: torch.device,
         scale: float | None = None,
+        dtype: torch.dtype = torch.float32,
         curve: HeightCurve | None = None,
         distances: Distances | None = None,
     ) -> None:
         self._model = model.to(device).eval()
         self._scale = scale
+        self._dtype = dtype
         self._curve = None if curve is None else CurveModule(curve).to(device)
         self._distances = distances
         self.device = device
@@ -77,13 +81,17 @@ class HeightPredictor:
         if self._scale is not None:
             pixels = pixels.float() * self._scale
         if self._distances is None:
-            maps: Tensor = self._model(pixels, valid)
-            return maps if self._curve is None else self._curve(maps)
-        maps, tokens = self._model.maps_and_tokens(pixels, valid)
-        if self._curve is not None:
-            maps = self._curve(maps)
-        by_patch = self._distances(tokens.patches).reshape(len(pixels), *tokens.grid)
+            with multiplying_in(self._dtype, self.device):
+                maps: Tensor = self._model(pixels, valid)
+            return self._corrected(maps)
+        with multiplying_in(self._dtype, self.device):
+            maps, tokens = self._model.maps_and_tokens(pixels, valid)
+        maps = self._corrected(maps)
+        by_patch = self._distances(tokens.patches.float()).reshape(len(pixels), *tokens.grid)
         return torch.cat([maps, between_patches(by_patch, valid, patch=self.align)], dim=1)
+
+    def _corrected(self, maps: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k h w"]:
+        return maps.float() if self._curve is None else self._curve(maps)
 
 
 def between_patches(

@@ -16,6 +16,7 @@ from geodino.infer.cover import Cover
 from geodino.infer.feed import Feed
 from geodino.infer.render import rectangles
 from geodino.models.detection.faster_rcnn import DetectionModel, Found
+from geodino.models.precision import multiplying_in
 
 
 @runtime_checkable
@@ -48,6 +49,7 @@ class BoxFinder:
         model: the model.
         device: where it computes.
         scale: what stored values are multiplied by first; None leaves them alone.
+        dtype: what matrices are multiplied in: float32 or bfloat16.
         least_score: boxes that are less sure are left out.
     """
 
@@ -57,10 +59,12 @@ class BoxFinder:
         *,
         device: torch.device,
         scale: float | None = None,
+        dtype: torch.dtype = torch.float32,
         least_score: float = 0.0,
     ) -> None:
         self._model = model.to(device).eval()
         self._scale = scale
+        self._dtype = dtype
         self._least_score = least_score
         self.device = device
         self.align = model.backbone.patch_size
@@ -77,7 +81,9 @@ class BoxFinder:
         pixels = pixels.float()
         if self._scale is not None:
             pixels = pixels * self._scale
-        return [self._sure(found) for found in self._model(pixels, valid)]
+        with multiplying_in(self._dtype, self.device):
+            every = self._model(pixels, valid)
+        return [self._sure(found) for found in every]
 
     def _sure(self, found: Found) -> Found:
         keep = found.scores >= self._least_score

@@ -12,6 +12,7 @@ from geodino.infer.preview import COMPONENTS, Preview
 from geodino.infer.quantise import NODATA, Quantiser
 from geodino.io.cog.layout import Layer
 from geodino.models.backbone import Backbone
+from geodino.models.precision import multiplying_in
 
 FEATURES, PICTURE = "features", "pca"
 """Names of the layers."""
@@ -24,13 +25,20 @@ class TokenPredictor:
         backbone: the model.
         device: where it computes.
         scale: what stored values are multiplied by first; None leaves them alone.
+        dtype: what matrices are multiplied in: float32 or bfloat16.
     """
 
     def __init__(
-        self, backbone: Backbone, *, device: torch.device, scale: float | None = None
+        self,
+        backbone: Backbone,
+        *,
+        device: torch.device,
+        scale: float | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self._backbone = backbone.to(device).eval()
         self._scale = scale
+        self._dtype = dtype
         self.device = device
         self.channels = backbone.dim
         self.stride = self.align = backbone.patch_size
@@ -43,7 +51,9 @@ class TokenPredictor:
         pixels = pixels.float()
         if self._scale is not None:
             pixels = pixels * self._scale
-        return self._backbone.tokens(pixels, valid).map.float()
+        with multiplying_in(self._dtype, self.device):
+            tokens = self._backbone.tokens(pixels, valid)
+        return tokens.map.float()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

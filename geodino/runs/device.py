@@ -4,10 +4,20 @@ import ctypes
 import platform
 import resource
 import sys
+from typing import Literal
 
 import torch
 
 from geodino.errors import RunError
+
+Precision = Literal["auto", "float32", "bfloat16"]
+"""What matrices are multiplied in; auto is bfloat16 on CUDA and float32 elsewhere."""
+
+
+def compute_type(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return what matrices are multiplied in on ``device``."""
+    is_low = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+    return torch.bfloat16 if is_low else torch.float32
 
 
 def choose_device(name: str) -> torch.device:

@@ -13,6 +13,7 @@ from geodino.models.init import initialise
 from geodino.models.shards import take
 from geodino.pretrain.objective import Network
 from geodino.pretrain.sharding import Sharding
+from geodino.runs.device import compute_type
 from geodino.runs.finetune.config import FinetuneConfig
 from geodino.runs.gram_teacher import checked_gram_teacher, gram_model
 from geodino.runs.recipe import RunConfig, TrainingConfig
@@ -73,8 +74,7 @@ def sharding_of(
 
 def computes_in_bfloat16(config: TrainingConfig | FinetuneConfig, device: torch.device) -> bool:
     """Whether matrices are multiplied in bfloat16 on ``device``."""
-    wanted = config.train.precision
-    return wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda")
+    return compute_type(config.train.precision, device) == torch.bfloat16
 
 
 def seeded_generator(seed: int, name: str) -> torch.Generator:

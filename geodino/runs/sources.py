@@ -22,6 +22,7 @@ from geodino.geo.windows import Window
 from geodino.infer.chips import Chipping, Raster, Read
 from geodino.io.metadata import Point, area_or_point
 from geodino.io.raster import HandlePool
+from geodino.runs.device import Precision
 
 _SAMPLES = 12
 """Windows of a raster that the size of its values is judged by."""
@@ -51,6 +52,9 @@ class Meeting:
     batch: int | None = None
     """Chips per forward pass; None fits the device."""
 
+    precision: Precision = "auto"
+    """What the model's matrices are multiplied in."""
+
     @classmethod
     def asked(
         cls,
@@ -60,12 +64,13 @@ class Meeting:
         accept: Sequence[str],
         chip: int | None,
         batch: int | None,
+        precision: str = "auto",
         gsd_m: float | None = None,
     ) -> "Meeting":
         """Check what a user wrote; see the fields.
 
         Raises:
-            RecipeError: an unknown word in ``accept``.
+            RecipeError: an unknown word in ``accept``, or an unknown precision.
         """
         return cls(
             bands=None if bands is None else tuple(bands),
@@ -74,6 +79,7 @@ class Meeting:
             gsd_m=gsd_m,
             chip=chip,
             batch=batch,
+            precision=parse_precision(precision),
         )
 
 
@@ -136,6 +142,18 @@ def parse_accept(words: Sequence[str]) -> tuple[Accept, ...]:
         if word not in known:
             raise RecipeError(f"--accept {word}: known are {', '.join(known)}.")
     return tuple(known[word] for word in words)
+
+
+def parse_precision(word: str) -> Precision:
+    """Check what ``--precision`` says.
+
+    Raises:
+        RecipeError: an unknown word.
+    """
+    known: dict[str, Precision] = {one: one for one in get_args(Precision)}
+    if word not in known:
+        raise RecipeError(f"--precision {word}: choose {', '.join(known)}.")
+    return known[word]
 
 
 def parse_bands(words: Sequence[str]) -> tuple[str | int, ...] | None:

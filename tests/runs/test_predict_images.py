@@ -15,6 +15,7 @@ from shapely.geometry import box
 import geodino
 from geodino.errors import RecipeError, RunError, SourceError
 from geodino.runs.predict import PredictJob, predict
+from geodino.runs.sources import Meeting
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,15 @@ def job(model, images, out, **more):
     given = {"device": "cpu", "quiet": True, **more}
     rasters = (str(images),) if isinstance(images, Path) else tuple(map(str, images))
     return PredictJob(rasters=rasters, model=str(model), out=out, **given)
+
+
+def test_matrices_may_be_multiplied_in_bfloat16(learnt, tiles, tmp_path):
+    low = Meeting(precision="bfloat16")
+    for name, how in (("exact", Meeting()), ("low", low)):
+        predict(job(learnt, tiles, tmp_path / f"{name}.csv", how=how))
+    exact, low = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("exact", "low"))
+    assert exact["class"].equals(low["class"])
+    assert 0 < (exact["score"] - low["score"]).abs().max() < 0.02
 
 
 def test_every_image_gets_its_class_and_the_probability_of_each(learnt, tiles, tmp_path):

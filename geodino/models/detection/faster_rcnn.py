@@ -254,7 +254,7 @@ class DetectionModel(HeadedModel):
             here = level == i
             own = [b[h] for b, h in zip(boxes, here.tensor_split(ends), strict=True)]
             read = roi_align(x, own, size=CELLS, stride=self.head.pyramid.strides[i])
-            made = made.index_put((torch.where(here)[0],), read)
+            made = made.index_put((torch.where(here)[0],), read.to(made.dtype))
         return made
 
     def _said(

@@ -129,6 +129,7 @@ def describe(
                 "patch_size": work.patch,
                 "bands": None if job.how.bands is None else list(job.how.bands),
                 "scale": job.how.scale,
+                "precision": job.how.precision,
                 "accept": list(job.how.accept),
                 "gsd_m": job.gsd_m,
                 **({"pool": job.pool} if job.format == ".parquet" else {}),

@@ -11,6 +11,7 @@ from geodino.infer.cover import chip_group
 from geodino.infer.encode import Encoder
 from geodino.infer.tokens import TokenPredictor
 from geodino.runs import models
+from geodino.runs.device import compute_type
 from geodino.runs.mapping.chips import chip_overlap, chip_side
 from geodino.runs.models import OpenedModel
 from geodino.runs.sources import Meeting
@@ -54,7 +55,8 @@ class EmbeddingModel(OpenedModel):
 
     def predictor(self, device: torch.device, how: Meeting) -> TokenPredictor:
         """Return the backbone on ``device``, for maps."""
-        return TokenPredictor(self.loaded.backbone, device=device, scale=how.scale)
+        dtype = compute_type(how.precision, device)
+        return TokenPredictor(self.loaded.backbone, device=device, scale=how.scale, dtype=dtype)
 
     def encoder(self, device: torch.device, *, chip: int, how: Meeting) -> Encoder:
         """Return the backbone on ``device``, for rows of a table."""
@@ -63,6 +65,7 @@ class EmbeddingModel(OpenedModel):
             device=device,
             batch=chip_group(how.batch, chip=chip, device=device, most=_MOST),
             scale=how.scale,
+            dtype=compute_type(how.precision, device),
         )
 
 

@@ -147,6 +147,7 @@ class MapJob:
             "--chip": how.chip,
             "--overlap": self.overlap,
             "--batch": how.batch,
+            "--precision": None if how.precision == "auto" else how.precision,
             "--datetime": self.datetime,
         }
         more = len(self.rasters) - _NAMED

@@ -27,6 +27,7 @@ from geodino.io.cog.journal import Committed
 from geodino.io.cog.layout import Layer, Layout
 from geodino.io.cog.parts import PartsWriter
 from geodino.io.zarr.write import attributes_of, refuse_rotated
+from geodino.runs.device import compute_type
 from geodino.runs.mapping.job import MapJob
 from geodino.runs.mapping.memory import Need, need
 from geodino.runs.mapping.planned import Planned
@@ -192,6 +193,7 @@ def shared_key(
         "gsd_m": gsd_m,
         "device": device.type,
         "scale": job.how.scale,
+        "precision": str(compute_type(job.how.precision, device)).removeprefix("torch."),
         "bands": None if job.how.bands is None else list(job.how.bands),
         "data": list(job.overrides),
         "aoi": None if job.aoi is None else hashlib.sha256(job.aoi.read_bytes()).hexdigest(),

@@ -21,6 +21,8 @@ from geodino.geo.windows import Window
 from geodino.infer.chips import Pixels
 from geodino.io.geoparquet import write_geoparquet
 from geodino.io.object_table import WGS84
+from geodino.models.precision import multiplying_in
+from geodino.runs.device import compute_type
 from geodino.runs.predict.images import ImageTask
 from geodino.runs.predict.job import PredictJob
 from geodino.runs.progress import JobProgress
@@ -95,13 +97,15 @@ class Answers:
     def _said(self) -> Float32[np.ndarray, "n k"]:
         """The probability of each class of each image; NaN where no pixel is valid."""
         model = self.task.loaded.model.to(self.device).eval()
+        how = self.job.how
+        dtype = compute_type(how.precision, self.device)
         found = np.full((len(self.images), model.classes), np.nan, np.float32)
         with JobProgress("images", len(self.images), quiet=self.job.quiet) as bar:
             for numbers, pixels, valid in self._batches():
                 values = torch.from_numpy(pixels).to(self.device).float()
-                seen = model.probabilities(
-                    values * (self.job.how.scale or 1.0), torch.from_numpy(valid).to(self.device)
-                )
+                used = torch.from_numpy(valid).to(self.device)
+                with multiplying_in(dtype, self.device):
+                    seen = model.probabilities(values * (how.scale or 1.0), used)
                 if not torch.isfinite(seen).all():
                     raise RunError(
                         f"{self.task.name} gives values that are not finite: its weights hold NaN or "

@@ -21,6 +21,7 @@ from geodino.runs.mapping.chips import chip_overlap, chip_side
 from geodino.runs.mapping.maps import Map
 from geodino.runs.models import OpenedModel, open_model, tensors_hash
 from geodino.runs.predict.job import SYMMETRIES, PredictJob, Storage
+from geodino.runs.sources import Meeting
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,9 +173,7 @@ class MapTask(Task):
             )
 
     @abstractmethod
-    def _predictor(
-        self, device: torch.device, *, scale: float | None, applicability: bool
-    ) -> Predictor:
+    def _predictor(self, device: torch.device, how: Meeting, *, applicability: bool) -> Predictor:
         """Return the model on its device.
 
         Raises:
@@ -212,8 +211,8 @@ class MapTask(Task):
     def predictor(
         self,
         device: torch.device,
+        how: Meeting,
         *,
-        scale: float | None,
         symmetries: str = "none",
         applicability: bool = False,
     ) -> Predictor:
@@ -221,14 +220,14 @@ class MapTask(Task):
 
         Args:
             device: that computes.
-            scale: what stored values are multiplied by first.
+            how: what stored values are multiplied by first, and the model's matrices in.
             symmetries: orientations whose mean is taken.
             applicability: whether the distance from the training ground is the last channel.
 
         Raises:
             CheckpointError: the model does not know that distance.
         """
-        plain = self._predictor(device, scale=scale, applicability=applicability)
+        plain = self._predictor(device, how, applicability=applicability)
         return plain if symmetries == "none" else Symmetric(plain, SYMMETRIES[symmetries])
 
 

@@ -11,9 +11,11 @@ from geodino.errors import CheckpointError, RecipeError
 from geodino.infer.search import BoxFinder
 from geodino.io.object_table import FORMATS
 from geodino.models.detection_folder import FILES, LoadedDetection, load_detection
+from geodino.runs.device import compute_type
 from geodino.runs.models import tensors_hash
 from geodino.runs.predict.base import Task, item_of, name_of, refuse_of_maps
 from geodino.runs.predict.job import PredictJob
+from geodino.runs.sources import Meeting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,12 @@ class BoxTask(Task):
             )
         return wanted
 
-    def finder(self, device: torch.device, *, scale: float | None, least_score: float) -> BoxFinder:
+    def finder(self, device: torch.device, how: Meeting, *, least_score: float) -> BoxFinder:
         """Return the model on its device."""
-        model = self.detection.model
-        return BoxFinder(model, device=device, scale=scale, least_score=least_score)
+        return BoxFinder(
+            self.detection.model,
+            device=device,
+            scale=how.scale,
+            dtype=compute_type(how.precision, device),
+            least_score=least_score,
+        )

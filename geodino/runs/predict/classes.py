@@ -14,10 +14,12 @@ from geodino.io.category_names import write_category_names
 from geodino.io.qml import write_class_style
 from geodino.models.segmentation_folder import FILES, LoadedSegmentation, load_segmentation
 from geodino.report.class_quicklook import write_class_quicklook
+from geodino.runs.device import compute_type
 from geodino.runs.mapping.maps import Map
 from geodino.runs.models import tensors_hash
 from geodino.runs.predict.base import Beside, MapTask, item_of, name_of
 from geodino.runs.predict.job import PROBABILITY_TYPES, Storage
+from geodino.runs.sources import Meeting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +52,14 @@ class ClassTask(MapTask):
         """The model."""
         return self.segmentation
 
-    def _predictor(
-        self, device: torch.device, *, scale: float | None, applicability: bool
-    ) -> Predictor:
+    def _predictor(self, device: torch.device, how: Meeting, *, applicability: bool) -> Predictor:
         if applicability:
             raise CheckpointError(
                 f"--applicability: {self.name} gives classes, and keeps no features of its training "
                 "ground. Leave it out."
             )
-        return ClassPredictor(self.segmentation.model, device=device, scale=scale)
+        dtype = compute_type(how.precision, device)
+        return ClassPredictor(self.segmentation.model, device=device, scale=how.scale, dtype=dtype)
 
     def product(self, how: Storage) -> ClassProduct:
         """Return numbers of classes, and probabilities where they are asked for.

@@ -19,10 +19,12 @@ from geodino.models.canopy_folder import FILES, LoadedCanopy
 from geodino.models.canopy_open import is_canopy, open_canopy
 from geodino.models.foreign.hugging_face import HUB, fetch
 from geodino.report.quicklook import highest_shown_m, write_quicklook
+from geodino.runs.device import compute_type
 from geodino.runs.mapping.maps import Map
 from geodino.runs.models import tensors_hash
 from geodino.runs.predict.base import Beside, MapTask, item_of, name_of
 from geodino.runs.predict.job import HEIGHT_TYPES, Storage
+from geodino.runs.sources import Meeting
 from geodino.tasks.canopy.applicability import APPLICABILITY, Applicability, load_applicability
 
 RECALIBRATION = "recalibration"
@@ -88,12 +90,15 @@ class HeightTask(MapTask):
         """The model."""
         return self.canopy
 
-    def _predictor(
-        self, device: torch.device, *, scale: float | None, applicability: bool
-    ) -> Predictor:
+    def _predictor(self, device: torch.device, how: Meeting, *, applicability: bool) -> Predictor:
         distances = self.applicability().to(device).distances if applicability else None
         return HeightPredictor(
-            self.canopy.model, device=device, scale=scale, curve=self.curve, distances=distances
+            self.canopy.model,
+            device=device,
+            scale=how.scale,
+            dtype=compute_type(how.precision, device),
+            curve=self.curve,
+            distances=distances,
         )
 
     def applicability(self) -> Applicability:

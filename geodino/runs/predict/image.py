@@ -46,7 +46,7 @@ def predict_image(
     shared = task.overlap(overlap, chip=chip)
     predictor = task.predictor(
         choose_device(device),
-        scale=how.scale,
+        how,
         symmetries=symmetries,
         applicability=applicability,
     )

@@ -103,7 +103,7 @@ def plan(
     """
     refuse_turned(job, sources)
     predictor = task.predictor(
-        device, scale=job.how.scale, symmetries=job.symmetries, applicability=job.applicability
+        device, job.how, symmetries=job.symmetries, applicability=job.applicability
     )
     chip = task.chip(job.how.chip)
     key = shared_key(

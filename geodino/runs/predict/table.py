@@ -77,7 +77,7 @@ class Table:
             device=device,
         )
         key |= {"score": score, "rasters": [source.name for source in sources]}
-        finder = task.finder(device, scale=job.how.scale, least_score=score)
+        finder = task.finder(device, job.how, least_score=score)
         beside = [item_path(job.out), style_path(job.out)]
         # Of several rasters there is no one picture.
         beside += [quicklook_path(job.out)] if len(sources) == 1 else []

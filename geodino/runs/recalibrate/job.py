@@ -25,6 +25,7 @@ from geodino.runs.recalibrate.export import export
 from geodino.runs.recalibrate.fit import BeforeAndAfter, Learnt, composed, learn
 from geodino.runs.recalibrate.prepare import PreparedRecalibration, prepare, read_prepared
 from geodino.runs.record import RunFolder, RunLog
+from geodino.runs.sources import Meeting
 from geodino.tasks.canopy.areas import Area, find_areas
 from geodino.tasks.chips import Chips
 
@@ -86,7 +87,7 @@ def _carried_out(
         learnt = Learnt.load(folder.root)
         if learnt is None:
             log.say("Predicting the training and validation ground.")
-            predictor = task.predictor(device, scale=None)
+            predictor = task.predictor(device, Meeting(precision="float32"))
             learnt = learn(subject, prepared.config, ground.train, predictor, threads)
             learnt.save(folder.root)
         said = learnt.words(prepared.config.recalibrate.centre)
