@@ -95,11 +95,12 @@ def test_the_map_lies_on_the_raster_and_says_what_it_is(model, tile, whole):
     assert not out.with_name("map.tif.parts").exists()
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SourceError])
 def test_a_map_that_is_interrupted_says_what_stays_and_how_it_goes_on(
-    model, tile, tmp_path, monkeypatch, capsys
+    model, tile, tmp_path, monkeypatch, capsys, error
 ):
     def interrupt(*args, **options):
-        raise KeyboardInterrupt
+        raise error
 
     monkeypatch.setattr("geodino.infer.render.Rendering.run", interrupt)
     job = PredictJob(rasters=(str(tile),), model=str(model), out=tmp_path / "a.tif", device="cpu")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
-from geodino.errors import RunError
+from geodino.errors import RunError, SourceError
 from geodino.runs.mapping.job import MapJob
 from geodino.runs.mapping.maps import P, share
 from geodino.runs.mapping.memory import columns_for, default_limit, used_memory
@@ -120,7 +120,7 @@ def render(planned: Sequence[P], job: MapJob, threads: Executor, *, room: Room) 
                 progress.skip(one.pixels(numbers) - one.pixels(left))
                 try:
                     begun.run(left, threads=threads, advance=progress.advance)
-                except KeyboardInterrupt:
+                except (KeyboardInterrupt, SourceError):
                     _say_stopped(one, job)
                     raise
     return total
