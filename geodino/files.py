@@ -32,10 +32,11 @@ def replacing(path: Path_) -> Iterator[Path]:
     On any exception the temporary file is removed and ``path`` is untouched.
 
     Raises:
-        RunError: the disk is full or the folder cannot be written.
+        RunError: the disk is full, or the folder cannot be made or written.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with writing(target):
@@ -62,6 +63,11 @@ def writing(path: Path_) -> Iterator[None]:
             raise RunError(
                 f"{path} could not be written: no permission ({error.strerror}). "
                 "Choose another --out, or change the folder's permissions."
+            ) from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
+            raise RunError(
+                f"{path} could not be written: {str(error.strerror).lower()} ({error.filename}). Choose "
+                "another --out."
             ) from error
         raise
 

@@ -74,3 +74,11 @@ def test_json_and_digest(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     # The test vector of FIPS 180-2.
     assert sha256(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+def test_a_file_where_a_folder_should_be_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("here already")
+    for path in (tmp_path / "file" / "a.json", tmp_path / "file" / "deep" / "a.json"):
+        with pytest.raises(RunError, match=r"a\.json could not be written: .*Choose another --out"):
+            write_text(path, "text")
+    assert (tmp_path / "file").read_text() == "here already"

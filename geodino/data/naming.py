@@ -200,7 +200,8 @@ def _pick(wanted: str | int, tile: Channels) -> Channel:
         raise BandError(
             f"{tile[0].info.path} has no band {wanted!r}.{suggest(wanted, [*names, *common])}\n"
             f"  it has:    {', '.join(names)}\n"
-            "Change data.bands, or name the files' bands in data.band_names."
+            "Change data.bands (--bands of geodino predict and embed), or name the files' bands in "
+            "data.band_names."
         )
     return named[0]
 
@@ -214,7 +215,7 @@ def _numbered(wanted: int, tile: Channels) -> Channel:
         alpha = " (its last band is an alpha mask)" if one_file and wanted == info.alpha else ""
         raise BandError(
             f"{info.path} has no data band {wanted}{alpha}; it has {_list(numbers)}. "
-            "Change data.bands; numbers count from 1."
+            "Change data.bands (--bands of geodino predict and embed); numbers count from 1."
         )
     return tile[numbers.index(wanted)]
 

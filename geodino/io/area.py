@@ -17,36 +17,26 @@ from geodino.errors import SourceError
 from geodino.geo.align import positions
 from geodino.geo.grid import Grid
 from geodino.geo.windows import Window
+from geodino.io.vector import read_vector
 
 
 def read_area(path: str | Path, *, option: str) -> Any:
     """Return the geometries of a vector file as a GeoDataFrame with a CRS.
 
     Args:
-        path: any vector file that pyogrio opens.
+        path: GeoParquet, or any vector file that pyogrio opens.
         option: what named it, for messages.
 
     Raises:
         SourceError: there is none, it cannot be read, or has no CRS or geometry.
     """
-    import geopandas
-    from pyogrio.errors import DataLayerError, DataSourceError
-
     if Path(path).is_dir():
         raise SourceError(f"{option}: {path} is a folder. Name a vector file.")
     if not Path(path).is_file():
         raise SourceError(f"{option}: {path} does not exist. Name a vector file.")
     if not Path(path).stat().st_size:
         raise SourceError(f"{option}: {path} is empty. Name a vector file with areas.")
-    try:
-        frame = geopandas.read_file(path)
-    except (DataSourceError, DataLayerError, ValueError) as error:
-        why = str(error).partition(";")[0].rstrip(".")  # what follows is GDAL's advice
-        raise SourceError(f"{option}: {path} cannot be read as a vector file ({why}).") from error
-    if not isinstance(frame, geopandas.GeoDataFrame):
-        raise SourceError(f"{option}: {path} is a table without geometries. Name a vector file.")
-    if frame.crs is None:
-        raise SourceError(f"{option}: {path} has no CRS. Declare it in the file.")
+    frame = read_vector(path, called=f"{option}: {path}", what="a vector file")
     if frame.empty or frame.geometry.isna().all():
         raise SourceError(f"{option}: {path} holds no geometry.")
     return frame

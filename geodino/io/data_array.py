@@ -53,13 +53,23 @@ def open_array(
         choose: bands to read, in this order: names, or numbers (the first is 1); None reads all.
 
     Raises:
-        SourceError: dimensions that are no image.
+        SourceError: it is no DataArray, its dimensions are those of no image, it has no pixel, or
+            its rows or columns are not evenly spaced.
         BandError: a chosen band is not there.
     """
     import rioxarray  # noqa: F401  (registers .rio)
+    import xarray
 
+    if not isinstance(array, xarray.DataArray):
+        raise SourceError(
+            f"Found {type(array).__name__}, expected a path or an xarray.DataArray (band, y, x): "
+            "dataset.to_dataarray('band') makes one of a Dataset, xarray.DataArray(values, "
+            "dims=('band', 'y', 'x')) of an array without a place."
+        )
     name = "the array" if array.name is None else f"the array {array.name!r}"
     image = _as_image(array, name)
+    transform = _transform(image)
+    _refuse_uneven(image, transform, name)
     height, width = image.shape[1:]
     crs = image.rio.crs
     every = _bands(image)
@@ -85,7 +95,7 @@ def open_array(
         name=name,
         grid=Grid(
             None if crs is None else (":".join(authority) if authority else crs.to_wkt()),
-            _transform(image),
+            transform,
             width=width,
             height=height,
         ),
@@ -149,6 +159,26 @@ def _transform(image: "xarray.DataArray") -> Affine:
     return kept
 
 
+def _refuse_uneven(image: "xarray.DataArray", transform: Affine, name: str) -> None:
+    """Refuse coordinates that a transform does not tell: after rows were left out, for example."""
+    if transform.b or transform.d:
+        return
+    for dim, origin, step in (
+        (image.dims[1], transform.f, transform.e),
+        (image.dims[2], transform.c, transform.a),
+    ):
+        if dim not in image.coords or image.coords[dim].dtype.kind not in "iuf":
+            continue
+        found = image.coords[dim].values.astype(np.float64)
+        off = np.abs((found - origin) / step - 0.5 - np.arange(len(found)))
+        if not off.max() < 0.5:  # NaN as well
+            raise SourceError(
+                f"{name}: its coordinate {dim} is not evenly spaced (value {int(off.argmax())} lies "
+                f"{off.max():.3g} pixels from its place), so it is no raster. Bring it to a regular "
+                "grid first (interp, or rio.reproject)."
+            )
+
+
 def _as_image(array: "xarray.DataArray", name: str) -> "xarray.DataArray":
     rows, columns = array.rio.y_dim, array.rio.x_dim
     if array.ndim == 2:
@@ -159,6 +189,9 @@ def _as_image(array: "xarray.DataArray", name: str) -> "xarray.DataArray":
             f"{name} has the dimensions {', '.join(map(str, array.dims))}; an image has a band, a "
             "row and a column. Choose one of the others first, such as array.isel(time=0)."
         )
+    if not array.size:
+        sizes = ", ".join(f"{dim} {size}" for dim, size in array.sizes.items())
+        raise SourceError(f"{name} has no pixel ({sizes}).")
     return array.transpose(others[0], rows, columns)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -18,6 +18,7 @@ from rasterio.errors import RasterioError
 
 from geodino.errors import SourceError
 from geodino.files import replacing
+from geodino.geo.grid import Grid
 from geodino.geo.height_colours import height_colours, height_ticks_m, round_highest_m
 from geodino.io.metadata import cause, describe_file, open_raster
 from geodino.report.words import tick
@@ -78,7 +79,7 @@ def write_quicklook(map_path: Path, *, highest_m: float | None = None, label: st
     """Draw a map of heights, or of another measure, with a legend; no data are transparent.
 
     The picture has at most ``SIDE`` pixels a side. Pixels come from the overviews, so memory does
-    not grow with the map. They are drawn as squares, and the scale bar is true for rows at the
+    not grow with the map. They are drawn as squares, with north above, and the scale bar is true for rows at the
     middle of the map.
 
     Args:
@@ -134,7 +135,18 @@ def _read(map_path: Path) -> _Small:
     pixel_m = None
     if grid.gsd_m is not None:
         pixel_m = grid.gsd_m[0] * grid.width / columns
-    return _Small(height_m, valid, pixel_m)
+    return _Small(north_up(height_m, grid), north_up(valid, grid), pixel_m)
+
+
+def north_up(pixels: Shaped[ndarray, "h w"], grid: Grid) -> Shaped[ndarray, "h w"]:
+    """Return a map with north above and east to the right, where its rows or columns run against it.
+
+    A grid that is turned, or has no place on the Earth, is left as it is stored.
+    """
+    place = grid.transform
+    if grid.crs is None or place.b or place.d:
+        return pixels
+    return pixels[:: -1 if place.e > 0 else 1, :: -1 if place.a < 0 else 1]
 
 
 def _highest(small: _Small, least_m: float = 5.0) -> float:

@@ -30,7 +30,7 @@ class JobProgress:
         self._what = what
         self._unit = unit
         self._total = total / unit
-        self._done = 0.0
+        self._done = self._skipped = 0.0
         self._start = self._said = time.monotonic()
         self._quiet = quiet
         self._bar: Progress | None = None
@@ -54,18 +54,23 @@ class JobProgress:
         """Count ``count`` more as done."""
         self._done += count / self._unit
         now = time.monotonic()
-        rate = self._done / max(now - self._start, 1e-9)
+        rate = (self._done - self._skipped) / max(now - self._start, 1e-9)
         if self._bar is not None:
             self._bar.update(
                 self._task, advance=count / self._unit, rate=f"{_short(rate)} {self._what}/s"
             )
-        elif self._done and not self._quiet and now - self._said > _LINE_EVERY_S:
+        elif not self._quiet and rate and now - self._said > _LINE_EVERY_S:
             self._said = now
             left = (self._total - self._done) / rate
             sys.stderr.write(
                 f"{_short(self._done)} of {_short(self._total)} {self._what}, {_short(rate)} a second, "
                 f"about {left:.0f} s left\n"
             )
+
+    def skip(self, count: int) -> None:
+        """Count ``count`` as done before: they say nothing of the rate."""
+        self._skipped += count / self._unit
+        self.advance(count)
 
     def __exit__(
         self,

@@ -1,5 +1,6 @@
 """The rasters a command reads, each checked against what its model demands."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -70,8 +71,12 @@ class Meeting:
         """Check what a user wrote; see the fields.
 
         Raises:
-            RecipeError: an unknown word in ``accept``, or an unknown precision.
+            RecipeError: an unknown word in ``accept`` or ``precision``, or a factor that is none.
         """
+        if scale is not None and not 0 < scale < math.inf:
+            raise RecipeError(
+                f"--scale {scale:g}: stored values are multiplied by it, so it is above 0."
+            )
         return cls(
             bands=None if bands is None else tuple(bands),
             scale=scale,

@@ -15,7 +15,6 @@ from geodino.infer.chips import Raster
 from geodino.infer.cover import Cover
 from geodino.infer.ground import Regrid
 from geodino.infer.render import Rendering, regions
-from geodino.infer.seams import SeamMeter
 from geodino.io.cog.assemble import assemble
 from geodino.io.cog.layout import Layer, Layout
 from geodino.io.cog.parts import PartsWriter
@@ -222,23 +221,6 @@ def test_a_model_of_another_resolution_gives_a_map_on_the_raster_s_grid(tmp_path
     inner[8:-8, 8:-8] = True
     inner[20:50, 10:60] = False  # the mean fills holes before the model, as it should
     np.testing.assert_allclose(maps[0][inner], pixels[0][inner], atol=0.05 * factor)
-
-
-def test_seams_are_one_where_none_shows_and_large_where_one_does():
-    pixels, valid = picture(64, 64)
-    cover = Cover.of(64, 64, chip=16, overlap=0, align=4)
-    meter = SeamMeter(cover, Window(0, 0, 64, 64))
-    meter.add(0, pixels[0], valid)
-    assert meter.sums.score == pytest.approx(1, abs=0.3)
-    stepped = pixels[0] + 100 * (np.add.outer(np.arange(64) // 16, np.arange(64) // 16) % 2)
-    whole = SeamMeter(cover, Window(0, 0, 64, 64))
-    whole.add(0, stepped.astype(np.float32), valid)
-    assert whole.sums.score > 50
-    parts = SeamMeter(cover, Window(0, 0, 64, 64))
-    for top in range(0, 64, 16):
-        parts.add(top, stepped[top : top + 16].astype(np.float32), valid[top : top + 16])
-    assert parts.sums.across_count == whole.sums.across_count
-    assert parts.sums.across == pytest.approx(whole.sums.across)
 
 
 def test_a_raster_without_a_place_has_no_resolution():

@@ -118,3 +118,18 @@ def test_features_know_where_they_lie():
     assert made.x.values[0] == 500_004.8
     assert made.attrs["a"] == 1
     assert np.isnan(made.rio.nodata)
+
+
+@pytest.mark.parametrize(
+    ("made", "match"),
+    [
+        (coordinates(), r"Found ndarray, expected .*xarray\.DataArray"),
+        (array(coordinates()).to_dataset("band"), r"Found Dataset.*to_dataarray"),
+        (array(coordinates())[:, :0], r"has no pixel \(.*y 0"),
+        (array(coordinates())[:, [0, 1, 2, 5]], "y is not evenly spaced"),
+        (array(coordinates())[:, :, [0, 1, 6, 7]], "x is not evenly spaced"),
+    ],
+)
+def test_what_is_no_raster_is_one_sentence(made, match):
+    with pytest.raises(SourceError, match=match):
+        open_array(made)

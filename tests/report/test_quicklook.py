@@ -148,3 +148,19 @@ def test_real_heights_have_real_legends(shared_data, tmp_path):
         )
     assert highest_shown_m(path) == 25.0  # the tallest tree has 26.4 m
     assert pixels(write_quicklook(path)).shape == (111 * 4 + LEGEND, 121 * 4, 4)
+
+
+@pytest.mark.parametrize(("across", "down"), [(2, 2), (-2, 2), (-2, -2)])
+def test_north_is_above_and_east_to_the_right_however_rows_and_columns_run(tmp_path, across, down):
+    heights = np.zeros((420, 420))
+    heights[:210, :210] = 20.0  # the north-west
+    write_quicklook(write_map(tmp_path / "up.tif", heights))
+    place = Affine(across, 0, 500_000, 0, down, 4_500_000)
+    stored = heights[:: -1 if down > 0 else 1, :: -1 if across < 0 else 1]
+    odd = write_map(tmp_path / "odd.tif", stored, place={**UTM, "transform": place})
+    write_quicklook(odd)
+    found, expected = (imread(tmp_path / name)[:420] for name in ("odd.png", "up.png"))
+    np.testing.assert_array_equal(found, expected)
+    nowhere = write_map(tmp_path / "nowhere.tif", heights, place={"crs": None, "transform": place})
+    write_quicklook(nowhere)
+    np.testing.assert_array_equal(imread(tmp_path / "nowhere.png")[:420], expected)

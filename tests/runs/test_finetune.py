@@ -222,6 +222,34 @@ def test_images_are_seen_at_the_resolution_that_was_asked(world, base, tmp_path)
     assert facts["test"]["pixels"] == 128 * 128  # still on the labels' own grid
 
 
+def as_floats(world, folder):
+    """The images as numbers of another type, a quarter as large, in bands without names."""
+    folder.mkdir()
+    for path in (world / "images").glob("*.tif"):
+        with rasterio.open(path) as file:
+            pixels, profile = file.read(), file.profile
+        profile.update(dtype="float32", photometric="minisblack")
+        with rasterio.open(folder / path.name, "w", **profile) as file:
+            file.write(pixels.astype(np.float32) / 4)
+    return folder
+
+
+def test_images_of_another_type_teach_the_same_once_their_scale_and_bands_are_declared(
+    world, base, tmp_path
+):
+    plain = run(world, base, tmp_path / "plain", *FEW)
+    (tmp_path / "other").mkdir()
+    as_floats(world, tmp_path / "other" / "images")
+    other, heights = tmp_path / "other", world / "heights"
+    declared = "data.bands=[1,2,3]"
+    with pytest.raises(ContractError, match=r"float32.*\n.*--scale is scale \(--set scale=1\)"):
+        run(other, base, tmp_path / "floats", *FEW, declared, labels=heights)
+    found = run(other, base, tmp_path / "floats", *FEW, declared, "scale=4", labels=heights)
+    # 0 to 255 and a quarter of each are exact in float32: not a bit may differ.
+    assert found["test"] == plain["test"]
+    assert "height by greenness" in found["test"]["scores"]
+
+
 def test_a_dry_run_says_what_would_be_learnt_and_writes_nothing(world, base, tmp_path):
     facts = run(world, base, tmp_path / "run", dry_run=True)
     assert not (tmp_path / "run").exists()

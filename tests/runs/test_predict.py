@@ -1,5 +1,6 @@
 """`geodino predict`: the same map however it is made, what it says, and what is refused."""
 
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +93,49 @@ def test_the_map_lies_on_the_raster_and_says_what_it_is(model, tile, whole):
     assert cog_validate(out, strict=True, quiet=True) == (True, [], [])
     assert 0 < facts["seam_score"] < 1.2
     assert not out.with_name("map.tif.parts").exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SourceError])
+def test_a_map_that_is_interrupted_says_what_stays_and_how_it_goes_on(
+    model, tile, tmp_path, monkeypatch, capsys, error
+):
+    def interrupt(*args, **options):
+        raise error
+
+    monkeypatch.setattr("geodino.infer.render.Rendering.run", interrupt)
+    job = PredictJob(rasters=(str(tile),), model=str(model), out=tmp_path / "a.tif", device="cpu")
+    with pytest.raises(error):
+        predict(job)
+    assert (
+        f"stay in {tmp_path / 'a.tif.parts'}. The same command with --resume"
+        in capsys.readouterr().err
+    )
+
+
+def test_no_raster_is_replaced_by_its_own_map_whatever_is_asked(model, tile, tmp_path):
+    own = tmp_path / "own.tif"
+    shutil.copy(tile, own)
+    link = tmp_path / "link.tif"
+    link.symlink_to(own)
+    before = own.read_bytes()
+    for out in (own, link, tmp_path):
+        for overwrite in (False, True):
+            with pytest.raises(RunError, match="is read by this job"):
+                run(model, out, own, overwrite=overwrite)
+    assert own.read_bytes() == before
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_factor_that_makes_every_pixel_the_same_is_refused(scale):
+    with pytest.raises(RecipeError, match=r"--scale .* is above 0"):
+        Meeting.asked(bands=None, scale=scale, accept=(), chip=None, batch=None)
+
+
+def test_an_output_that_cannot_be_made_is_refused_in_one_sentence(model, tile, tmp_path):
+    (tmp_path / "file.tif").write_text("no folder")
+    for out in (tmp_path / "file.tif" / "a.tif", tmp_path / "file.tif" / "maps"):
+        with pytest.raises(RunError, match=r"could not be written: not a directory"):
+            run(model, out, tile)
 
 
 def test_style_picture_and_item_lie_beside_the_map(whole, tile):

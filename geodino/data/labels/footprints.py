@@ -19,6 +19,7 @@ from geodino.data.labels.pairs import gap_days, gap_note, no_overlap, overlappin
 from geodino.data.tiles import TileIndex
 from geodino.errors import BandError, SourceError, suggest
 from geodino.geo.outlines import outlines
+from geodino.io.vector import read_vector
 
 VECTORS = (".parquet", ".geojson", ".gpkg", ".fgb", ".shp")
 """Endings of vector files."""
@@ -200,22 +201,10 @@ def read_table(src: str | Path, *, what: str, may_be_empty: bool = False) -> Any
     Raises:
         SourceError: it is missing, unreadable, has no CRS or no row.
     """
-    import geopandas
-    import pyarrow as pa
-    from pyogrio.errors import DataLayerError, DataSourceError
-
     path = Path(src)
     if not path.is_file():
         raise SourceError(f"{src} does not exist. Name a vector file of {what}.")
-    try:
-        is_parquet = path.suffix.lower() == ".parquet"
-        frame = geopandas.read_parquet(path) if is_parquet else geopandas.read_file(path)
-    except (DataSourceError, DataLayerError, ValueError, OSError, pa.ArrowException) as error:
-        raise SourceError(f"{src} cannot be read as a vector file of {what} ({error}).") from error
-    if not isinstance(frame, geopandas.GeoDataFrame):
-        raise SourceError(f"{src} holds no geometry. Name a vector file of {what}.")
-    if frame.crs is None:
-        raise SourceError(f"{src} has no CRS. Declare it in the file.")
+    frame = read_vector(path, called=str(src), what=f"a vector file of {what}")
     if frame.empty and not may_be_empty:
         raise SourceError(f"{src} holds no row. Name a file of {what}.")
     return frame.reset_index(drop=True)

@@ -42,8 +42,8 @@ class ZarrWriter:
     def __init__(self, path: Path, *, attributes: Mapping[str, Any]) -> None:
         self._path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        path.parent.mkdir(parents=True, exist_ok=True)
         with files.writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._root = zarr.open_group(self._temporary, mode="w", zarr_format=3)
             self._root.attrs.update(dict(attributes))
 

@@ -26,7 +26,7 @@ from geodino.runs.mapping.join import join
 from geodino.runs.mapping.maps import Map, refuse_elsewhere, with_product
 from geodino.runs.mapping.mosaic import as_mapped, counted
 from geodino.runs.mapping.parts import Room, check_parts, is_done, render
-from geodino.runs.mapping.show import rate, show_card
+from geodino.runs.mapping.show import rate, show_card, tell_seams
 from geodino.runs.record import RunLog
 from geodino.runs.sources import Source, open_sources
 
@@ -78,6 +78,7 @@ def embed(job: EmbedJob) -> dict[str, Any]:
             written = _write_store(work, maps, threads)
         else:
             written = _write_maps(work, maps, threads)
+        tell_seams(written, log)
     facts = {
         "out": str(job.out),
         **written,

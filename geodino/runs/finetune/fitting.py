@@ -31,8 +31,14 @@ def check_offer(contract: InputContract, offer: Offer, config: LabelledConfig) -
     try:
         contract.check(offer, accept=config.accept)
     except ContractError as error:
-        seen = ", and gsd_m sets the resolution the model sees"
-        raise ContractError(
-            f"{error}\nIn a recipe, `accept` lists what is taken as it is, such as accept: [gsd]"
-            f"{seen if isinstance(config, TiledConfig) else ''}."
-        ) from error
+        raise ContractError(f"{error}\nIn a recipe {_in_a_recipe(config)}.") from error
+
+
+def _in_a_recipe(config: LabelledConfig) -> str:
+    """Say which keys stand for the options that a contract names, and what has none."""
+    keys = ["--accept is a list (--set accept=[gsd])"]
+    if isinstance(config, TiledConfig):
+        keys += ["--bands is data.bands (--set data.bands=[1,2,3])", "--gsd is gsd_m"]
+    if "scale" in type(config).model_fields:
+        return "; ".join([*keys, "--scale is scale (--set scale=1)"])
+    return "; ".join([*keys, "another type has to be converted first (gdal_translate -ot)"])

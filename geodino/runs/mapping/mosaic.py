@@ -169,8 +169,10 @@ def _difference(grid: Grid, own: Grid) -> str:
     if max(abs(a.a - b.a), abs(a.b - b.b), abs(a.d - b.d), abs(a.e - b.e)) > 1e-9 * abs(b.a):
         sides = ((abs(t.a + t.d * 1j), abs(t.b + t.e * 1j)) for t in (a, b))
         (wide, high), (own_wide, own_high) = sides
-        is_turned = max(abs(a.b - b.b), abs(a.d - b.d)) > 1e-9 * abs(b.a)
-        turned = ", turned against it" if is_turned else ""
-        return f"its pixels are {wide:g} x {high:g}, not {own_wide:g} x {own_high:g}{turned}"
+        sizes = f"{wide:g} x {high:g}", f"{own_wide:g} x {own_high:g}"
+        ways = [] if sizes[0] == sizes[1] else ["its pixels are {}, not {}".format(*sizes)]
+        if max(abs(a.b - b.b), abs(a.d - b.d)) > 1e-9 * abs(b.a):
+            ways.append("it is turned against it")
+        return " and ".join(ways) or "it is mirrored against it"
     column, row = ~b @ (a.c, a.f)
     return f"it begins {column % 1:.3g} columns and {row % 1:.3g} rows from a pixel's corner"

@@ -1,10 +1,12 @@
 """The parts of maps and tables: what is there already, and making what is left."""
 
 import shutil
+import sys
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from pathlib import Path
 
-from geodino.errors import RunError
+from geodino.errors import RunError, SourceError
 from geodino.runs.mapping.job import MapJob
 from geodino.runs.mapping.maps import P, share
 from geodino.runs.mapping.memory import columns_for, default_limit, used_memory
@@ -18,6 +20,7 @@ def is_done(one: Planned, job: MapJob) -> bool:
     Raises:
         RunError: a file is there that may not be replaced.
     """
+    _refuse_inputs([one])
     there = [path for path in one.written if path.exists()]
     if job.overwrite or not there:
         return False
@@ -35,8 +38,9 @@ def check_parts(planned: Sequence[Planned], job: MapJob) -> None:
     """Refuse to mix what an earlier job left with this one unasked.
 
     Raises:
-        RunError: there are parts.
+        RunError: there are parts, or a raster would be replaced by what is made of it.
     """
+    _refuse_inputs(planned)
     for one in planned:
         if job.overwrite:
             shutil.rmtree(one.parts, ignore_errors=True)
@@ -45,6 +49,22 @@ def check_parts(planned: Sequence[Planned], job: MapJob) -> None:
                 f"{one.parts} holds parts of this job from before: nothing was changed. Go on with "
                 "--resume, or start again with --overwrite."
             )
+
+
+def _refuse_inputs(planned: Sequence[Planned]) -> None:
+    """Refuse to write over what is read, whatever was asked.
+
+    Raises:
+        RunError: naming the file.
+    """
+    read = {Path(path).resolve() for one in planned for path in one.source.files}
+    for one in planned:
+        for path in one.written:
+            if path.resolve() in read:
+                raise RunError(
+                    f"{path} is read by this job, and would be replaced by what is made of it: "
+                    "nothing was changed. Choose another --out."
+                )
 
 
 class Room:
@@ -97,9 +117,21 @@ def render(planned: Sequence[P], job: MapJob, threads: Executor, *, room: Room) 
             with room.fitted(one).begun(job.shard or (1, 1)) as begun:
                 _refuse_changed(one, begun, threads)
                 left = [n for n in numbers if n not in begun.committed]
-                progress.advance(one.pixels(numbers) - one.pixels(left))
-                begun.run(left, threads=threads, advance=progress.advance)
+                progress.skip(one.pixels(numbers) - one.pixels(left))
+                try:
+                    begun.run(left, threads=threads, advance=progress.advance)
+                except (KeyboardInterrupt, SourceError):
+                    _say_stopped(one, job)
+                    raise
     return total
+
+
+def _say_stopped(one: Planned, job: MapJob) -> None:
+    if not job.quiet:
+        again = (
+            "The same command goes on" if job.shard else "The same command with --resume goes on"
+        )
+        sys.stderr.write(f"Stopped. Finished parts stay in {one.parts}. {again}.\n")
 
 
 def _refuse_changed(one: Planned, begun: Begun, threads: Executor) -> None:

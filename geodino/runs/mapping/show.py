@@ -7,6 +7,9 @@ from geodino.runs.mapping.mosaic import counted
 from geodino.runs.mapping.planned import Planned
 from geodino.runs.record import RunLog
 
+_SHOWS = 1.3
+"""Seam score above which the squares of chips are seen."""
+
 
 def job_card(planned: Sequence[Planned], *, model: str, group: int, output: str) -> dict[str, str]:
     """Return what will be made.
@@ -35,6 +38,17 @@ def show_card(card: Mapping[str, str], notes: Sequence[str], log: RunLog) -> Non
         log.say(f"  {name:<{width}}  {value}")
     for note in notes:
         log.say(f"  * {note}")
+
+
+def tell_seams(facts: Mapping[str, Any], log: RunLog) -> None:
+    """Say that the squares of chips show in a map, where they do, and what can be done."""
+    score = facts.get("seam_score", 0.0)
+    if score > _SHOWS:
+        log.say(
+            f"The squares of chips show: seam score {score:g}, 1 where they do not. What the model "
+            "makes of a place depends on the rest of its chip. A larger --overlap, up to half a "
+            "chip, lets chips fade over a longer way; compare also another --chip."
+        )
 
 
 def rate(facts: Mapping[str, Any], *, seconds: float) -> dict[str, Any]:

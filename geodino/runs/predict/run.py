@@ -13,7 +13,7 @@ from geodino.io.raster import HandlePool
 from geodino.runs.device import choose_device
 from geodino.runs.mapping.maps import refuse_elsewhere
 from geodino.runs.mapping.mosaic import as_mapped
-from geodino.runs.mapping.show import rate, show_card
+from geodino.runs.mapping.show import rate, show_card, tell_seams
 from geodino.runs.predict.answers import Answers
 from geodino.runs.predict.base import MapTask, Task
 from geodino.runs.predict.boxes import BoxTask
@@ -67,6 +67,7 @@ def predict(job: PredictJob) -> dict[str, Any]:
         if job.dry_run:
             return {**card, "notes": notes}
         written = made.write(threads)
+    tell_seams(written, log)
     pixels = written.pop("pixels")
     facts = {"out": str(job.out), **written, "rasters": len(found.sources)}
     facts |= {"unusable": len(found.bad), "pixels": pixels}

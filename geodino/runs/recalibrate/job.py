@@ -164,7 +164,7 @@ def _card(ground: Ground, device: torch.device, job: FinetuneJob) -> RunCard:
     lines = {
         "recipe": config.description,
         "model": f"{prepared.opened.name}, licence {task.canopy.license}; nothing of it is trained",
-        "images": f"{len(source.labelled)} labelled of {len(index.tiles)}, {index.dtype}, GSD {gsd}",
+        "images": f"{len(source.labelled)} labelled of {len(index.tiles)}, {source.values}, GSD {gsd}",
         "labels": f"{labels['kind']}, metres; 99 % below {labels['p99_m']:.1f} m, up to "
         f"{labels['highest_m']:.1f} m",
         "ground": ", ".join(f"{n} sites for {name}" for name, n in sites.items()),

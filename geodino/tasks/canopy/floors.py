@@ -25,6 +25,12 @@ class Greenness:
 
     bands: tuple[Band, ...]
 
+    @classmethod
+    def of(cls, source: CanopySource) -> "Greenness":
+        """Return that of images; where they do not name their bands, those the model takes them for."""
+        own = cls(source.images.bands)
+        return own if own.name is not None else cls(source.contract.bands)
+
     @property
     def name(self) -> str | None:
         """``NDVI``, ``excess green``, or None where the bands are not known."""
@@ -83,7 +89,7 @@ def fit_floors(source: CanopySource, areas: Iterable[Area]) -> Floors:
     Raises:
         ValueError: there is no valid pixel in any of them.
     """
-    greenness = Greenness(source.images.bands)
+    greenness = Greenness.of(source)
     sums: GreennessSums | None = None
     for area in areas:
         green = green_map(source, area, "train", greenness)

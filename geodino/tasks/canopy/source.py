@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -62,14 +62,24 @@ class CanopySource(SeenSource[int]):
     pool: HandlePool
     """Where open files are kept."""
 
+    scale: float | None = None
+    """What stored values of images are multiplied by before anything sees them."""
+
     scored: Scored | None = None
     """Which labels are scored; None scores all. What is learnt from does not depend on it."""
 
+    def read_image(self, image: int, window: Window) -> Pixels:
+        """Read a window of an image, in the values of the model."""
+        pixels, valid = self._read_stored(image, window)
+        if self.scale is None:
+            return pixels, valid
+        return pixels.astype(np.float32) * np.float32(self.scale), valid
+
     @cached_property
-    def read_image(self) -> TileReader:
-        """Reads the images."""
-        contract = self.contract
-        return TileReader(self.images, self.pool, valid=contract.valid, fill=contract.mean)
+    def _read_stored(self) -> TileReader:
+        contract, scale = self.contract, self.scale or 1.0
+        fill = [mean / scale for mean in contract.mean]
+        return TileReader(self.images, self.pool, valid=contract.valid, fill=fill)
 
     @cached_property
     def read_rasters(self) -> LabelReader:
@@ -86,6 +96,11 @@ class CanopySource(SeenSource[int]):
         return FootprintReader(self.labels.index, self.labels.pairs, self.images)
 
     @property
+    def values(self) -> str:
+        """What is read of images, in words: ``float32 times 1``."""
+        return self.images.dtype + ("" if self.scale is None else f" times {self.scale:g}")
+
+    @property
     def labelled(self) -> tuple[int, ...]:
         """Numbers of the images that have labels."""
         return self.labels.pairs.labelled
@@ -96,12 +111,15 @@ class CanopySource(SeenSource[int]):
 
     def raster(self, image: int) -> Raster:
         """Return an image on its own grid."""
+        return self._raster(image, self.read_image)
+
+    def stored(self, image: int) -> Raster:
+        """Return an image on its own grid, in stored values."""
+        return self._raster(image, self._read_stored)
+
+    def _raster(self, image: int, read: Callable[[int, Window], Pixels]) -> Raster:
         tile = self.images.tiles[image]
-
-        def read(window: Window) -> Pixels:
-            return self.read_image(image, window)
-
-        return Raster(name=tile.path, grid=tile.grid, read=read, block=tile.block)
+        return Raster(name=tile.path, grid=tile.grid, read=partial(read, image), block=tile.block)
 
     def heights(
         self, image: int, window: Window, which: SplitName

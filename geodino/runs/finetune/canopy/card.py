@@ -38,8 +38,8 @@ def canopy_card(scene: CanopyScene, *, device: torch.device, out: Path) -> RunCa
         "model": model_line(prepared),
         "head": f"{config.canopy.head.kind}, {config.canopy.bins.count} bins up to "
         f"{config.canopy.bins.ceiling_m:g} m; {_beginning(prepared)}; {weights_line(scene.model)}",
-        "images": f"{len(source.labelled)} labelled of {len(index.tiles)}, {index.dtype}, GSD {gsd} "
-        f"({seen})",
+        "images": f"{len(source.labelled)} labelled of {len(index.tiles)}, {source.values}, GSD "
+        f"{gsd} ({seen})",
         "labels": f"{facts['kind']}, metres, {statistic}; 99 % below {found.p99_m:.1f} m, up to "
         f"{found.highest_m:.1f} m",
         "ground": ", ".join(f"{n} sites for {name}" for name, n in sites.items()),

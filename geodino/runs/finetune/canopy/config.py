@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from geodino.data.labels.config import LabelsConfig
 from geodino.metrics.conformal import IntervalConfig
 from geodino.models.canopy import CanopyConfig
@@ -19,6 +21,11 @@ StartHead = Literal["auto", "model", "fresh"]
 
 class GroundConfig(TiledConfig):
     """What every recipe holds that learns from heights, whatever it makes of them."""
+
+    scale: float | None = Field(default=None, gt=0)
+    """What stored values of images are multiplied by before the model, as by --scale of geodino
+    predict, which the maps need as well: 1 takes float32 for the uint8 a model was trained on.
+    ``null``: images are of the type the model was trained on."""
 
     labels: LabelsConfig = LabelsConfig()
     """How labels are read."""

@@ -155,6 +155,7 @@ def brought_together(
         labels=found,
         split=chosen,
         gsd_m=config.gsd_m,
+        scale=config.scale,
         pool=pool,
         scored=None if scored is None else scored.of,
     )
@@ -206,6 +207,7 @@ def read_recorded(kind: type[P], config: GroundConfig, folder: RunFolder, pool: 
         labels=labels,
         split=load_split(folder.split),
         gsd_m=config.gsd_m,
+        scale=config.scale,
         pool=pool,
         scored=None if scored is None else scored.of,
     )
@@ -289,11 +291,13 @@ def _check_images(source: CanopySource, config: GroundConfig, opened: OpenedMode
             f"({', '.join(contract.band_names)}). Choose its bands in its order with data.bands, or "
             "take another model."
         )
-    how = Meeting(accept=config.accept, bands=config.data.bands, gsd_m=config.gsd_m)
+    how = Meeting(
+        accept=config.accept, bands=config.data.bands, gsd_m=config.gsd_m, scale=config.scale
+    )
     numbers = np.linspace(0, len(source.labelled) - 1, min(_LOOKED_AT, len(source.labelled)))
     for place in np.unique(numbers.round().astype(int)).tolist():
         image = source.labelled[place]
-        offer = offer_of(source.raster(image), index.bands, index.dtype, contract, how)
+        offer = offer_of(source.stored(image), index.bands, index.dtype, contract, how)
         check_offer(contract, offer, config)
 
 

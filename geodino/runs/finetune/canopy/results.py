@@ -109,9 +109,9 @@ def calibrated(measured: Measured | None, subject: Subject) -> tuple[Intervals |
     config = subject.config
     if measured is None:
         return None, "No interval: there is no calibration ground (split.shares.calibration)."
-    enough = [
-        site for site in measured.values if site.true_m.size >= config.intervals.min_pixels_per_site
-    ]
+    least = config.intervals.min_pixels_per_site
+    enough = [site for site in measured.values if site.true_m.size >= least]
+    small = len(measured.values) - len(enough)
     seed, quantiles = subject.seed, subject.model.config.quantiles
     try:
         if len(quantiles) >= 2:
@@ -138,7 +138,10 @@ def calibrated(measured: Measured | None, subject: Subject) -> tuple[Intervals |
             seed=seed,
         ), ""
     except RunError as error:
-        return None, f"No interval: {error}"
+        of = f" Of {len(measured.values)} calibration sites {small} have fewer than {least} labels and "
+        return None, f"No interval: {error}" + (
+            f"{of}do not count (intervals.min_pixels_per_site)." if small else ""
+        )
 
 
 def covered(
