@@ -88,8 +88,11 @@ def task_record(folder: Path) -> Record | None:
 def class_names(record: Record | None, count: int) -> tuple[str, ...]:
     """Return names of the classes as the task's record has them, else ``class 0`` and so on."""
     label = record.get("label_type") if record is not None else None
-    names = label.get("class_names") if isinstance(label, Record) else None
-    if isinstance(names, (list, tuple)) and names:
+    # Classification and maps keep them as _class_names, several classes an image as class_name.
+    fields = ("class_names", "_class_names", "class_name")
+    kept = [label.get(field) for field in fields] if isinstance(label, Record) else []
+    names = next((found for found in kept if found), None)
+    if isinstance(names, (list, tuple)):
         return tuple(str(name) for name in names)
     found = label.get("n_classes") if isinstance(label, Record) else None
     count = found if isinstance(found, int) and found > 0 else count

@@ -5,7 +5,7 @@ import pickle
 import h5py
 import numpy as np
 import pytest
-from labelled_support import S2, geobench_sample, make_geobench
+from labelled_support import S2, geobench_classes, geobench_sample, make_geobench
 
 from geodino.data.labelled.geobench import find_geobench, open_geobench
 from geodino.data.labelled.geobench_table import V1, split_date, v1_band
@@ -56,6 +56,26 @@ def test_windows_are_cut_from_image_and_map(tmp_path):
     assert [band.common_name for band in made.facts.bands] == ["red", "green", "blue", "nir"]
     with pytest.raises(ValueError, match="reaches out"):
         made.image(key, Window(6, 0, 4, 4))
+
+
+@pytest.mark.parametrize("field", ["class_names", "_class_names", "class_name"])
+def test_names_of_classes_are_found_in_whichever_field_the_publisher_keeps_them(tmp_path, field):
+    folder = make_geobench(tmp_path)
+    names = ["Forest", "River", "Sea"]
+    with geobench_classes("TaskSpecifications", "Classification") as made:
+        label, task = made["Classification"](), made["TaskSpecifications"]()
+        label.__dict__.update({"n_classes": 3, field: names})
+        task.__dict__.update(label_type=label)
+        (folder / "task_specs.pkl").write_bytes(pickle.dumps(task))
+    assert open_geobench(folder).facts.classes == tuple(names)
+
+
+def test_the_infrared_of_chesapeake_is_a_band(tmp_path):
+    bands = ("Red", "Green", "Blue", "NearInfrared")
+    made = open_geobench(
+        make_geobench(tmp_path, "m-chesapeake", kind="segmentation", classes=7, bands=bands)
+    )
+    assert [band.common_name for band in made.facts.bands] == ["red", "green", "blue", "nir"]
 
 
 def test_a_multilabel_set_gives_one_truth_value_a_class(tmp_path):
