@@ -38,6 +38,20 @@ def cut(array: T, window: Window | None) -> T:
     return array[..., rows, columns]  # type: ignore[return-value]
 
 
+def listed(folder: Path, *suffixes: str) -> list[Path]:
+    """Return the files of a folder with one of some endings (``.png``, in any case), in order.
+
+    Hidden ones are left out: archives packed on a Mac hold one, ``._NAME``, beside each file.
+    """
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    )
+
+
 def usable(pixels: Shaped[np.ndarray, "c h w"]) -> Image:
     """Return pixels and where they are finite."""
     if pixels.dtype.kind == "f":
