@@ -93,6 +93,19 @@ def read_file(path: str | Path, window: Window | None, rule: ReadRule) -> Image:
         return read(pool, path, window, rule=rule)
 
 
+def check_dtype(path: Path, pixels: Shaped[np.ndarray, "c h w"], dtype: str) -> None:
+    """Refuse an image that stores other numbers than its set: the same value means another thing.
+
+    Raises:
+        SourceError: its type is not the set's.
+    """
+    if str(pixels.dtype) != dtype:
+        raise SourceError(
+            f"{path} stores {pixels.dtype} values, but other images of the set {dtype}. Bring all to "
+            "one type, or leave the image out."
+        )
+
+
 def outline_of(path: str | Path) -> tuple[float, float, float, float] | None:
     """Return west, south, east, north of a raster in degrees; None where it has no place."""
     grid = describe(path).grid
