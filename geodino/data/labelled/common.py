@@ -20,6 +20,9 @@ from geodino.io.raster import HandlePool, describe, read
 
 _EDGE_BYTES = 1 << 15
 
+HDF5_DAMAGE = (OSError, RuntimeError, KeyError, OverflowError, TypeError)
+"""What h5py raises, by which of its structures is damaged; a flipped bit can lead to each."""
+
 T = TypeVar("T", bound=NDArray[Any])
 
 

@@ -1,6 +1,8 @@
 """The pixels of a row of a tortilla: a GeoTIFF that GDAL opens in place, or HDF5."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import h5py
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from geodino.data.labelled.common import cut, read_file, usable
+from geodino.data.labelled.common import HDF5_DAMAGE, cut, read_file, usable
 from geodino.data.labelled.tortilla_file import Row, content_of, gdal_name
 from geodino.data.labelled.tortilla_table import V2Set
 from geodino.errors import SourceError
@@ -100,10 +102,13 @@ def _is_hdf5(row: Row) -> bool:
     return row.format.upper().startswith(("HDF5", "H5"))
 
 
-def _hdf5(path: Path, row: Row) -> h5py.File:
+@contextmanager
+def _hdf5(path: Path, row: Row) -> Iterator[h5py.File]:
+    """Open the HDF5 of a row; whatever h5py says of damage while it is read becomes one sentence."""
     try:
-        return h5py.File(io.BytesIO(content_of(path, row)), "r")
-    except OSError as error:
+        with h5py.File(io.BytesIO(content_of(path, row)), "r") as file:
+            yield file
+    except HDF5_DAMAGE as error:
         raise SourceError(
             f"{path} ({row.id}) is damaged HDF5 ({str(error)[:80]}). Download it again."
         ) from error
@@ -112,10 +117,5 @@ def _hdf5(path: Path, row: Row) -> h5py.File:
 def _dataset(path: Path, row: Row) -> Shaped[np.ndarray, "c h w"]:
     with _hdf5(path, row) as file:
         found = file[row.columns[_DATASET]]
-        try:
-            values = np.asarray(found[-1] if found.ndim == 4 else found[()])
-        except OSError as error:
-            raise SourceError(
-                f"{path} ({row.id}) is damaged HDF5 ({str(error)[:80]}). Download it again."
-            ) from error
+        values = np.asarray(found[-1] if found.ndim == 4 else found[()])
     return values.reshape(-1, *values.shape[-2:])

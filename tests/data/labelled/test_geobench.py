@@ -246,6 +246,34 @@ def test_damage_is_named_in_one_sentence(tmp_path):
         made.label(six)
 
 
+def test_a_damaged_byte_anywhere_is_one_sentence_or_nothing(tmp_path):
+    folder = make_geobench(tmp_path)
+    made = open_geobench(folder)
+    key = first(made)
+    path = folder / f"{key}.hdf5"
+    whole = path.read_bytes()
+    said = 0
+    for place in range(0, min(len(whole), 3000), 5):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        for call in (made.image, made.label, made.size):
+            try:
+                call(key)
+            except SourceError as error:
+                assert str(path) in str(error)  # noqa: PT017
+                said += 1
+    assert said > 20
+
+
+def test_an_image_in_two_parts_is_refused(tmp_path):
+    folder = make_geobench(tmp_path)
+    path = folder / "default_partition.json"
+    parts = json.loads(path.read_text())
+    parts["test"].append(parts["train"][0])
+    path.write_text(json.dumps(parts))
+    with pytest.raises(SourceError, match=f"{parts['train'][0]} in train and in test"):
+        open_geobench(folder)
+
+
 def test_a_pixel_outside_the_classes_and_a_map_that_lacks_are_refused(tmp_path):
     folder = make_geobench(tmp_path, "m-nz-cattle", kind="segmentation", classes=2,
                            bands=("Red", "Green", "Blue"))  # fmt: skip
