@@ -318,6 +318,6 @@ def recommend(task: str, *, gsd: float | None = None, bands: Sequence[str] | Non
         The variant, models to try, the reasons, and the published comparisons.
 
     Raises:
-        geodino.errors.RecipeError: there is no evidence on such a task.
+        geodino.errors.RecipeError: there is no evidence on such a task, or no pixel has such a size.
     """
     return _recommend(task, gsd_m=gsd, bands=bands)

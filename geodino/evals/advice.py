@@ -128,8 +128,13 @@ def recommend(
         bands: common names of one's bands; None: red, green and blue.
 
     Raises:
-        RecipeError: there is no evidence on such a task.
+        RecipeError: there is no evidence on such a task, or no pixel has such a size.
     """
+    if gsd_m is not None and not (math.isfinite(gsd_m) and gsd_m > 0):
+        raise RecipeError(
+            f"gsd is {gsd_m:g}, but a pixel has a size above 0. Give metres, such as 0.3, or leave "
+            "it out."
+        )
     if task not in TASKS:
         raise RecipeError(
             f"There is no advice on {task!r}.{suggest(task, TASKS)} There is on: {', '.join(TASKS)}."

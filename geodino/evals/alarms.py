@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from geodino.evals.results import Comparison, SetResult
+import numpy as np
+
+from geodino.evals.results import MODEL, RANDOM, Comparison, Outcome, SetResult
 
 
 def alarms(result: SetResult) -> list[str]:
@@ -11,7 +13,7 @@ def alarms(result: SetResult) -> list[str]:
     return [
         *floor_alarms(result.comparisons),
         *fit_alarms(result),
-        *same_alarms(result),
+        *same_alarms(result.outcomes),
         *empty_alarms(result),
         *copy_alarms(result),
         *result.leaks,
@@ -45,21 +47,34 @@ def fit_alarms(result: SetResult) -> list[str]:
     ]
 
 
-def same_alarms(result: SetResult) -> list[str]:
-    """A sentence where two encoders predict the very same for every image.
+def same_alarms(outcomes: Sequence[Outcome]) -> list[str]:
+    """A sentence where two encoders say the very same of every image, classes and probabilities.
 
     Two different networks hardly ever do: one of them was not loaded, or the features collapsed.
+    Where a floor that has no network says the same too, the images leave nothing else to say.
     """
     found = []
-    for i, one in enumerate(result.outcomes):
-        for other in result.outcomes[i + 1 :]:
+    floors = [o for o in outcomes if o.encoder not in (MODEL, RANDOM)]
+    for i, one in enumerate(outcomes):
+        for other in outcomes[i + 1 :]:
             is_pair = one.encoder != other.encoder and one.method == other.method
-            if is_pair and one.features == other.features and one.digest == other.digest:
+            if not is_pair or one.features != other.features or not _say_the_same(one, other):
+                continue
+            if not any(_say_the_same(one, floor) for floor in floors):
                 found.append(
                     f"{one.method} on {one.features}: {one.encoder} and {other.encoder} predict "
                     "exactly the same for every image; check that the weights were loaded."
                 )
     return found
+
+
+def _say_the_same(one: Outcome, other: Outcome) -> bool:
+    if one.digest != other.digest:
+        return False
+    mine, theirs = one.prediction.probabilities, other.prediction.probabilities
+    if mine is None or theirs is None:
+        return mine is theirs
+    return np.allclose(mine, theirs, rtol=1e-5, atol=1e-7)
 
 
 def empty_alarms(result: SetResult) -> list[str]:

@@ -31,6 +31,10 @@ class Protocol:
     probes: Mapping[Kind, tuple[str, ...]]
     """Names of the probes by kind of label."""
 
+    unscaled: bool = False
+    """Whether neighbours and logistic regression read features as they are: neither as directions
+    nor standardised."""
+
     bands: str = "model"
     """Which bands are read, see :data:`geodino.evals.meeting.WORDS`."""
 
@@ -55,8 +59,9 @@ PROTOCOLS = {
         ),
         Protocol(
             name="torchgeo-bench",
-            about="Bands scaled by the set's own mean and deviation, 224 px, mean patch; 5 "
-            "neighbours, and logistic regression with 40 strengths refitted on train and val.",
+            about="Bands scaled by the set's own mean and deviation, 224 px, mean patch as it is; 5 "
+            "nearest, and logistic regression with 40 strengths refitted on train and val.",
+            unscaled=True,
             values="zscore",
             image_size=224,
             map_size=224,

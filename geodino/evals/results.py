@@ -27,6 +27,9 @@ RANDOM = "random weights"
 STATISTICS = "image statistics"
 """Mean and standard deviation of each band of each image."""
 
+CONSTANT = "constant"
+"""Method of the answer that needs no image."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:

@@ -14,7 +14,7 @@ from geodino.errors import RecipeError, SourceError, suggest
 from geodino.evals.cache import cached
 from geodino.evals.features import Extracted, Extraction, encoder, extract
 from geodino.evals.meeting import Meeting, meet
-from geodino.evals.probes.table import ALIASES, PROBES, Probe, probe_named
+from geodino.evals.probes.table import ALIASES, PROBES, Probe, as_they_are, probe_named
 from geodino.evals.problems import has_maps, labels_of
 from geodino.evals.protocols import Protocol
 from geodino.evals.results import MODEL, RANDOM, SetResult
@@ -167,6 +167,8 @@ def _probes(data: LabelledSet, settings: Settings) -> list[Probe]:
     kind = data.facts.kind
     names = settings.probes or settings.protocol.probes[kind]
     found = [probe_named(name, kind=kind) for name in names if _serves(name, kind)]
+    if settings.protocol.unscaled:
+        found = [as_they_are(probe) for probe in found]
     if not found:
         raise RecipeError(
             f"None of the probes {', '.join(names)} serves {kind} ({data.facts.name}). Those of "

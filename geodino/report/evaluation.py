@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from geodino.evals.results import MODEL
+from geodino.evals.results import CONSTANT, MODEL
 from geodino.evals.tables import best_rows
 from geodino.metrics.bootstrap import Interval
 from geodino.report.content import Evaluation, Pairs, Score
@@ -13,6 +13,9 @@ from geodino.report.render import rendered
 
 _CLASSES = 60
 """Classes in a table, at most."""
+
+_BLIND = "no image"
+"""Column of the floor that answers without one."""
 
 _IN_WORDS = {
     "accuracy": "accuracy",
@@ -220,20 +223,24 @@ def _number(value: float | None) -> str:
 def suite_rows(
     results: Sequence[Mapping[str, Any]],
 ) -> tuple[tuple[str, ...], tuple[SuiteRow, ...]]:
-    """Return the encoders and, for each set, the best score of each."""
-    encoders: list[str] = []
-    for result in results:
-        for row in result["rows"]:
-            if row["encoder"] not in encoders:
-                encoders.append(row["encoder"])
-    encoders.sort(key=lambda name: name != MODEL)
-    return tuple(encoders), tuple(_suite_row(result, encoders) for result in results)
+    """Return the columns of the table of all sets and, for each set, the best score of each.
+
+    What needs no image has another name for each kind of set, and one column.
+    """
+    columns = list(dict.fromkeys(_column(row) for result in results for row in result["rows"]))
+    columns.sort(key=lambda name: (name == _BLIND) - (name == MODEL))
+    return tuple(columns), tuple(_suite_row(result, columns) for result in results)
 
 
-def _suite_row(result: Mapping[str, Any], encoders: Sequence[str]) -> SuiteRow:
+def _column(row: Mapping[str, Any]) -> str:
+    return _BLIND if row["method"] == CONSTANT else row["encoder"]
+
+
+def _suite_row(result: Mapping[str, Any], columns: Sequence[str]) -> SuiteRow:
     metric = result["set"]["metric"]
-    best = best_rows([row for row in result["rows"] if row["metric_name"] == metric])
-    cells = [_cell(best.get(encoder)) for encoder in encoders]
+    rows = [row for row in result["rows"] if row["metric_name"] == metric]
+    best = {_column(row): row for row in best_rows(rows).values()}
+    cells = [_cell(best.get(column)) for column in columns]
     verdicts = [c["verdict"] for c in result["comparisons"]]
     above = sum(v == "above" for v in verdicts)
     return SuiteRow(
@@ -241,7 +248,7 @@ def _suite_row(result: Mapping[str, Any], encoders: Sequence[str]) -> SuiteRow:
         kind=result["set"]["kind"],
         metric=in_words(metric),
         cells=tuple(cells),
-        verdict=f"above in {above} of {len(verdicts)} comparisons",
+        verdict=f"above in {above} of {len(verdicts)}",
     )
 
 
@@ -251,4 +258,4 @@ def _cell(row: Mapping[str, Any] | None) -> str:
     value, low, high = row["metric_value"], row["ci_lower"], row["ci_upper"]
     if low is None or high is None:
         return f"{value:.3f}"
-    return between(Interval(value=value, low=low, high=high))
+    return f"{value:.3f} ({low:.3f}–{high:.3f})"

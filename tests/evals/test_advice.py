@@ -57,3 +57,9 @@ def test_every_task_comes_with_its_table(task):
 def test_an_unknown_task_is_refused_with_the_nearest():
     with pytest.raises(RecipeError, match="Did you mean 'canopy'"):
         recommend("canopies")
+
+
+@pytest.mark.parametrize("gsd", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_pixel_without_a_size_is_refused(gsd):
+    with pytest.raises(RecipeError, match="a pixel has a size above 0"):
+        recommend("canopy", gsd_m=gsd)

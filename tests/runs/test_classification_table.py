@@ -155,6 +155,7 @@ def replaced(old, new):
         (replaced("grass,train", "grass,train,x"), "line 2, has more cells than there are columns"),
         (replaced("image,", "tile,"), "has no column 'image'.*It has tile, label, split"),
         (replaced("label", "name"), "has no column 'label'"),
+        (lambda text: text.replace(",", ";"), "cells are separated by commas"),
         (lambda text: text.split("\n")[0] + "\n", "has no rows"),
         (
             lambda text: text.replace(",sand", ",grass").replace(",water", ",grass"),

@@ -28,6 +28,15 @@ from geodino.geo.validity import ReadRule
 from geodino.io.raster import HandlePool, describe
 
 _LISTS = ("images", "annotations", "categories")
+_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "images": ("id", "file_name", "height", "width"),
+    "categories": ("id", "name"),
+    "annotations": ("image_id", "category_id"),
+}
+"""What each row of a list needs; a box is asked for where it is read."""
+
+_COLOURS = 3
+
 _OF_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -78,8 +87,12 @@ def open_coco(
         pictures |= {f"{part}/{key}": picture for key, picture in own.items()}
     if names is None or not pictures:
         raise SourceError(f"{', '.join(map(str, labels.values())) or 'No file'} lists no image.")
-    first = describe(next(iter(pictures.values())).path)
     suffix = next(iter(pictures.values())).path.suffix.lower()
+    described = (describe(picture.path) for picture in pictures.values())
+    first = next(described)
+    if suffix in _OF_PICTURES and first.count < _COLOURS:
+        # A grey photograph among coloured ones is read as red, green and blue alike.
+        first = next((info for info in described if info.count >= _COLOURS), first)
     rule = PICTURES if suffix in _OF_PICTURES else ReadRule()
     facts = SetFacts(
         name=name,
@@ -111,16 +124,43 @@ def _read(path: Path) -> Mapping[str, Sequence[Mapping[str, Any]]]:
             f"{path} has no list {missing[0]!r}, and COCO's JSON has {', '.join(_LISTS)}: name the file "
             "of boxes (instances)."
         )
+    for name in _LISTS:
+        rows = content[name]
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise SourceError(f"{path}: {name!r} is no list of objects: unpack the file again.")
+        for row in rows:
+            _check_fields(name, row, path)
     return content  # type: ignore[no-any-return]
+
+
+def _check_fields(name: str, row: Mapping[str, Any], path: Path) -> None:
+    """Refuse a row that lacks what is read of it."""
+    which = f"{path}: one of {name} (id {row.get('id')!r})"
+    for field in _FIELDS[name]:
+        if not isinstance(row.get(field), (int, float, str)):
+            raise SourceError(f"{which} has no {field}: mend it.")
+    for field in ("height", "width"):
+        value = row.get(field)
+        if name == "images" and (not isinstance(value, int) or value < 1):
+            raise SourceError(f"{which} has the {field} {value!r}, and whole pixels are needed.")
+    if row.get("iscrowd", 0) not in (0, 1):
+        raise SourceError(f"{which} has iscrowd {row['iscrowd']!r}, which is neither 0 nor 1.")
+
+
+def _id(value: Any) -> str:
+    """An id as it is compared: 7, 7.0 and "7" are one."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value)
 
 
 def _categories(
     given: Sequence[Mapping[str, Any]], path: Path, wanted: Sequence[str] | None
-) -> tuple[Mapping[int, int | None], tuple[str, ...]]:
+) -> tuple[Mapping[str, int | None], tuple[str, ...]]:
     """The number of each category by its id, None for one that is not wanted, and the names."""
-    ordered = sorted(given, key=lambda one: int(one["id"]))
+    ordered = sorted(given, key=lambda one: (len(_id(one["id"])), _id(one["id"])))
     names = tuple(str(one["name"]) for one in ordered)
-    ids = {int(one["id"]): number for number, one in enumerate(ordered)}
+    ids = {_id(one["id"]): number for number, one in enumerate(ordered)}
     if not names or len(ids) < len(names) or len(set(names)) < len(names):
         raise SourceError(f"{path}: categories need ids and names of their own: mend the list.")
     if wanted is None:
@@ -165,29 +205,36 @@ class _Where:
 def _pictures(
     content: Mapping[str, Sequence[Mapping[str, Any]]],
     where: _Where,
-    ids: Mapping[int, int | None],
+    ids: Mapping[str, int | None],
     counts: BoxCounts,
     *,
     other: Other,
 ) -> dict[str, BoxPicture]:
     path = where.labels
-    of: dict[int, list[tuple[Mapping[str, Any], int]]] = {}
-    of |= {int(one["id"]): [] for one in content["images"]}
+    of: dict[str, list[tuple[Mapping[str, Any], int]]] = {}
+    names: set[str] = set()
+    for one in content["images"]:
+        if _id(one["id"]) in of or str(one["file_name"]) in names:
+            raise SourceError(
+                f"{path} lists the image {one['file_name']} (id {one['id']}), or its id, twice: each "
+                "image needs one row. Mend it."
+            )
+        of[_id(one["id"])] = []
+        names.add(str(one["file_name"]))
     for one in content["annotations"]:
-        if one.get("image_id") not in of:
+        if _id(one["image_id"]) not in of:
             raise SourceError(
                 f"{path}: annotation {one.get('id')} is of image {one.get('image_id')}, which is not "
                 "in its list of images: mend it."
             )
-        if one.get("category_id") not in ids:
-            known = [str(i) for i in ids]
+        if _id(one["category_id"]) not in ids:
             raise SourceError(
                 f"{path}: annotation {one.get('id')} has the category {one.get('category_id')}, which "
-                f"is not listed.{suggest(str(one.get('category_id')), known)} Mend it."
+                f"is not listed.{suggest(_id(one['category_id']), ids)} Mend it."
             )
-        number = ids[int(one["category_id"])]
+        number = ids[_id(one["category_id"])]
         if number is not None:
-            of[int(one["image_id"])].append((one, number))
+            of[_id(one["image_id"])].append((one, number))
         elif other == "ignore":
             counts.other += 1
         else:
@@ -198,7 +245,7 @@ def _pictures(
     made: dict[str, BoxPicture] = {}
     for image in content["images"]:
         size = (int(image["height"]), int(image["width"]))
-        found = of[int(image["id"])]
+        found = of[_id(image["id"])]
         made[str(image["file_name"])] = BoxPicture(
             path=where.find(str(image["file_name"])),
             size=size,

@@ -20,6 +20,9 @@ from geodino.io.raster import HandlePool, describe, read
 
 _EDGE_BYTES = 1 << 15
 
+HDF5_DAMAGE = (OSError, RuntimeError, KeyError, OverflowError, TypeError)
+"""What h5py raises, by which of its structures is damaged; a flipped bit can lead to each."""
+
 T = TypeVar("T", bound=NDArray[Any])
 
 
@@ -36,6 +39,20 @@ def cut(array: T, window: Window | None) -> T:
         raise ValueError(f"{window} reaches out of an image of {height} x {width} pixels")
     rows, columns = window.slices
     return array[..., rows, columns]  # type: ignore[return-value]
+
+
+def listed(folder: Path, *suffixes: str) -> list[Path]:
+    """Return the files of a folder with one of some endings (``.png``, in any case), in order.
+
+    Hidden ones are left out: archives packed on a Mac hold one, ``._NAME``, beside each file.
+    """
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    )
 
 
 def usable(pixels: Shaped[np.ndarray, "c h w"]) -> Image:
@@ -77,6 +94,19 @@ def read_file(path: str | Path, window: Window | None, rule: ReadRule) -> Image:
     """Read a raster or a window of it; see :func:`geodino.io.raster.read`."""
     with HandlePool(max_open=1) as pool:
         return read(pool, path, window, rule=rule)
+
+
+def check_dtype(path: Path, pixels: Shaped[np.ndarray, "c h w"], dtype: str) -> None:
+    """Refuse an image that stores other numbers than its set: the same value means another thing.
+
+    Raises:
+        SourceError: its type is not the set's.
+    """
+    if str(pixels.dtype) != dtype:
+        raise SourceError(
+            f"{path} stores {pixels.dtype} values, but other images of the set {dtype}. Bring all to "
+            "one type, or leave the image out."
+        )
 
 
 def outline_of(path: str | Path) -> tuple[float, float, float, float] | None:

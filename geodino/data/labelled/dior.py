@@ -6,7 +6,7 @@ Boxes/00001.xml``, ``ImageSets/Main/{train,val,test}.txt`` (or ``Main``). As tor
 """
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from geodino.data.labelled.boxes import (
     PictureBoxes,
     Turned,
 )
+from geodino.data.labelled.common import listed
 from geodino.data.labelled.sets import PARTS, PartName, SetFacts
 from geodino.data.labelled.voc import read_voc
 from geodino.errors import SourceError
@@ -32,7 +33,10 @@ CLASSES = (
 
 _LISTS = ("ImageSets/Main", "Main", "ImageSets")
 _IMAGES = ("JPEGImages-trainval", "JPEGImages-test", "Images/trainval", "Images/test", "JPEGImages")
-_UPRIGHT = ("Annotations/Horizontal Bounding Boxes", "Annotations/trainval", "Annotations/test")
+_UPRIGHT = (
+    "Annotations", "Annotations/Horizontal Bounding Boxes", "Annotations/trainval",
+    "Annotations/test",
+)  # fmt: skip
 _TURNED = "Annotations/Oriented Bounding Boxes"
 
 
@@ -67,9 +71,10 @@ def open_dior(root: Path | str, *, pool: HandlePool, turned: Turned = "refuse") 
     pictures: dict[str, BoxPicture] = {}
     parts: dict[PartName, tuple[str, ...]] = {}
     bare: set[PartName] = set()
-    for part, listed in rows.items():
+    for part, of_part in rows.items():
+        _check_labels(of_part)
         keys = []
-        for row in listed:
+        for row in of_part:
             key = f"{part}/{row.image.stem}"
             keys.append(key)
             if row.label is None:
@@ -89,7 +94,7 @@ def open_dior(root: Path | str, *, pool: HandlePool, turned: Turned = "refuse") 
         )
     notes = [*counts.words(), "coordinates are used as they are, as corners in pixels"]
     notes += [f"the {part} part has no labels here" for part in sorted(bare)]
-    labels = [row.label for listed in rows.values() for row in listed if row.label is not None]
+    labels = [row.label for of_part in rows.values() for row in of_part if row.label is not None]
     facts = SetFacts(
         name="DIOR", kind="detection", classes=CLASSES, bands=RGB, dtype="uint8", metric="map50",
         notes=tuple(notes),
@@ -101,16 +106,25 @@ def open_dior(root: Path | str, *, pool: HandlePool, turned: Turned = "refuse") 
     )  # fmt: skip
 
 
+def _check_labels(rows: Sequence[_Row]) -> None:
+    """Refuse a part of which some images have labels and some have none."""
+    bare = [row.image for row in rows if row.label is None]
+    if bare and len(bare) < len(rows):
+        raise SourceError(
+            f"{bare[0]} has no XML file, though other images of its part have: unpack the labels again."
+        )
+
+
 def _of_table(root: Path) -> dict[PartName, list[_Row]] | None:
     path = root / "sample_df.csv"
     if not path.is_file():
         return None
-    with path.open(newline="", encoding="utf-8") as handle:
-        listed = list(csv.DictReader(handle))
-    if not listed or not {"image_path", "split"} <= listed[0].keys():
+    with path.open(newline="", encoding="utf-8-sig") as handle:
+        table = list(csv.DictReader(handle))
+    if not table or not {"image_path", "split"} <= table[0].keys():
         raise SourceError(f"{path} needs the columns image_path, label_path and split.")
     rows: dict[PartName, list[_Row]] = {}
-    for row in listed:
+    for row in table:
         part = next((p for p in PARTS if p == row["split"]), None)
         if part is None:
             raise SourceError(
@@ -156,9 +170,9 @@ def _of_folders(root: Path) -> dict[PartName, list[_Row]]:
 
 
 def _images(root: Path) -> Mapping[str, Path]:
-    return {p.stem: p for name in _IMAGES for p in sorted((root / name).glob("*.jpg"))}
+    return {p.stem: p for name in _IMAGES for p in listed(root / name, ".jpg", ".jpeg")}
 
 
 def _labels(root: Path) -> Mapping[str, Path]:
-    found = {p.stem: p for name in _UPRIGHT for p in sorted((root / name).glob("*.xml"))}
-    return found or {p.stem: p for p in sorted((root / _TURNED).glob("*.xml"))}
+    found = {p.stem: p for name in _UPRIGHT for p in listed(root / name, ".xml")}
+    return found or {p.stem: p for p in listed(root / _TURNED, ".xml")}

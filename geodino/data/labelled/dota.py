@@ -25,6 +25,7 @@ from geodino.data.labelled.boxes import (
     checked,
     class_number,
 )
+from geodino.data.labelled.common import listed
 from geodino.data.labelled.sets import PARTS, Boxes, PartName, SetFacts
 from geodino.errors import SourceError
 from geodino.io.raster import HandlePool, describe
@@ -40,8 +41,8 @@ LATER = ("container-crane", "airport", "helipad")
 """Classes that version 1.5 (the first) and 2.0 (all) add."""
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-_LABELS = ("labelTxt*/labelTxt", "labelTxt*", "annotations/version*", "annfiles")
-_HEAD = re.compile(r"(imagesource|gsd)\s*:", re.IGNORECASE)
+_LABELS = ("labelTxt*/labelTxt", "labelTxt*", "labelTxt*/*", "annotations/version*", "annfiles")
+_HEAD = re.compile(r"(acquisition dates|imagesource|gsd)\s*:", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def is_dota(root: Path) -> bool:
 
 def has_dota_labels(folder: Path) -> bool:
     """Whether a folder holds text files whose first objects read as DOTA's."""
-    first = next(iter(sorted(folder.glob("*.txt"))), None) if folder.is_dir() else None
+    first = next(iter(listed(folder, ".txt")), None)
     if first is None:
         return False
     lines = [line.split() for line in _lines(first)]
@@ -166,16 +167,15 @@ def _beside(folder: Path) -> _Folders | None:
     images = folder / "images"
     if not images.is_dir():
         return None
-    labels = [p for name in _LABELS for p in sorted(folder.glob(name)) if any(p.glob("*.txt"))]
+    labels = [p for name in _LABELS for p in sorted(folder.glob(name)) if listed(p, ".txt")]
     return _Folders(images, labels[0] if labels else None)
 
 
 def _pairs(part: PartName, folders: _Folders) -> Iterator[tuple[Path, Path | None]]:
-    images = sorted(p for p in folders.images.glob("*") if p.suffix.lower() in _IMAGES)
-    for image in images:
+    for image in listed(folders.images, *_IMAGES):
         label = folders.labels / f"{image.stem}.txt" if folders.labels is not None else None
         if label is None or not label.is_file():
-            if part != "test":
+            if part != "test" or folders.labels is not None:
                 where = folders.labels or folders.images.parent / "labelTxt"
                 raise SourceError(
                     f"{image} has no text file of its name in {where}: unpack the labels there; a "

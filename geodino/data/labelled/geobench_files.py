@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from jaxtyping import Shaped
 
+from geodino.data.labelled.common import HDF5_DAMAGE
 from geodino.data.labelled.geobench_table import split_date
 from geodino.data.labelled.restricted_pickle import Record, restricted_loads
 from geodino.data.labelled.sets import PARTS, BandStatistics, PartName
@@ -36,7 +37,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError) as error:
+    except HDF5_DAMAGE as error:
         said = str(error).split("\n")[0]
         raise SourceError(
             f"{path} cannot be read as HDF5 ({said}): it is damaged or was cut off in transfer. "
@@ -88,8 +89,11 @@ def task_record(folder: Path) -> Record | None:
 def class_names(record: Record | None, count: int) -> tuple[str, ...]:
     """Return names of the classes as the task's record has them, else ``class 0`` and so on."""
     label = record.get("label_type") if record is not None else None
-    names = label.get("class_names") if isinstance(label, Record) else None
-    if isinstance(names, (list, tuple)) and names:
+    # Classification and maps keep them as _class_names, several classes an image as class_name.
+    fields = ("class_names", "_class_names", "class_name")
+    kept = [label.get(field) for field in fields] if isinstance(label, Record) else []
+    names = next((found for found in kept if found), None)
+    if isinstance(names, (list, tuple)):
         return tuple(str(name) for name in names)
     found = label.get("n_classes") if isinstance(label, Record) else None
     count = found if isinstance(found, int) and found > 0 else count
@@ -136,6 +140,14 @@ def read_partition(folder: Path, name: str) -> dict[PartName, tuple[str, ...]]:
             f"{path} lists no images for train or none for test. Take another partition, or "
             "download it again."
         )
+    first: dict[str, PartName] = {}
+    for part, keys in parts.items():
+        for key in keys:
+            if first.setdefault(key, part) != part:
+                raise SourceError(
+                    f"{path} lists {key} in {first[key]} and in {part}, so scores would be of images "
+                    "trained on. Download the partition again, or strike one of them."
+                )
     return {part: parts[part] for part in PARTS if part in parts}
 
 

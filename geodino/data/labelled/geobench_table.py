@@ -117,9 +117,10 @@ ALIASES: Mapping[str, str] = MappingProxyType({"m-cashew-plantation": "m-cashew-
 _AERIAL: Mapping[str, tuple[CommonName, float]] = MappingProxyType(
     {
         "red": ("red", 660.0), "green": ("green", 550.0), "blue": ("blue", 470.0),
-        "nir": ("nir", 850.0),
+        "nir": ("nir", 850.0), "nearinfrared": ("nir", 876.0),
     }
 )  # fmt: skip
+"""m-chesapeake calls its fourth band NearInfrared."""
 
 _LANDSAT: Mapping[str, tuple[CommonName, float]] = MappingProxyType(
     {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from geodino.data.config import DataConfig
 from geodino.data.evidence import decide
-from geodino.data.labelled.common import digest, outline_of, read_file
+from geodino.data.labelled.common import check_dtype, digest, outline_of, read_file
 from geodino.data.labelled.sets import Image, PartName, SetFacts
 from geodino.data.naming import channels_of
 from geodino.errors import SourceError
@@ -116,7 +116,10 @@ class FolderSuite:
 
     def image(self, key: str, window: Window | None = None) -> Image:
         """Read an image, or a window of it."""
-        return read_file(self.root / key, window, self.rule)
+        path = self.root / key
+        pixels, valid = read_file(path, window, self.rule)
+        check_dtype(path, pixels, self.facts.dtype)
+        return pixels, valid
 
     def label(self, key: str, window: Window | None = None) -> int:
         """Return the number of an image's class."""

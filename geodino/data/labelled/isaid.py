@@ -21,6 +21,7 @@ from jaxtyping import UInt8
 from geodino.data.labelled.class_files import class_file, class_files, read_classes
 from geodino.data.labelled.class_labels import hash_of
 from geodino.data.labelled.classes import ClassTable, Colour
+from geodino.data.labelled.common import listed
 from geodino.data.labelled.loveda import RGB
 from geodino.data.labelled.sets import IGNORED, Image, PartName, SetFacts
 from geodino.data.parallel import in_order, thread_count
@@ -53,7 +54,11 @@ _RULE = ReadRule(alpha="mask", nodata="ignore")
 def is_isaid(root: Path) -> bool:
     """Whether a folder holds iSAID: coloured masks lie where they are expected."""
     folders = (root / pattern.format(part=part) for pattern in _MASKS for part in _PARTS)
-    return any(True for folder in folders for _ in folder.glob(f"*{_MASK}.png"))
+    return any(_masks(folder) for folder in folders)
+
+
+def _masks(folder: Path) -> list[Path]:
+    return [path for path in listed(folder, ".png") if path.stem.endswith(_MASK)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,7 @@ class IsaidSet:
 
     def _found(self, part: PartName) -> dict[str, _Photograph]:
         folders = [self._root / pattern.format(part=part) for pattern in _MASKS]
-        masks = sorted(p for folder in folders for p in folder.glob(f"*{_MASK}.png"))
+        masks = sorted(path for folder in folders for path in _masks(folder))
         found: dict[str, _Photograph] = {}
         images = [self._image(part, mask.name.removesuffix(f"{_MASK}.png")) for mask in masks]
         threads = thread_count("auto")

@@ -174,6 +174,11 @@ def _check_columns(file: Path, columns: Sequence[str]) -> None:
         return
     lacks = "label" if given else "image"
     has = ", ".join(columns) or "none"
+    if len(columns) == 1 and any(mark in columns[0] for mark in ";\t"):
+        raise SourceError(
+            f"{file} has one column, {columns[0]!r}: cells are separated by commas, and ; stands between "
+            "several classes of an image. Write it so."
+        )
     if len(given) > 1:
         raise SourceError(f"{file} has both columns image and path: leave one of them out.")
     raise SourceError(

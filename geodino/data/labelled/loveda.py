@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from geodino.data.labelled.class_files import ClassFile, class_file, read_classes
 from geodino.data.labelled.class_labels import hash_of
 from geodino.data.labelled.classes import ClassTable, Colour
+from geodino.data.labelled.common import listed
 from geodino.data.labelled.sets import Image, PartName, SetFacts
 from geodino.errors import SourceError
 from geodino.files import replacing
@@ -40,10 +41,16 @@ RGB = tuple(Band(name=n, common_name=n) for n in ("red", "green", "blue"))
 def is_loveda(root: Path) -> bool:
     """Whether a folder holds LoveDA."""
     return any(
-        (root / part / region / "images_png").is_dir()
-        for part in _FOLDERS.values()
+        (_folder(root, part) / region / "images_png").is_dir()
+        for part in _FOLDERS
         for region in _REGIONS
     )
+
+
+def _folder(root: Path, part: PartName) -> Path:
+    """Where the regions of a part lie: Train.zip holds a folder Train, and may lie in another."""
+    name = _FOLDERS[part]
+    return root / name / name if (root / name / name).is_dir() else root / name
 
 
 class LovedaSet:
@@ -98,14 +105,14 @@ class LovedaSet:
     def _keys(self, part: PartName) -> tuple[str, ...]:
         found = []
         for region in _REGIONS:
-            folder = self._root / _FOLDERS[part] / region / "images_png"
-            stems = sorted((p.stem for p in folder.glob("*.png")), key=lambda s: (len(s), s))
+            folder = _folder(self._root, part) / region / "images_png"
+            stems = sorted((p.stem for p in listed(folder, ".png")), key=lambda s: (len(s), s))
             found += [f"{part}/{region}/{stem}" for stem in stems]
         return tuple(found)
 
     def _path(self, key: str, what: str) -> Path:
         part, region, stem = key.split("/")
-        return self._root / _FOLDERS[part] / region / what / f"{stem}.png"  # type: ignore[index]
+        return _folder(self._root, part) / region / what / f"{stem}.png"  # type: ignore[arg-type]
 
     @property
     def fingerprint(self) -> str:

@@ -274,7 +274,9 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     ("_codecs", "encode"): _encoded,
     ("datetime", "date"): datetime.date,
     ("datetime", "datetime"): datetime.datetime,
+    ("datetime", "time"): datetime.time,
     ("datetime", "timedelta"): datetime.timedelta,
+    ("datetime", "timezone"): datetime.timezone,
     ("numpy", "dtype"): _Type,
     ("numpy", "ndarray"): _Array,
     ("numpy._core.multiarray", "_reconstruct"): _Array,
@@ -328,6 +330,6 @@ class _Plain:
             return Record(
                 name=value.origin, args=self.of(held["args"]), state=self.of(held["held"])
             )
-        if isinstance(value, (bytearray, datetime.timedelta)):
+        if isinstance(value, (bytearray, datetime.time, datetime.timedelta, datetime.timezone)):
             return value
         raise ValueError(f"a value of the kind {getattr(value, '__name__', type(value).__name__)}")

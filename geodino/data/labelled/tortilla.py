@@ -1,37 +1,34 @@
 """GEO-Bench-2: one tortilla file per data set, of samples with several images and dates."""
 
 import datetime
-import io
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from affine import Affine
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
 from rasterio.transform import array_bounds
 from rasterio.warp import transform_bounds
 
-from geodino.data.labelled.common import (
-    class_map,
-    cut,
-    digest,
-    number_map,
-    read_file,
-    season,
-    usable,
+from geodino.data.labelled.common import class_map, digest, number_map, season
+from geodino.data.labelled.sets import IGNORED, PARTS, Image, Label, PartName, SetFacts
+from geodino.data.labelled.tortilla_file import Row, read_leaves, read_rows
+from geodino.data.labelled.tortilla_pixels import (
+    bands_of,
+    datasets_in,
+    dates_in,
+    pixels_of,
+    size_of,
 )
-from geodino.data.labelled.sets import PARTS, Image, Label, PartName, SetFacts
-from geodino.data.labelled.tortilla_file import Row, content_of, gdal_name, read_leaves, read_rows
 from geodino.data.labelled.tortilla_table import EXTRA, V2, V2Set
 from geodino.errors import SourceError, suggest
-from geodino.geo.bands import Band, common_name
-from geodino.geo.validity import ReadRule, differs
+from geodino.geo.validity import differs
 from geodino.geo.windows import Window
-from geodino.io.raster import describe
 
 _NAMES: Mapping[str, PartName] = {
     "train": "train", "training": "train", "validation": "val", "val": "val", "valid": "val",
@@ -41,8 +38,8 @@ _LABEL = re.compile(
     r"(^|[_\W])(mask|masks|label|labels|agbm|target|annotation|gt)($|[_\W])", re.IGNORECASE
 )
 _SOURCE = "GEO-Bench-2 (arXiv 2511.15658), huggingface.co/aialliance; licences by data set"
-_RULE = ReadRule(alpha="band")
-"""A fourth band is often tagged alpha by default; none of these images has a mask of that kind."""
+_REGIONS = ("country", "region", "city", "domain", "aoi", "area_id")
+"""Columns with the place of a sample, as its publishers call them."""
 
 
 def find_tortillas(root: Path | str) -> dict[str, list[Path]]:
@@ -102,7 +99,7 @@ class TortillaSet:
     ) -> None:  # fmt: skip
         self.files = tuple(files)
         self._date = date
-        about = V2[name]
+        about = self._about = V2[name]
         self._rows: dict[str, tuple[Path, Row]] = {}
         parts: dict[PartName, list[str]] = {part: [] for part in PARTS}
         extra = 0
@@ -111,6 +108,11 @@ class TortillaSet:
                 if row.columns.get(EXTRA):
                     extra += 1
                     continue
+                if row.id in self._rows:
+                    raise SourceError(
+                        f"{path} and {self._rows[row.id][0]} both hold the sample {row.id!r}. Name "
+                        "each file of the data set once."
+                    )
                 parts[_part(row, about.split, path)].append(row.id)
                 self._rows[row.id] = path, row
         if not self._rows:
@@ -122,7 +124,7 @@ class TortillaSet:
         first = next(iter(self._rows))
         self._modality, images = self._choose(first, about, modality)
         path, _ = self._rows[first]
-        bands, dtype = _bands_of(path, images[0], self._modality, about)
+        bands, dtype = bands_of(path, images[0], self._modality, about)
         self._nodata = _nodata_of(about, self._modality)
         names = tuple(classes) if classes is not None else about.classes
         self.facts = SetFacts(
@@ -145,17 +147,12 @@ class TortillaSet:
 
     def size(self, key: str) -> tuple[int, int]:
         """Return height and width of an image; its pixels are not read."""
-        path, row = self._image_row(key)
-        if _is_hdf5(row):
-            height, width = _dataset(path, row).shape[-2:]
-            return int(height), int(width)
-        info = describe(gdal_name(path, row))
-        return info.grid.height, info.grid.width
+        return size_of(*self._image_row(key))
 
     def image(self, key: str, window: Window | None = None) -> Image:
         """Read the chosen image, or a window of it."""
         path, row = self._image_row(key)
-        pixels, valid = _pixels(path, row, window)
+        pixels, valid = pixels_of(path, row, window)
         if len(pixels) != len(self.facts.bands):
             raise SourceError(
                 f"{path} ({key}, {row.id}) has {len(pixels)} bands, but other samples have "
@@ -168,28 +165,31 @@ class TortillaSet:
         path, row = self._rows[key]
         if self.facts.kind in ("classification", "multilabel"):
             return self._from_columns(row, path)
-        leaves = [leaf for leaf in self._leaves(key) if _is_label(leaf)]
-        if not leaves:
-            have = ", ".join(leaf.id for leaf in self._leaves(key))
-            raise SourceError(
-                f"{path} ({key}) has no map of labels; it has {have}. Download it again."
-            )
-        values, valid = _pixels(path, leaves[0], window)
+        leaf = self._label_row(key)
+        values, valid = pixels_of(path, leaf, window)
         if self.facts.kind == "regression":
             return number_map(values[0], valid=valid[0])
+        about, stored = self._about, values[0]
+        if about.first:
+            # 255 stays what it is: it never counts.
+            stored = np.where(stored == IGNORED, IGNORED, stored.astype(np.int64) - about.first)
+        if about.rest:
+            stored = np.where(stored == IGNORED, IGNORED, stored.clip(max=len(about.classes) - 1))
         return class_map(
-            values[0],
+            stored,
             classes=len(self.facts.classes),
-            source=f"{path} ({key}, {leaves[0].id})",
+            source=f"{path} ({key}, {leaf.id})",
+            ignore=about.ignored,
             valid=valid[0],
         )
 
     def traits(self, key: str) -> Mapping[str, str]:
         """Return country, date and season, as far as the table has them."""
         _, row = self._rows[key]
-        made: dict[str, str] = {"sensor": self._modality}
-        if row.columns.get("country"):
-            made["region"] = str(row.columns["country"])
+        made: dict[str, str] = {"sensor": str(row.columns.get("sensor") or self._modality)}
+        region = next((row.columns[name] for name in _REGIONS if row.columns.get(name)), None)
+        if region is not None:
+            made["region"] = str(region)
         start = row.columns.get("stac:time_start")
         if isinstance(start, (int, float)) and np.isfinite(start):
             day = datetime.datetime.fromtimestamp(start, datetime.UTC).date()
@@ -199,26 +199,33 @@ class TortillaSet:
         return made
 
     def outline(self, key: str) -> tuple[float, float, float, float] | None:
-        """Return west, south, east, north in degrees, as the table has them."""
+        """Return west, south, east, north in degrees, as the table has them.
+
+        None where it has none, or a CRS that does not exist (``EPSG:None`` of the publisher's).
+        """
         columns = self._rows[key][1].columns
         crs, shape = columns.get("stac:crs"), columns.get("stac:raster_shape")
         numbers = columns.get("stac:geotransform")
         if not crs or not shape or numbers is None or len(numbers) != 6:
             return None
         bounds = array_bounds(int(shape[0]), int(shape[1]), Affine.from_gdal(*numbers))
-        west, south, east, north = transform_bounds(crs, "EPSG:4326", *bounds)
+        try:
+            known = CRS.from_user_input(crs)
+        except (CRSError, ValueError):
+            return None
+        west, south, east, north = transform_bounds(known, "EPSG:4326", *bounds)
         return west, south, east, north
 
     def _read_leaves(self, key: str) -> list[Row]:
         path, row = self._rows[key]
         leaves = read_leaves(path, row)
-        return [made for leaf in leaves for made in _datasets_in(path, leaf)]
+        return [made for leaf in leaves for made in datasets_in(path, leaf)]
 
     def _choose(self, key: str, about: V2Set, wanted: str | None) -> tuple[str, list[Row]]:
         """The modality to read, and its images in a sample."""
         groups: dict[str, list[Row]] = {}
         for leaf in self._leaves(key):
-            if not _is_label(leaf):
+            if not self._is_label(leaf):
                 groups.setdefault(_modality_of(leaf), []).append(leaf)
         if wanted is None:
             wanted = next((n for n in about.image if n in groups), None) or next(iter(groups), None)
@@ -234,7 +241,7 @@ class TortillaSet:
         images = [
             leaf
             for leaf in self._leaves(key)
-            if not _is_label(leaf) and _modality_of(leaf) == self._modality
+            if not self._is_label(leaf) and _modality_of(leaf) == self._modality
         ]
         if self._date is not None:
             images = [leaf for leaf in images if self._date.lower() in leaf.id.lower()]
@@ -247,8 +254,31 @@ class TortillaSet:
             )
         return path, images[0]
 
+    def _is_label(self, leaf: Row) -> bool:
+        return leaf.id in self._about.labels or _is_label(leaf)
+
+    def _label_row(self, key: str) -> Row:
+        """The map of labels of a sample: the one its publisher's reader takes."""
+        leaves = self._leaves(key)
+        named = [leaf for name in self._about.labels for leaf in leaves if leaf.id == name]
+        found = named or [leaf for leaf in leaves if _is_label(leaf)]
+        if not found:
+            have = ", ".join(leaf.id for leaf in leaves)
+            raise SourceError(
+                f"{self._rows[key][0]} ({key}) has no map of labels; it has {have}. Download it "
+                "again."
+            )
+        return found[0]
+
     def _from_columns(self, row: Row, path: Path) -> int | Bool[np.ndarray, " k"]:
-        found = row.columns.get("labels", row.columns.get("label"))
+        names = (self._about.column, "labels", "label")
+        column = next((name for name in names if row.columns.get(name) is not None), None)
+        if column is None:
+            raise SourceError(
+                f"{path} ({row.id}) has no column {self._about.column!r}, which holds its classes. "
+                "Download it again."
+            )
+        found = row.columns[column]
         classes = self.facts.classes
         several = found if isinstance(found, (list, tuple, np.ndarray)) else [found]
         present: Bool[np.ndarray, " k"] = np.zeros(len(classes), dtype=bool)
@@ -265,7 +295,7 @@ class TortillaSet:
         return present
 
     def _notes(self, about: V2Set, first: str, images: list[Row], extra: int) -> list[str]:
-        others = {_modality_of(r) for r in self._leaves(first) if not _is_label(r)}
+        others = {_modality_of(r) for r in self._leaves(first) if not self._is_label(r)}
         others.discard(self._modality)
         notes = []
         if others:
@@ -274,10 +304,15 @@ class TortillaSet:
         if len(images) > 1:
             which = f"the one called {self._date!r}" if self._date else "the first"
             notes.append(f"Of {len(images)} dates of a sample {which} is read.")
+        elif (dates := dates_in(self._rows[first][0], images[0])) > 1:
+            notes.append(f"Of the dates of a sample ({dates} in {first}) the last is read.")
         if extra:
             notes.append(f"{extra} samples marked {EXTRA} belong to no part.")
         if not about.verified:
-            notes.append("Classes are numbered as in the paper; no published file was compared.")
+            notes.append(
+                "Bands and classes are read as the publisher's own reader does; no published file "
+                "was compared."
+            )
         return notes
 
 
@@ -309,65 +344,8 @@ def _modality_of(leaf: Row) -> str:
 def _class_number(value: Any, classes: Sequence[str]) -> int | None:
     if isinstance(value, str) and value in classes:
         return classes.index(value)
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    return int(value) if whole and 0 <= value < len(classes) else None
-
-
-def _is_hdf5(row: Row) -> bool:
-    return row.format.upper().startswith(("HDF5", "H5"))
-
-
-def _datasets_in(path: Path, leaf: Row) -> list[Row]:
-    """An HDF5 file is as many images as it has datasets; other files are one."""
-    if not _is_hdf5(leaf):
-        return [leaf]
-    with _hdf5(path, leaf) as file:
-        names = [name for name in file if getattr(file[name], "ndim", 0) >= 2]
-    columns = {**leaf.columns, "modality": None}
-    return [
-        Row(id=n, format=leaf.format, offset=leaf.offset, length=leaf.length, columns=columns)
-        for n in names
-    ]
-
-
-def _hdf5(path: Path, row: Row) -> h5py.File:
-    try:
-        return h5py.File(io.BytesIO(content_of(path, row)), "r")
-    except OSError as error:
-        raise SourceError(
-            f"{path} ({row.id}) is damaged HDF5 ({str(error)[:80]}). Download it again."
-        ) from error
-
-
-def _dataset(path: Path, row: Row) -> Shaped[np.ndarray, "c h w"]:
-    with _hdf5(path, row) as file:
-        values = np.asarray(file[row.id][()])
-    return values.reshape(-1, *values.shape[-2:])
-
-
-def _pixels(
-    path: Path, row: Row, window: Window | None
-) -> tuple[Shaped[np.ndarray, "c h w"], Bool[np.ndarray, "c h w"]]:
-    if _is_hdf5(row):
-        return usable(cut(_dataset(path, row), window))
-    return read_file(gdal_name(path, row), window, _RULE)
-
-
-def _bands_of(path: Path, row: Row, modality: str, about: V2Set) -> tuple[tuple[Band, ...], str]:
-    """What the image holds: by its own descriptions, the table, or numbers."""
-    if _is_hdf5(row):
-        values = _dataset(path, row)
-        count, dtype, described = len(values), str(values.dtype), []
-    else:
-        info = describe(gdal_name(path, row))
-        count, dtype = info.count, info.dtype
-        described = [text for text in info.descriptions if text]
-    if len(set(described)) == count:
-        return tuple(Band(name=t, common_name=common_name(t)) for t in described), dtype
-    known = about.modalities.get(modality)
-    if known is not None and len(known.bands) == count:
-        return known.bands, dtype
-    return tuple(Band(name=f"band_{i + 1}") for i in range(count)), dtype
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return int(value) if number and value in range(len(classes)) else None
 
 
 def _nodata_of(about: V2Set, modality: str) -> float | None:

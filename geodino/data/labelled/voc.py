@@ -9,6 +9,14 @@ from geodino.data.labelled.boxes import BoxCounts, Turned, checked, class_number
 from geodino.data.labelled.sets import Boxes
 from geodino.errors import SourceError
 
+_DECLARED = ("<!ENTITY", "<!DOCTYPE")
+_CODES = ("ascii", "utf-16-le", "utf-16-be")
+"""Encodings of XML that the parser reads, as far as these words differ in them."""
+
+_FLAGS = {
+    "": False, "0": False, "false": False, "unspecified": False, "1": True, "true": True,
+}  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VocFile:
@@ -41,7 +49,7 @@ def read_voc(path: Path, classes: Sequence[str], *, turned: Turned, counts: BoxC
     for one in root.iter("object"):
         rows.append(_corners(one, path, turned))
         numbers.append(class_number(_plain(one.findtext("name") or ""), known, source=str(path)))
-        difficult.append((one.findtext("difficult") or "0").strip() == "1")
+        difficult.append(_flag(one, "difficult", path))
     size = (int(height), int(width))
     return VocFile(
         size=size,
@@ -53,7 +61,7 @@ def _root(path: Path) -> ET.Element:
     try:
         text = path.read_bytes()
         # Entities are how an XML file of a few bytes fills a memory; boxes need none.
-        if b"<!ENTITY" in text or b"<!DOCTYPE" in text:
+        if any(word.encode(code) in text for word in _DECLARED for code in _CODES):
             raise SourceError(f"{path} declares entities, which labels do not need: remove them.")
         return ET.fromstring(text)  # noqa: S314 - without entities there is nothing to expand
     except OSError as error:
@@ -87,6 +95,13 @@ def _number(element: ET.Element, name: str, path: Path) -> float:
         return float(text or "")
     except ValueError:
         raise SourceError(f"{path}: {name} is {text!r}, and a number is needed: mend it.") from None
+
+
+def _flag(element: ET.Element, name: str, path: Path) -> bool:
+    text = (element.findtext(name) or "").strip().lower()
+    if text not in _FLAGS:
+        raise SourceError(f"{path}: {name} is {text!r}, and 0 or 1 is needed: mend it.")
+    return _FLAGS[text]
 
 
 def _plain(name: str) -> str:

@@ -1,7 +1,9 @@
 """What a ``dataset.yaml`` says of one's own labelled images."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import yaml
@@ -12,6 +14,16 @@ from geodino.errors import RecipeError, SourceError
 from geodino.geo.bands import Band
 
 FILE = "dataset.yaml"
+
+METRICS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "classification": ("accuracy", "balanced_accuracy"),
+        "multilabel": ("micro_f1", "macro_f1", "micro_map", "macro_map"),
+        "segmentation": ("miou", "pixel_accuracy", "fw_iou"),
+        "regression": ("rmse", "mae", "r2"),
+    }
+)
+"""What may be reported of each kind of label, the first by default."""
 
 
 class StatisticsConfig(Config):
@@ -28,6 +40,11 @@ class StatisticsConfig(Config):
 
     std: tuple[float, ...]
     """Standard deviation of each band."""
+
+    @property
+    def rows(self) -> tuple[tuple[float, ...], ...]:
+        """All four."""
+        return self.low, self.high, self.mean, self.std
 
 
 class LabelledConfig(Config):
@@ -104,6 +121,8 @@ class LabelledConfig(Config):
             raise ValueError("classes: name at least two, each once")
         if self.background is not None and self.background >= len(self.classes):
             raise ValueError("background: is the number of a class, the first is 0")
+        if self.metric is not None and self.metric not in METRICS[self.kind]:
+            raise ValueError(f"metric: of {self.kind} there are {', '.join(METRICS[self.kind])}")
         return self
 
 

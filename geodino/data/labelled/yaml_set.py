@@ -1,17 +1,26 @@
 """One's own labelled data: a folder of images with a ``dataset.yaml`` that says what they are."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from pathlib import Path
-from typing import Any
+from math import isfinite
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool
 
-from geodino.data.labelled.common import class_map, cut, digest, number_map, outline_of, read_file
+from geodino.data.labelled.common import (
+    check_dtype,
+    class_map,
+    cut,
+    digest,
+    number_map,
+    outline_of,
+    read_file,
+)
 from geodino.data.labelled.parts import PART_OF_FOLDER
 from geodino.data.labelled.sets import (
     PARTS,
@@ -21,17 +30,16 @@ from geodino.data.labelled.sets import (
     PartName,
     SetFacts,
 )
-from geodino.data.labelled.yaml_config import FILE, LabelledConfig, read_config
+from geodino.data.labelled.yaml_config import FILE, METRICS, LabelledConfig, read_config
 from geodino.errors import SourceError, suggest
 from geodino.geo.bands import Band, common_name
 from geodino.geo.validity import ReadRule, differs
 from geodino.geo.windows import Window
 from geodino.io.raster import describe
 
-_METRICS = {
-    "classification": "accuracy", "multilabel": "micro_f1", "segmentation": "miou",
-    "regression": "rmse",
-}  # fmt: skip
+if TYPE_CHECKING:
+    import pandas as pd
+
 HASHED = "Split 70/10/20 by a hash of the keys; neighbours may lie in different parts."
 """What is said of :func:`hashed_part`."""
 
@@ -91,7 +99,7 @@ class YamlSet:
         self._file, self._config = file, config
         if items is None:
             rows = _table_rows(file, config) if config.table else _pattern_rows(self.root, config)
-            items = dict(rows)
+            items = _once(rows, file)
         self._items = items
         keys = {p: tuple(k for k, i in self._items.items() if i.part == p) for p in PARTS}
         self.parts: Mapping[PartName, tuple[str, ...]] = {p: k for p, k in keys.items() if k}
@@ -102,14 +110,20 @@ class YamlSet:
                     f"{'table' if config.table else 'pattern'}."
                 )
         self._rule = ReadRule(nodata="tag" if config.nodata is None else config.nodata)
+        bands = config.bands or self._described()
         given = config.statistics
+        if given is not None and {len(row) for row in given.rows} != {len(bands)}:
+            raise SourceError(
+                f"{file}: statistics need a number for each of the {len(bands)} bands in low, high, mean "
+                "and std."
+            )
         self.facts = SetFacts(
             name=config.name or self.root.resolve().name,
             kind=config.kind,
             classes=config.classes,
-            bands=config.bands or self._described(),
+            bands=bands,
             dtype=describe(self._first).dtype,
-            metric=config.metric or _METRICS[config.kind],
+            metric=config.metric or METRICS[config.kind][0],
             gsd_m=config.gsd_m,
             unit=config.unit,
             statistics=None
@@ -143,6 +157,7 @@ class YamlSet:
                 f"{path} has {len(pixels)} bands, but {self._file} has {len(self.facts.bands)}. "
                 "Declare the bands, or leave the image out."
             )
+        check_dtype(path, pixels, self.facts.dtype)
         return pixels, valid
 
     def label(self, key: str, window: Window | None = None) -> Label:
@@ -153,13 +168,23 @@ class YamlSet:
         if self._config.kind == "classification":
             return self._class(item.label, item)
         if not self._is_map(item):
-            return float(item.label)
+            number = float(item.label)
+            if not isfinite(number):
+                raise SourceError(
+                    f"{item.path} has the label {item.label!r}: an image needs a number. Leave it out."
+                )
+            return number
         path = self.root / item.label
         values, valid = read_file(path, None, ReadRule())
         if values.shape[1:] != self.size(key):
             raise SourceError(
                 f"{path} has {values.shape[1]} x {values.shape[2]} pixels, but its image {item.path} "
                 f"has {' x '.join(map(str, self.size(key)))}. Put both on one grid."
+            )
+        if len(values) > 1:
+            raise SourceError(
+                f"{path} has {len(values)} bands, and a map of labels has one: write the numbers of the "
+                "classes, not their colours."
             )
         values, valid = cut(values, window), cut(valid, window)
         if self._config.kind == "regression":
@@ -226,35 +251,53 @@ def _is_number(text: str) -> bool:
 
 
 def _table_rows(file: Path, config: LabelledConfig) -> Iterator[tuple[str, Item]]:
-    import pandas as pd
-
     path = file.parent / str(config.table)
     if not path.is_file():
         raise SourceError(f"{path}, which {file} names as its table, does not exist.")
-    parquet = path.suffix == ".parquet"
-    frame = (
-        pd.read_parquet(path) if parquet else pd.read_csv(path, dtype=str, keep_default_na=False)
-    )
+    frame = _frame(path)
     for column in ("path", "label", "split"):
         if column not in frame.columns:
             raise SourceError(
                 f"{path} has no column {column!r}; it has {', '.join(map(str, frame.columns))}. A row "
-                "names path, label and split of an image."
+                "names path, label and split of an image, with commas between."
             )
     others = [c for c in frame.columns if c not in ("path", "label", "split", *PLACE)]
     for row in frame.to_dict("records"):
         label = row["label"]
         several = isinstance(label, (list, tuple, np.ndarray))
+        try:
+            outline = place_of(row)
+        except ValueError as error:
+            raise SourceError(
+                f"{path}: {row['path']} has a place that cannot be ({error}): mend {', '.join(PLACE)}, or "
+                "leave them empty."
+            ) from error
         yield (
-            str(row["path"]),
+            PurePath(str(row["path"]).strip()).as_posix(),
             Item(
-                path=_existing(file.parent / str(row["path"]), path),
-                label=";".join(map(str, label)) if several else str(label),
+                path=_existing(file.parent / str(row["path"]).strip(), path),
+                label=";".join(map(str, label)) if several else str(label).strip(),
                 part=_part(str(row["split"]), path),
                 traits={str(c): str(row[c]) for c in others},
-                outline=place_of(row),
+                outline=outline,
             ),
         )
+
+
+def _frame(path: Path) -> "pd.DataFrame":
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pd.read_parquet(path)
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    # pandas' own errors and those of decoding are ValueErrors.
+    except (OSError, ValueError, pa.ArrowException) as error:
+        said = " ".join(str(error).split())
+        raise SourceError(
+            f"{path} cannot be read as a table of labels ({said}). Mend it."
+        ) from error
 
 
 def _pattern_rows(root: Path, config: LabelledConfig) -> Iterator[tuple[str, Item]]:
@@ -267,11 +310,31 @@ def _pattern_rows(root: Path, config: LabelledConfig) -> Iterator[tuple[str, Ite
         groups = {k: v or "" for k, v in found.groupdict().items()}
         label = groups.get("label", "")
         if config.labels is not None:
-            label = config.labels.format(**groups)
+            label = _filled(config.labels, groups, config)
             _existing(root / label, path)
         part = _part(groups["split"], path) if "split" in groups else hashed_part(groups["key"])
         rest = {k: v for k, v in groups.items() if k not in ("key", "split", "label")}
         yield name, Item(path=path, label=label, part=part, traits=rest, outline=None)
+
+
+def _once(rows: Iterable[tuple[str, Item]], file: Path) -> dict[str, Item]:
+    """Images by key, each of which may come once: another row would move it to another part."""
+    items: dict[str, Item] = {}
+    for key, item in rows:
+        if key in items:
+            raise SourceError(f"{file} names the image {key} more than once. Leave one row of it.")
+        items[key] = item
+    return items
+
+
+def _filled(labels: str, groups: Mapping[str, str], config: LabelledConfig) -> str:
+    try:
+        return labels.format(**groups)
+    except (KeyError, IndexError, ValueError, AttributeError):
+        raise SourceError(
+            f"labels: {labels!r} cannot be filled in: name groups of images ({config.images}) in braces, "
+            f"such as {{key}}; there are {', '.join(groups)}."
+        ) from None
 
 
 def _existing(path: Path, named_by: Path) -> Path:
@@ -295,8 +358,14 @@ def hashed_part(key: str) -> PartName:
 
 
 def place_of(row: Mapping[Any, Any]) -> tuple[float, float, float, float] | None:
-    """Return the columns west, south, east, north of a row; None where one is empty or missing."""
+    """Return the columns west, south, east, north of a row; None where one is empty or missing.
+
+    Raises:
+        ValueError: one is no number of degrees, or south lies north of north.
+    """
     if any(row.get(name) in (None, "") for name in PLACE):
         return None
     west, south, east, north = (float(row[name]) for name in PLACE)
+    if not -90 <= south <= north <= 90 or not (isfinite(west) and isfinite(east)):
+        raise ValueError(f"south {south:g} to north {north:g}, west {west:g} to east {east:g}")
     return west, south, east, north

@@ -127,8 +127,7 @@ def logistic_grid(
         generator: draws the held-out rows.
         val: features and classes to choose C on.
         grid: values of scikit-learn's C to try.
-        scale: standardise each column by the training rows; torchgeo-bench does not publish
-            whether it does.
+        scale: standardise each column by the training rows (torchgeo-bench does not).
         held_out: share of each class held out where ``val`` is None.
     """
 

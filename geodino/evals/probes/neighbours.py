@@ -11,8 +11,9 @@ from geodino.evals.probes.prediction import Prediction, many_classes, one_class,
 Vote = Literal["majority", "weighted"]
 """How neighbours vote: one vote each, or by a softmax of their similarities (DINO)."""
 
-Metric = Literal["cosine", "euclidean"]
-"""Nearness: of directions, or of standardised values (each column scaled by the train rows)."""
+Metric = Literal["cosine", "euclidean", "l2"]
+"""Nearness: of directions, of standardised values (each column scaled by the train rows), or of
+values as they are."""
 
 _ROWS_AT_ONCE = 1024
 
@@ -31,7 +32,7 @@ def knn(
     """Classify by the ``k`` nearest training rows, for several ``k`` at once.
 
     ``majority``: each neighbour has one vote, and the first class wins a tie, as in scikit-learn
-    and torchgeo-bench (k = 5). ``weighted``: DINO's vote (Wu et al. 2018, "Unsupervised feature
+    and torchgeo-bench (k = 5, ``l2``). ``weighted``: DINO's vote (Wu et al. 2018, "Unsupervised feature
     learning via non-parametric instance discrimination"): weights are the softmax of
     similarity / ``temperature`` over the ``max(k)`` nearest; a smaller ``k`` takes its first
     ``k`` weights as they are.
@@ -135,8 +136,10 @@ def neighbour_weights(
         # float64: tokens of a hardly trained network are nearly parallel, and cosines that differ
         # by 1e-10 would all be 1 in float32.
         train, test = _unit(train_x.astype(np.float64)), _unit(test_x.astype(np.float64))
-    else:
+    elif metric == "euclidean":
         train, test = standardise(train_x, test_x)
+    else:
+        train, test = train_x.astype(np.float64), test_x.astype(np.float64)
     index, nearness = _nearest(train, test, ks[-1], metric=metric)
     if vote == "majority":
         return index, np.ones_like(nearness)
@@ -184,7 +187,7 @@ def _nearest(
     |a - b|^2 = |a|^2 - 2 (a.b - |b|^2 / 2): for one test row a, Euclidean nearness has the order
     of a.b - |b|^2 / 2.
     """
-    shift = 0.5 * (train * train).sum(axis=1) if metric == "euclidean" else 0.0
+    shift = 0.5 * (train * train).sum(axis=1) if metric != "cosine" else 0.0
     indices, nearness = [], []
     for start in range(0, len(test), _ROWS_AT_ONCE):
         near = test[start : start + _ROWS_AT_ONCE] @ train.T - shift

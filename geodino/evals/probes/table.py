@@ -1,7 +1,7 @@
 """Every probe and every floor by name: which labels it serves, and how to run it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -153,11 +153,22 @@ def _knn(problem: Problem) -> dict[str, Prediction]:
     return _neighbours(problem, (5,), "majority", "")
 
 
+def _knn_as_it_is(problem: Problem) -> dict[str, Prediction]:
+    return _knn(replace(problem, metric="l2") if _is_encoded(problem) else problem)
+
+
+def _is_encoded(problem: Problem) -> bool:
+    """Whether the features are a network's; statistics of bands are always standardised."""
+    return problem.metric == "cosine"
+
+
 def _knn_dino(problem: Problem) -> dict[str, Prediction]:
     return _neighbours(problem, (10, 20, 100, 200), "weighted", "-dino")
 
 
-def _logistic(problem: Problem, name: str, *, dino: bool) -> dict[str, Prediction]:
+def _logistic(
+    problem: Problem, name: str, *, dino: bool = False, scale: bool = True
+) -> dict[str, Prediction]:
     x, y = _rows(problem.train)
     test, _ = _rows(problem.test)
     grid = DINO_GRID if dino else TORCHGEO_GRID
@@ -165,7 +176,7 @@ def _logistic(problem: Problem, name: str, *, dino: bool) -> dict[str, Predictio
     val, generator = _choice(problem), problem.generator
     if problem.kind == "multilabel":
         found = multilabel_logistic(
-            x, y, test, generator=generator, val=val, grid=grid, scale=not dino, held_out=held_out
+            x, y, test, generator=generator, val=val, grid=grid, scale=scale, held_out=held_out
         )
     else:
         found = logistic_grid(
@@ -176,18 +187,22 @@ def _logistic(problem: Problem, name: str, *, dino: bool) -> dict[str, Predictio
             generator=generator,
             val=val,
             grid=grid,
-            scale=not dino,
+            scale=scale,
             held_out=held_out,
         )
     return {name: found}
 
 
 def _linear(problem: Problem) -> dict[str, Prediction]:
-    return _logistic(problem, "linear", dino=False)
+    return _logistic(problem, "linear")
+
+
+def _linear_as_it_is(problem: Problem) -> dict[str, Prediction]:
+    return _logistic(problem, "linear", scale=not _is_encoded(problem))
 
 
 def _linear_dino(problem: Problem) -> dict[str, Prediction]:
-    return _logistic(problem, "linear-dino", dino=True)
+    return _logistic(problem, "linear-dino", dino=True, scale=False)
 
 
 def _linear_sgd(problem: Problem) -> dict[str, Prediction]:
@@ -268,6 +283,18 @@ PROBES: dict[str, Probe] = {
     )
 }
 """Every probe there is. Adding one = its function and its line here."""
+
+_AS_THEY_ARE: dict[str, Run] = {"knn": _knn_as_it_is, "linear": _linear_as_it_is}
+
+
+def as_they_are(probe: Probe) -> Probe:
+    """Return a probe that reads a network's features unscaled, as torchgeo-bench does.
+
+    Neighbours are the nearest by Euclidean distance, and the logistic regression sees no
+    standardised columns. Probes that know no scaling stay what they are.
+    """
+    return replace(probe, run=_AS_THEY_ARE.get(probe.name, probe.run))
+
 
 ALIASES: dict[str, str] = {
     "knn5": "knn",

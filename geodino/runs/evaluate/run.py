@@ -82,6 +82,7 @@ def evaluate(job: EvaluateJob) -> dict[str, Any]:
         cache=job.cache or job.out / "cache",
     )
     judge = Judge(loaded=opened.loaded, name=opened.name, sha256=opened.sha256)
+    _refuse_mixture(job, judge, settings)
     done = _measured(job, found, judge, settings, _ground(job, opened, log), log)
     facts = _facts(job, done, missing)
     if not done.sets:
@@ -116,6 +117,29 @@ def _claim(job: EvaluateJob) -> None:
         raise RunError(
             f"{job.out} cannot be created ({error.strerror}). Choose another --out."
         ) from error
+
+
+def _refuse_mixture(job: EvaluateJob, judge: Judge, settings: Settings) -> None:
+    """Refuse to put results beside those of another model, or measured in another way.
+
+    Other probes, features and seeds may be asked for: they replace what was measured.
+
+    Raises:
+        RunError: results of another kind lie there.
+    """
+    now = _settings_key(judge, settings)
+    for path in sorted((job.out / SETS).glob("*/result.json")):
+        before = _result(path).get("key", {})
+        for name in ("model", "protocol", "bands", "image_size"):
+            if name in before and before[name] != now[name]:
+                was, is_now = before[name], now[name]
+                if name == "model":
+                    was, is_now = f"weights {was[:8]}", f"weights {is_now[:8]}"
+                raise RunError(
+                    f"{job.out} holds results of another {name.replace('_', ' ')} ({was}; now "
+                    f"{is_now}): nothing was changed. Choose another --out; with --cache "
+                    f"{job.cache or job.out / 'cache'} features are not extracted twice."
+                )
 
 
 def _measured(
@@ -176,6 +200,13 @@ def _key(
         "version": __version__,
         "set": data.fingerprint,
         "tiles": hashlib.sha256(b"".join(map(shapely.to_wkb, ground))).hexdigest(),
+        **_settings_key(judge, settings),
+    }
+
+
+def _settings_key(judge: Judge, settings: Settings) -> dict[str, Any]:
+    """What of it is the same for all sets."""
+    return {
         "model": judge.sha256,
         "protocol": settings.protocol.name,
         "bands": settings.bands,
@@ -198,11 +229,18 @@ def _kept(job: EvaluateJob, name: str, key: dict[str, Any]) -> dict[str, Any] | 
     path = job.out / SETS / name / "result.json"
     if not path.is_file():
         return None
-    try:
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise RunError(f"{path} is damaged ({error}). Remove it, and --resume again.") from error
+    result = _result(path)
     return result if result.get("key") == key else None
+
+
+def _result(path: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}). Remove it, and --resume again.") from error
+    if not isinstance(result, dict):
+        raise RunError(f"{path} holds no result. Remove it, and --resume again.")
+    return result
 
 
 def _written(

@@ -35,10 +35,15 @@ def make_dota(root, *, labels="labelTxt", parts=("train", "val"), count=1):
 
 
 @pytest.mark.parametrize(
-    "labels", ["labelTxt", "labelTxt-v1.0/labelTxt", "annotations/version1.0", "annfiles"]
-)
+    "labels",
+    [
+        "labelTxt", "labelTxt-v1.0/labelTxt", "labelTxt-v1.5/DOTA-v1.5_train",
+        "annotations/version1.0", "annfiles",
+    ],
+)  # fmt: skip
 def test_corners_become_the_upright_box_around_them_in_every_layout(tmp_path, pool, labels):
     root = make_dota(tmp_path, labels=labels)
+    (root / "train" / "images" / "._P0000.png").write_bytes(b"\0\5\x16\7")  # as a Mac packs
     assert is_dota(root)
     found = open_dota(root, root, pool=pool)
     assert isinstance(found, LabelledSet)
@@ -57,6 +62,13 @@ def test_photographs_of_a_test_part_need_no_labels_and_others_do(tmp_path, pool)
     found = open_dota(tmp_path, tmp_path, pool=pool)
     assert found.unlabelled == {"test"}
     assert found.image("test/P0009.png")[0].shape == (3, 40, 60)
+    (tmp_path / "test" / "labelTxt").mkdir()
+    (tmp_path / "test" / "labelTxt" / "P0010.txt").write_text("acquisition dates:None\n" + HEAD)
+    with pytest.raises(SourceError, match=r"P0009\.png has no text file of its name"):
+        open_dota(tmp_path, tmp_path, pool=pool)
+    picture(tmp_path / "test" / "images" / "P0010.png")
+    (tmp_path / "test" / "labelTxt" / "P0009.txt").write_text(HEAD + PLANE)
+    assert len(open_dota(tmp_path, tmp_path, pool=pool).label("test/P0009.png")) == 1
     picture(tmp_path / "val" / "images" / "P0008.png")
     with pytest.raises(SourceError, match=r"P0008\.png has no text file of its name"):
         open_dota(tmp_path, tmp_path, pool=pool)

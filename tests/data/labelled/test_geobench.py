@@ -5,7 +5,7 @@ import pickle
 import h5py
 import numpy as np
 import pytest
-from labelled_support import S2, geobench_sample, make_geobench
+from labelled_support import S2, geobench_classes, geobench_sample, make_geobench
 
 from geodino.data.labelled.geobench import find_geobench, open_geobench
 from geodino.data.labelled.geobench_table import V1, split_date, v1_band
@@ -56,6 +56,26 @@ def test_windows_are_cut_from_image_and_map(tmp_path):
     assert [band.common_name for band in made.facts.bands] == ["red", "green", "blue", "nir"]
     with pytest.raises(ValueError, match="reaches out"):
         made.image(key, Window(6, 0, 4, 4))
+
+
+@pytest.mark.parametrize("field", ["class_names", "_class_names", "class_name"])
+def test_names_of_classes_are_found_in_whichever_field_the_publisher_keeps_them(tmp_path, field):
+    folder = make_geobench(tmp_path)
+    names = ["Forest", "River", "Sea"]
+    with geobench_classes("TaskSpecifications", "Classification") as made:
+        label, task = made["Classification"](), made["TaskSpecifications"]()
+        label.__dict__.update({"n_classes": 3, field: names})
+        task.__dict__.update(label_type=label)
+        (folder / "task_specs.pkl").write_bytes(pickle.dumps(task))
+    assert open_geobench(folder).facts.classes == tuple(names)
+
+
+def test_the_infrared_of_chesapeake_is_a_band(tmp_path):
+    bands = ("Red", "Green", "Blue", "NearInfrared")
+    made = open_geobench(
+        make_geobench(tmp_path, "m-chesapeake", kind="segmentation", classes=7, bands=bands)
+    )
+    assert [band.common_name for band in made.facts.bands] == ["red", "green", "blue", "nir"]
 
 
 def test_a_multilabel_set_gives_one_truth_value_a_class(tmp_path):
@@ -224,6 +244,34 @@ def test_damage_is_named_in_one_sentence(tmp_path):
         del file.attrs["pickle"]
     with pytest.raises(SourceError, match="no attribute 'pickle'"):
         made.label(six)
+
+
+def test_a_damaged_byte_anywhere_is_one_sentence_or_nothing(tmp_path):
+    folder = make_geobench(tmp_path)
+    made = open_geobench(folder)
+    key = first(made)
+    path = folder / f"{key}.hdf5"
+    whole = path.read_bytes()
+    said = 0
+    for place in range(0, min(len(whole), 3000), 5):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        for call in (made.image, made.label, made.size):
+            try:
+                call(key)
+            except SourceError as error:
+                assert str(path) in str(error)  # noqa: PT017
+                said += 1
+    assert said > 20
+
+
+def test_an_image_in_two_parts_is_refused(tmp_path):
+    folder = make_geobench(tmp_path)
+    path = folder / "default_partition.json"
+    parts = json.loads(path.read_text())
+    parts["test"].append(parts["train"][0])
+    path.write_text(json.dumps(parts))
+    with pytest.raises(SourceError, match=f"{parts['train'][0]} in train and in test"):
+        open_geobench(folder)
 
 
 def test_a_pixel_outside_the_classes_and_a_map_that_lacks_are_refused(tmp_path):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from geodino.data.labelled import isaid
 from geodino.data.labelled.isaid import IsaidSet, cut, starts
-from geodino.data.labelled.loveda import LovedaSet, write_submission
+from geodino.data.labelled.loveda import LovedaSet, is_loveda, write_submission
 from geodino.data.labelled.sets import IGNORED, LabelledSet
 from geodino.errors import SourceError
 from geodino.geo.windows import Window
@@ -48,6 +48,19 @@ def test_loveda_counts_its_classes_from_one_and_zero_is_no_data(tmp_path, pool):
     pixels, valid = found.image("train/Urban/10")
     assert pixels.shape == (3, 8, 8)
     assert valid.all()
+
+
+def test_loveda_may_lie_a_folder_deeper_as_its_archives_unpack(tmp_path, pool):
+    loveda(tmp_path / "flat")
+    for part in ("Train", "Val", "Test"):
+        (tmp_path / "deep" / part).mkdir(parents=True)
+        (tmp_path / "flat" / part).rename(tmp_path / "deep" / part / part)
+    images = tmp_path / "deep" / "Train" / "Train" / "Urban" / "images_png"
+    (images / "._10.png").write_bytes(b"\0\5\x16\7")  # as a Mac packs
+    assert is_loveda(tmp_path / "deep")
+    found = LovedaSet(tmp_path / "deep", pool=pool)
+    assert found.parts["train"] == ("train/Urban/10", "train/Rural/2")
+    assert found.label("train/Urban/10").shape == found.size("train/Urban/10") == (8, 8)
     assert found.size("val/Rural/7") == (8, 8)
 
 

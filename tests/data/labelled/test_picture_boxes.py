@@ -1,9 +1,11 @@
 import csv
+import json
 import math
 
 import numpy as np
 import pytest
 from boxes_support import coco_json, make_dior, picture, voc_xml
+from PIL import Image
 
 from geodino.data.labelled.boxes import BoxCounts, checked, in_window, made_boxes
 from geodino.data.labelled.coco import open_coco
@@ -99,6 +101,35 @@ def test_labels_that_declare_entities_are_refused(tmp_path, pool):
     path.write_text('<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>')
     with pytest.raises(SourceError, match="declares entities"):
         open_dior(tmp_path, pool=pool)
+    # Another encoding does not hide them.
+    path.write_bytes(
+        ('<?xml version="1.0" encoding="utf-16"?>' + path.read_text()).encode("utf-16")
+    )
+    with pytest.raises(SourceError, match="declares entities"):
+        open_dior(tmp_path, pool=pool)
+
+
+def test_a_test_image_that_lost_its_label_is_named(tmp_path, pool):
+    make_dior(tmp_path)
+    picture(tmp_path / "JPEGImages-test" / "00005.jpg")
+    (tmp_path / "ImageSets" / "Main" / "test.txt").write_text("00004\n00005\n")
+    with pytest.raises(SourceError, match=r"00005\.jpg has no XML file, though other images"):
+        open_dior(tmp_path, pool=pool)
+    (tmp_path / "Annotations" / "Horizontal Bounding Boxes" / "00004.xml").unlink()
+    assert open_dior(tmp_path, pool=pool).unlabelled == {"test"}
+
+
+def test_dior_may_hold_its_xml_files_side_by_side_and_what_a_mac_adds(tmp_path, pool):
+    make_dior(tmp_path, lists=False)
+    for path in sorted((tmp_path / "Annotations" / "Horizontal Bounding Boxes").iterdir()):
+        path.rename(tmp_path / "Annotations" / path.name)
+    (tmp_path / "Annotations" / "._00001.xml").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "JPEGImages-trainval" / "._00001.jpg").write_bytes(b"\0\5\x16\7")
+    path = tmp_path / "JPEGImages-trainval" / "00002.jpg"
+    path.rename(path.with_suffix(".JPG"))
+    found = open_dior(tmp_path, pool=pool)
+    assert [key.rpartition("/")[2] for key in found.parts["train"]] == ["00001", "00002", "00003"]
+    assert len(found.label("train/00001")) == 2
 
 
 def test_an_image_of_another_size_than_its_label_says_is_refused(tmp_path, pool):
@@ -211,3 +242,53 @@ def test_relative_paths_and_labels_elsewhere_give_the_hash_of_absolute_ones(
     assert open_coco("set/images", {"train": "set/boxes.json"}, pool=pool).fingerprint == whole
     (tmp_path / "set").rename(tmp_path / "moved")
     assert open_coco("moved/images", {"train": "moved/boxes.json"}, pool=pool).fingerprint == whole
+
+
+def changed(path, **lists):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **lists}))
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"images": None}, "'images' is no list of objects"),
+        ({"annotations": [1]}, "'annotations' is no list of objects"),
+        ({"images": [{"id": 1, "file_name": "a.jpg", "height": 40}]}, "has no width"),
+        ({"images": [{"id": 1, "file_name": "a.jpg", "height": 0, "width": 9}]}, "height 0"),
+        ({"categories": [{"id": 3}]}, "has no name"),
+        ({"annotations": [{"image_id": [1], "category_id": 3}]}, "has no image_id"),
+        (
+            {"annotations": [{"image_id": 1, "category_id": 3, "iscrowd": "0"}]},
+            "iscrowd '0', which is neither 0 nor 1",
+        ),
+        (
+            {
+                "images": [
+                    {"id": i, "file_name": "a.jpg", "height": 40, "width": 60} for i in (1, 2)
+                ]
+            },
+            "or its id, twice",
+        ),
+    ],
+)
+def test_coco_rows_that_lack_what_is_read_are_named(coco, pool, lists, message):
+    images, files = coco
+    changed(files["val"], **lists)
+    with pytest.raises(SourceError, match=rf"val\.json.*{message}"):
+        open_coco(images, files, pool=pool)
+
+
+def test_coco_ids_may_be_words_and_a_grey_photograph_may_come_first(tmp_path, pool):
+    for name in ("b", "c"):
+        picture(tmp_path / f"{name}.jpg")
+    Image.fromarray(np.full((40, 60), 7, np.uint8)).save(tmp_path / "a.jpg")
+    path = tmp_path / "train.json"
+    rows = [{"id": f"n{i}", "file_name": f"{n}.jpg", "height": 40, "width": 60}
+            for i, n in enumerate("abc")]  # fmt: skip
+    one = {"image_id": "n2", "category_id": "4", "bbox": [1, 2, 3, 4]}
+    path.write_text(json.dumps(
+        {"images": rows, "annotations": [one], "categories": [{"id": 4, "name": "ship"}]}
+    ))  # fmt: skip
+    found = open_coco(tmp_path, {"train": path}, pool=pool)
+    assert found.label("train/c.jpg").xyxy.tolist() == [[1, 2, 4, 6]]
+    assert found.image("train/a.jpg")[0].shape == found.image("train/c.jpg")[0].shape == (3, 40, 60)

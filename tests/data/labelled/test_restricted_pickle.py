@@ -2,6 +2,7 @@ import builtins
 import collections
 import copyreg
 import datetime
+import decimal
 import io
 import os
 import pickle
@@ -53,6 +54,8 @@ def test_plain_values_come_back_as_they_were(protocol):
         "dates": [
             datetime.date(2020, 2, 29),
             datetime.datetime(2020, 1, 2, 3),  # noqa: DTZ001
+            datetime.datetime(2020, 1, 2, 3, tzinfo=datetime.UTC),
+            datetime.time(10, 30),
             datetime.timedelta(3),
         ],
         "ordered": collections.OrderedDict(a=1),
@@ -185,7 +188,7 @@ def test_an_extension_code_is_refused_even_when_the_process_has_used_it():
         np.array([{"a": 1}], dtype=object),
         np.zeros(2, dtype=[("a", "i4"), ("b", "O")]),
         np.dtype([("a", "i4")]),
-        datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC),
+        decimal.Decimal("1.5"),
     ],
 )
 def test_arrays_of_objects_and_other_library_values_are_refused(value):

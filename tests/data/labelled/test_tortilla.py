@@ -141,6 +141,28 @@ def test_hdf5_within_holds_images_and_map_by_name(tmp_path):
     assert [band.name for band in made.facts.bands] == ["band_1", "band_2"]
 
 
+def test_a_damaged_byte_of_hdf5_within_is_one_sentence_or_nothing(tmp_path):
+    whole = hdf5({"image": np.stack([RAMP[0]] * 2), "mask": RAMP[0] // 32})
+    said = 0
+    for place in range(0, min(len(whole), 3000), 31):
+        content = whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :]
+        path = make_tortilla(
+            tmp_path / "cloudsen12.tortilla",
+            [
+                sample(i, split, {"all": ("HDF5", content, {})})
+                for i, split in enumerate(("train", "test"))
+            ],
+        )
+        try:
+            made = open_tortilla(path)
+            made.image("sample_0")
+            made.label("sample_0")
+        except SourceError as error:
+            assert str(path) in str(error)  # noqa: PT017
+            said += 1
+    assert said > 5
+
+
 def test_a_map_of_numbers_has_nan_where_a_tag_says_unknown(tmp_path):
     heights = np.full((1, 8, 8), 5.0, "float32")
     heights[0, 0, 0] = -1

@@ -3,10 +3,11 @@ import pytest
 import yaml
 from labelled_support import write_tif
 
-from geodino.data.labelled.sets import LabelledSet
-from geodino.data.labelled.yaml_config import is_labelled
+from geodino.data.labelled.sets import LabelledSet, SetFacts
+from geodino.data.labelled.yaml_config import METRICS, is_labelled
 from geodino.data.labelled.yaml_set import open_yaml
 from geodino.errors import SourceError
+from geodino.evals.scoring import score_names
 from geodino.geo.windows import Window
 
 IMAGE = np.arange(3 * 6 * 8, dtype="uint16").reshape(3, 6, 8)
@@ -185,6 +186,7 @@ def test_declared_bands_statistics_and_missing_pixels(tmp_path):
         ({"kind": "segmentation", "classes": ["a", "b"], "images": "(?P<key>x)"}, "labels: needed"),
         ({"kind": "segmentation", "clases": ["a"], "table": "t.csv"}, "Did you mean 'classes'"),
         ({"kind": "regression", "table": "t.csv"}, "names as its table, does not exist"),
+        ({"kind": "regression", "table": "t.csv", "metric": "miou"}, "there are rmse, mae, r2"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_the_description_is_said(tmp_path, values, sentence):
@@ -198,6 +200,9 @@ def test_what_is_wrong_in_the_description_is_said(tmp_path, values, sentence):
         (["0.tif,a,train,x"], "none of them for test"),
         (["0.tif,a,train,x", "9.tif,a,test,x"], r"9.tif does not exist, though"),
         (["0.tif,a,train,x", "1.tif,a,tets,x"], "Did you mean 'test'"),
+        (["0.tif,a,train,x", "1.tif,a,test,x", "./0.tif,b,test,x"], "0.tif more than once"),
+        (["0.tif,a,train,x", "1.tif,a,test,x,y,z"], "cannot be read as a table of labels"),
+        (['"0.tif,a,train,x'], "cannot be read as a table of labels"),
     ],
 )
 def test_what_is_wrong_in_the_table_is_said(tmp_path, rows, sentence):
@@ -206,6 +211,67 @@ def test_what_is_wrong_in_the_table_is_said(tmp_path, rows, sentence):
         open_yaml(
             described(tmp_path, kind="classification", classes=["a", "b"], table="labels.csv")
         )
+
+
+@pytest.mark.parametrize("place", ["x,1,2,3", "10,50,20,40", "10,-91,20,40"])
+def test_a_place_that_cannot_be_is_named(tmp_path, place):
+    rows = [f"{i}.tif,a,{PARTS[i]},{place}" for i in range(4)]
+    table(tmp_path, rows, columns="path,label,split,west,south,east,north")
+    with pytest.raises(SourceError, match=r"0\.tif has a place that cannot be"):
+        open_yaml(
+            described(tmp_path, kind="classification", classes=["a", "b"], table="labels.csv")
+        )
+
+
+@pytest.mark.parametrize("content", [b"", b"path,label,split\n\xe4.tif,a,train\n"])
+def test_a_table_that_cannot_be_read_is_named(tmp_path, content):
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(SourceError, match=r"labels\.csv cannot be read as a table"):
+        open_yaml(
+            described(tmp_path, kind="classification", classes=["a", "b"], table="labels.csv")
+        )
+
+
+def test_images_of_another_type_maps_of_colours_and_unknown_numbers_are_refused(tmp_path):
+    masks(tmp_path)
+    how = {"kind": "segmentation", "classes": ["a", "b", "c"], "images": PATTERN}
+    made = open_yaml(described(tmp_path, **how, labels="mask/{key}.tif"))
+    key = made.parts["test"][0]
+    write_tif(tmp_path / key, IMAGE.astype("uint8"))
+    with pytest.raises(
+        SourceError, match="stores uint8 values, but other images of the set uint16"
+    ):
+        made.image(key)
+    write_tif(tmp_path / key, IMAGE)
+    write_tif(tmp_path / "mask" / "north_3.tif", np.zeros((3, 6, 8), "uint8"))
+    with pytest.raises(SourceError, match="has 3 bands, and a map of labels has one"):
+        made.label(key)
+    with pytest.raises(SourceError, match=r"'mask/\{name\}\.tif' cannot be filled in.*key"):
+        open_yaml(described(tmp_path, **how, labels="mask/{name}.tif"))
+    table(tmp_path, ["0.tif,1.5,train,x", "1.tif,nan,test,x"])
+    made = open_yaml(described(tmp_path, kind="regression", table="labels.csv"))
+    with pytest.raises(SourceError, match=r"1\.tif has the label 'nan': an image needs a number"):
+        made.label("1.tif")
+
+
+def test_statistics_need_a_number_a_band(tmp_path):
+    table(tmp_path, [f"{i}.tif,a,{PARTS[i]},x" for i in range(4)])
+    one = [1.0, 2.0]
+    with pytest.raises(SourceError, match="a number for each of the 3 bands"):
+        open_yaml(
+            described(
+                tmp_path, kind="classification", classes=["a", "b"], table="labels.csv",
+                statistics={"low": one, "high": one, "mean": one, "std": one},
+            )
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", sorted(METRICS))
+def test_metrics_that_may_be_declared_are_those_that_are_computed(kind):
+    facts = SetFacts(
+        name="x", kind=kind, classes=("a", "b"), bands=(), dtype="uint8", metric=METRICS[kind][0]
+    )
+    assert set(METRICS[kind]) <= set(score_names(facts))
 
 
 def test_a_label_that_is_no_class_is_refused_with_the_nearest(tmp_path):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -6,7 +8,14 @@ from geodino.errors import RecipeError
 from geodino.evals.probes.linear import SgdProtocol
 from geodino.evals.probes.maps import Part
 from geodino.evals.probes.neighbours import multilabel_knn, regression_knn
-from geodino.evals.probes.table import ALIASES, PROBES, Problem, floor, probe_named
+from geodino.evals.probes.table import (
+    ALIASES,
+    PROBES,
+    Problem,
+    as_they_are,
+    floor,
+    probe_named,
+)
 from geodino.metrics.regression import number_sums, regression_scores
 from geodino.metrics.segmentation import segmentation_scores
 
@@ -88,6 +97,41 @@ def test_probes_of_maps_answer_every_test_image(name, kind):
     )
     (got,) = probe_named(name, kind=kind, features="patches").run(problem).values()
     assert len(got.confusion if kind == "segmentation" else got.errors) == 6
+
+
+def test_as_torchgeo_bench_reads_features_nothing_is_scaled():
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+
+    generator = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    # Long columns of noise beside short ones that tell: directions and standardised values differ.
+    rows = generator.normal(size=(90, 6)) * [9, 5, 1, 0.2, 0.2, 0.2] + 2.0
+    rows[:, 3:] += 0.35 * np.eye(3)[labels]
+    train, val, test = (
+        Part(features=rows[at], labels=labels[at])
+        for at in (slice(0, 40), slice(40, 60), slice(60, 90))
+    )
+    problem = Problem(
+        kind="classification", train=train, val=val, test=test, classes=3,
+        generator=np.random.default_rng(0),
+    )  # fmt: skip
+    near = KNeighborsClassifier(5).fit(train.features, train.labels)
+    got = as_they_are(probe_named("knn", kind="classification")).run(problem)["knn5"]
+    np.testing.assert_allclose(got.probabilities, near.predict_proba(test.features))
+    assert (got.labels != PROBES["knn"].run(problem)["knn5"].labels).any()
+    got = as_they_are(probe_named("linear", kind="classification")).run(problem)["linear"]
+    both = np.concatenate([train.features, val.features])
+    fitted = LogisticRegression(C=got.chosen["c"], max_iter=10_000, tol=1e-10).fit(
+        both, labels[:60]
+    )
+    np.testing.assert_allclose(got.probabilities, fitted.predict_proba(test.features), atol=2e-3)
+    scaled = PROBES["linear"].run(problem)["linear"]
+    assert np.abs(scaled.probabilities - got.probabilities).max() > 0.02
+    # Statistics of bands stay standardised.
+    floors = dataclasses.replace(problem, metric="euclidean")
+    same = as_they_are(PROBES["linear"]).run(floors)["linear"]
+    np.testing.assert_array_equal(same.labels, PROBES["linear"].run(floors)["linear"].labels)
 
 
 def test_floors_by_hand():
