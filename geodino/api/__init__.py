@@ -306,13 +306,15 @@ def evaluate(
     )
 
 
-def recommend(task: str, *, gsd: float | None = None, bands: Sequence[str] | None = None) -> Advice:
+def recommend(
+    task: str, *, gsd: float | None = None, bands: str | Sequence[str] | None = None
+) -> Advice:
     """Say which of DINOv3's variants to begin with, satellite or web, with the evidence.
 
     Args:
         task: ``canopy``, ``classification``, ``segmentation`` or ``detection``.
         gsd: ground sampling distance of your images, metres; None: not known.
-        bands: common names of your bands; None: red, green and blue.
+        bands: common names of your bands, a list or words with commas; None: red, green and blue.
 
     Returns:
         The variant, models to try, the reasons, and the published comparisons.

@@ -112,7 +112,7 @@ class Advice:
 
 
 def recommend(
-    task: str, *, gsd_m: float | None = None, bands: Sequence[str] | None = None
+    task: str, *, gsd_m: float | None = None, bands: str | Sequence[str] | None = None
 ) -> Advice:
     """Say which of DINOv3's variants to begin with.
 
@@ -125,11 +125,13 @@ def recommend(
     Args:
         task: ``canopy``, ``classification``, ``segmentation`` or ``detection``.
         gsd_m: ground sampling distance of one's images, metres; None: not known.
-        bands: common names of one's bands; None: red, green and blue.
+        bands: common names of one's bands, a list or words with commas; None: red, green and blue.
 
     Raises:
         RecipeError: there is no evidence on such a task, or no pixel has such a size.
     """
+    if isinstance(bands, str):
+        bands = [word.strip() for word in bands.split(",")]
     if gsd_m is not None and not (math.isfinite(gsd_m) and gsd_m > 0):
         raise RecipeError(
             f"gsd is {gsd_m:g}, but a pixel has a size above 0. Give metres, such as 0.3, or leave "

@@ -12,8 +12,8 @@ from rasterio.errors import RasterioError
 
 from geodino.errors import SourceError
 from geodino.files import replacing
-from geodino.io.metadata import cause, open_raster
-from geodino.report.quicklook import SIDE, quicklook_path
+from geodino.io.metadata import cause, describe_file, open_raster
+from geodino.report.quicklook import SIDE, north_up, quicklook_path
 
 _LINE = 20
 """Rows of a line of the legend, pixels."""
@@ -63,9 +63,9 @@ def _read(map_path: Path) -> UInt8[ndarray, "h w"]:
             shrink = min(1.0, SIDE / dataset.width, SIDE / dataset.height)
             rows, columns = (max(1, round(n * shrink)) for n in dataset.shape)
             # GDAL takes the overview that is next in size, so little is read.
-            return np.asarray(
-                dataset.read(1, out_shape=(rows, columns), resampling=Resampling.nearest)
-            )
+            shape = (rows, columns)
+            numbers = dataset.read(1, out_shape=shape, resampling=Resampling.nearest)
+        return np.asarray(north_up(numbers, describe_file(str(map_path)).grid))
     except RasterioError as error:
         raise SourceError(
             f"{map_path} cannot be read for its picture: {cause(error)}. Make the map again."

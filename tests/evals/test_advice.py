@@ -44,6 +44,7 @@ def test_images_unlike_all_others_and_other_bands_are_said():
     words = in_words(advice)
     assert "none of them has pixels near 30 m" in words
     assert "nir need an adapted first layer" in words
+    assert recommend("canopy", gsd_m=30.0, bands="red,green, blue,nir") == advice
 
 
 @pytest.mark.parametrize("task", TASKS)

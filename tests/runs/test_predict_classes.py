@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from PIL import Image
 from rio_cogeo.cogeo import cog_validate
 from segmentation_support import THREE, save_small_segmentation
@@ -15,6 +16,7 @@ from geodino.data.labelled.class_files import class_file, named_values
 from geodino.errors import CheckpointError, RecipeError
 from geodino.infer.classes import ClassProduct, most_likely
 from geodino.models.segmentation_folder import load_segmentation
+from geodino.report.class_quicklook import write_class_quicklook
 from geodino.runs.mapping.job import parse_shard
 from geodino.runs.predict import PredictJob, predict
 
@@ -41,6 +43,24 @@ def job(tile, model, out, **more):
     return PredictJob(
         rasters=(str(tile),), model=str(model), out=out, device="cpu", quiet=True, **more
     )
+
+
+def test_its_picture_has_north_above_however_rows_run(tmp_path):
+    numbers = np.zeros((420, 420), np.uint8)
+    numbers[:210, :210] = 1  # the north-west
+    classes = {0: ("rest", (200, 200, 200)), 1: ("wood", (0, 120, 0))}
+    pictures = []
+    for across, down in ((2, -2), (2, 2), (-2, 2)):
+        stored = numbers[:: -1 if down > 0 else 1, :: -1 if across < 0 else 1]
+        path = tmp_path / f"{across}{down}.tif"
+        with rasterio.open(
+            path, "w", driver="GTiff", height=420, width=420, count=1, dtype="uint8",
+            crs="EPSG:32632", transform=Affine(across, 0, 500_000, 0, down, 4_500_000),
+        ) as file:  # fmt: skip
+            file.write(stored, 1)
+        pictures.append(np.asarray(Image.open(write_class_quicklook(path, classes))))
+    assert pictures[0][0, 0, :3].tolist() == [0, 120, 0]
+    assert all(np.array_equal(pictures[0], one) for one in pictures[1:])
 
 
 def test_a_map_of_classes_is_a_cog_that_says_what_its_numbers_mean(tile, model, tmp_path):

@@ -2,6 +2,7 @@
 
 from geodino.runs.finetune.canopy.judge import MEAN
 from geodino.runs.finetune.canopy.results import Results
+from geodino.runs.finetune.floors import in_doubt
 
 
 def in_words(results: Results) -> list[str]:
@@ -22,6 +23,8 @@ def in_words(results: Results) -> list[str]:
             lines.append(
                 f"{name}: MAE {mae['value']:.2f} m{between}, bias {bias['value']:+.2f} m{shown} on {what}"
             )
+        minus = {name: row["mae_m"] for name, row in found["model_minus"].items()}
+        lines += in_doubt(minus, is_error=True)
         if facts["scored"]:
             lines.append(facts["scored"].strip())
         if on != "test":

@@ -20,6 +20,7 @@ from geodino.metrics.bootstrap import Interval
 from geodino.metrics.classification import confusion_matrix
 from geodino.runs.finetune.classification.floors import encoded, floors
 from geodino.runs.finetune.classification.scene import ClassificationScene, spoken
+from geodino.runs.finetune.floors import in_doubt
 from geodino.runs.record import RunFolder
 
 PREDICTIONS = "predictions.parquet"
@@ -163,9 +164,7 @@ def in_words(facts: dict[str, Any]) -> list[str]:
             f"{name}: {spoken(metric)} {score['value']:.3f} ({score['low']:.3f} to {score['high']:.3f}) "
             f"on {found['images']} test images"
         )
-    near = [name for name, row in found["model_minus"].items() if not (row["low"] or 0.0) > 0]
-    if near:
-        lines.append(f"The model is not clearly better than: {', '.join(near)}.")
+    lines += in_doubt(found["model_minus"])
     lines += [f"{alarm[0].upper()}{alarm[1:]}" for alarm in facts["alarms"]]
     which = "recall" if facts["kind"] == "classification" else "f1"
     known = {n: row[which] for n, row in found["classes"].items() if row[which] is not None}

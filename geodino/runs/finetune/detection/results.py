@@ -14,6 +14,7 @@ from geodino.infer.search import BoxFinder
 from geodino.metrics.boxes import AtScore, Matches, at_score
 from geodino.metrics.detection import DetectionScorer
 from geodino.runs.finetune.detection.scene import DetectionScene
+from geodino.runs.finetune.floors import in_doubt
 from geodino.tasks.detection.evaluate import random_boxes
 from geodino.tasks.detection.judge import Judged, judged, on_own_ground
 
@@ -200,6 +201,7 @@ def in_words(results: Results) -> list[str]:
         ap50, coco = scores["ap50"], scores["coco_ap"]["value"]
         between = "" if ap50["low"] is None else f" ({ap50['low']:.3f} to {ap50['high']:.3f})"
         lines.append(f"{name}: AP50 {ap50['value']:.3f}{between}, COCO AP {coco:.3f} on {what}")
+    lines += in_doubt({name: row["ap50"] for name, row in found["model_minus"].items()})
     cut = found["at_score"]
     if cut and cut["f1"]:
         lines.append(

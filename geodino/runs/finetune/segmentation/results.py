@@ -12,6 +12,7 @@ from geodino.data.labelled.sets import PartName
 from geodino.files import finite
 from geodino.infer.classes import ClassPredictor
 from geodino.metrics.segmentation import segmentation_scores
+from geodino.runs.finetune.floors import in_doubt
 from geodino.runs.finetune.segmentation.scene import SegmentationScene
 from geodino.tasks.segmentation.evaluate import Judged, cells_of, judged
 from geodino.tasks.segmentation.floors import BANDS, MAJORITY, ClassFloors, fit_floors
@@ -160,6 +161,7 @@ def in_words(results: Results) -> list[str]:
         miou, right = scores["miou"], scores["pixel_accuracy"]["value"]
         between = "" if miou["low"] is None else f" ({miou['low']:.3f} to {miou['high']:.3f})"
         lines.append(f"{name}: mean IoU {miou['value']:.3f}{between}, {right:.1%} right on {what}")
+    lines += in_doubt({name: row["miou"] for name, row in found["model_minus"].items()})
     worst = {n: c["iou"] for n, c in found["classes"].items() if c["iou"] is not None}
     if worst:
         name = min(worst, key=lambda n: worst[n])
