@@ -72,6 +72,9 @@ def test_heights_are_nearly_the_same_and_all_ways_to_a_map_give_the_same_ones(
     assert not np.array_equal(exact, low, equal_nan=True)
     np.testing.assert_array_equal(np.isnan(exact), np.isnan(low))
     assert np.nanmax(np.abs(exact[0] - low[0])) < 0.02 * np.nanmax(exact[0])
+    for name, told in (("exact", None), ("low", "bfloat16")):
+        with rasterio.open(tmp_path / f"{name}.tif") as file:
+            assert file.tags().get("GEODINO_PRECISION") == told
     again = geodino.load(canopy).predict(
         tile, device="cpu", precision="bfloat16", applicability=True
     )

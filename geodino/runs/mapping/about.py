@@ -70,6 +70,9 @@ def made_tags(
     found = job_tags(
         command=command, model=model, sha256=sha256, chip=chip, overlap=overlap, gsd_m=gsd_m
     )
+    precision = made[0][0].key["precision"]
+    if precision != "float32":
+        found["GEODINO_PRECISION"] = precision
     origins = [origin for one, _ in made for origin in one.source.origins]
     found["GEODINO_SOURCE"] = "; ".join(Path(origin.path).name for origin in origins)
     found["GEODINO_SOURCE_SHA256"] = "; ".join(_hash(one, parts) for one, parts in made)
