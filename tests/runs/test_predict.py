@@ -353,6 +353,15 @@ def test_flips_and_turns_are_the_mean_over_orientations(model, tmp_path):
         np.testing.assert_allclose(found.read(1), torch.stack(every).mean(dim=0)[0], rtol=1e-4)
 
 
+@pytest.mark.parametrize("out", ["maps", "map.tif", "."])
+def test_maps_are_not_written_where_rasters_are_looked_for(model, tmp_path, out):
+    write_tile(tmp_path / "images" / "a.tif", scene(48, 40))
+    with pytest.raises(RecipeError, match=r"lies in .*images, where rasters .*images/\*\.tif"):
+        run(model, tmp_path / "images" / out, tmp_path / "images")
+    assert [path.name for path in (tmp_path / "images").iterdir()] == ["a.tif"]
+    run(model, tmp_path / "images" / "maps", tmp_path / "images" / "*.tif")
+
+
 def test_many_rasters_become_a_folder_of_maps(model, tmp_path):
     for number in range(3):
         write_tile(tmp_path / "in" / f"t{number}.tif", scene(96, 80, seed=number))

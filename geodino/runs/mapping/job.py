@@ -104,10 +104,22 @@ class MapJob:
             raise RecipeError(
                 "--overwrite starts again: it does not go with --resume, --shard or --assemble."
             )
+        self._check_place()
         if self.datetime is not None:
             rfc3339(self.datetime)
         if self.aoi is not None:
             read_area(self.aoi, option="--aoi")
+
+    def _check_place(self) -> None:
+        """Refuse to write where rasters are looked for: the next time, maps would be among them."""
+        for raster in self.rasters:
+            folder = Path(raster)
+            if folder.is_dir() and self.out.resolve().is_relative_to(folder.resolve()):
+                raise RecipeError(
+                    f"--out {self.out} lies in {raster}, where rasters are looked for: what is made "
+                    f"would be taken for one of them, also by --resume. Choose another --out, or name "
+                    f"the rasters by a pattern ('{folder / '*.tif'}')."
+                )
 
     def _check_mosaic(self) -> None:
         if self.mosaic is None:
