@@ -213,7 +213,7 @@ def test_what_cannot_be_resampled_or_does_not_fit_is_said(fine, coarse, backbone
     lost = write_parts(coarse.parent / "flat", tmp_path / "lost", crs=False)
     with pytest.raises(SourceError, match=r"\(and 5 more\) has no place on the Earth .* gsd_m out"):
         run(lost, backbone, out, "gsd_m=0.6", labels=str(lost / "classes"))
-    with pytest.raises(ContractError, match=r"trained on 0\.6 m(.|\n)*gsd_m sets the resolution"):
+    with pytest.raises(ContractError, match=r"trained on 0\.6 m(.|\n)*--gsd is gsd_m"):
         run(fine, backbone, out)
     with pytest.raises(ContractError, match="gsd: a pixel of the file is 6 m"):
         run(fine, backbone, out, "gsd_m=6.0")
