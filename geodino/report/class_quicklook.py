@@ -12,7 +12,7 @@ from rasterio.errors import RasterioError
 
 from geodino.errors import SourceError
 from geodino.files import replacing
-from geodino.io.metadata import cause, describe_file, open_raster
+from geodino.io.metadata import cause, open_raster
 from geodino.report.quicklook import SIDE, north_up, quicklook_path
 
 _LINE = 20
@@ -65,7 +65,7 @@ def _read(map_path: Path) -> UInt8[ndarray, "h w"]:
             # GDAL takes the overview that is next in size, so little is read.
             shape = (rows, columns)
             numbers = dataset.read(1, out_shape=shape, resampling=Resampling.nearest)
-        return np.asarray(north_up(numbers, describe_file(str(map_path)).grid))
+            return np.asarray(north_up(numbers, dataset.transform, dataset.crs))
     except RasterioError as error:
         raise SourceError(
             f"{map_path} cannot be read for its picture: {cause(error)}. Make the map again."

@@ -7,18 +7,19 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from affine import Affine
 from jaxtyping import Bool, Float, Shaped, UInt8
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from numpy import ndarray
+from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
 from geodino.errors import SourceError
 from geodino.files import replacing
-from geodino.geo.grid import Grid
 from geodino.geo.height_colours import height_colours, height_ticks_m, round_highest_m
 from geodino.io.metadata import cause, describe_file, open_raster
 from geodino.report.words import tick
@@ -135,16 +136,18 @@ def _read(map_path: Path) -> _Small:
     pixel_m = None
     if grid.gsd_m is not None:
         pixel_m = grid.gsd_m[0] * grid.width / columns
-    return _Small(north_up(height_m, grid), north_up(valid, grid), pixel_m)
+    height_m, valid = (north_up(one, grid.transform, grid.crs) for one in (height_m, valid))
+    return _Small(height_m, valid, pixel_m)
 
 
-def north_up(pixels: Shaped[ndarray, "h w"], grid: Grid) -> Shaped[ndarray, "h w"]:
+def north_up(
+    pixels: Shaped[ndarray, "h w"], place: Affine, crs: CRS | str | None
+) -> Shaped[ndarray, "h w"]:
     """Return a map with north above and east to the right, where its rows or columns run against it.
 
     A grid that is turned, or has no place on the Earth, is left as it is stored.
     """
-    place = grid.transform
-    if grid.crs is None or place.b or place.d:
+    if crs is None or place.b or place.d:
         return pixels
     return pixels[:: -1 if place.e > 0 else 1, :: -1 if place.a < 0 else 1]
 
